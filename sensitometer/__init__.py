@@ -1,0 +1,1 @@
+"""Sensitometer measures how sensitive trained networks are to their inputs, and what that says about generalisation."""
