@@ -1,0 +1,77 @@
+"""The five activations of the paper (A.4): function, derivative, boundaries between their pieces, initial gain (A.5)."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn.functional import hardtanh
+
+from .configuration import ACTIVATIONS
+from .errors import InvalidInputError
+
+_aten = torch.ops.aten
+
+
+@dataclass(frozen=True, slots=True)
+class Activation:
+    """
+    An elementwise function and what the training and the measures need to know of it.
+
+    Attributes
+    ----------
+    name
+        As in `Configuration.activation`.
+    boundaries
+        Pre-activations at which one piece ends and the next begins; for Tanh 0, which is not a true boundary (paper, A.4).
+    initial_gain
+        The variance of the initial weights times fan_in (paper, A.5).
+    apply_
+        Overwrites pre-activations with activations and returns them.
+    backward_
+        `backward_(delta, h)` multiplies `delta` in place by the derivative, read off the *activations* `h`, and returns it.
+        The derivative at a boundary is 0, as in torch.
+    """
+
+    name: str
+    boundaries: tuple[float, ...]
+    initial_gain: float
+    apply_: Callable[[Tensor], Tensor]
+    backward_: Callable[[Tensor, Tensor], Tensor]
+
+    def slope(self, h: Tensor) -> Tensor:
+        """Return the derivative at each unit, from the activations `h`; the shape of `h`."""
+        return self.backward_(torch.ones_like(h), h)
+
+
+def _clamped(low: float, high: float) -> Callable[[Tensor, Tensor], Tensor]:
+    return lambda delta, h: _aten.hardtanh_backward.grad_input(delta, h, low, high, grad_input=delta)
+
+
+_ALL = (
+    Activation(
+        "relu",
+        (0.0,),
+        2.0,
+        torch.relu_,
+        lambda delta, h: _aten.threshold_backward.grad_input(delta, h, 0.0, grad_input=delta),
+    ),
+    Activation("relu6", (0.0, 6.0), 2.0, lambda z: hardtanh(z, 0.0, 6.0, inplace=True), _clamped(0.0, 6.0)),
+    Activation(
+        "tanh",
+        (0.0,),
+        1.0,
+        torch.tanh_,
+        lambda delta, h: _aten.tanh_backward.grad_input(delta, h, grad_input=delta),
+    ),
+    Activation("hardtanh", (-1.0, 1.0), 1.0, lambda z: hardtanh(z, -1.0, 1.0, inplace=True), _clamped(-1.0, 1.0)),
+    Activation("hardsigmoid", (-0.5, 0.5), 2.0, lambda z: hardtanh(z.add_(0.5), 0.0, 1.0, inplace=True), _clamped(0.0, 1.0)),
+)
+_BY_NAME = {activation.name: activation for activation in _ALL}
+
+
+def activation(name: str) -> Activation:
+    """Return the activation called `name`, or raise InvalidInputError."""
+    if name not in _BY_NAME:
+        raise InvalidInputError(f"activation must be one of {', '.join(ACTIVATIONS)}; got {name!r}")
+    return _BY_NAME[name]

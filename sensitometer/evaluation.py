@@ -1,0 +1,56 @@
+"""The fit of a stack of networks on a whole set of points: accuracy, loss, and whether the weights are still numbers."""
+
+from collections.abc import Iterator, Sequence
+
+import torch
+from torch import Tensor
+from torch.nn.functional import softplus
+
+from .networks import MLPStack
+
+# Activations of an evaluation chunk, in numbers: larger ones leave the cache.
+EVALUATION_CHUNK = 2**18
+
+
+def evaluate(stack: MLPStack, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+    r"""
+    Return accuracy and mean cross-entropy of each network over the points `x` `[N, D]` with labels `y` `[N]` or `[S, N]`.
+
+    Both are float64 `[S]`. The loss is $\mathrm{softplus}(\log \sum_{j \ne y} e^{f_j - f_y})$, computed in float64: it neither
+    overflows for large logits nor rounds to 0 for well-fitted points, whose loss may be below 1e-12.
+    """
+    correct, loss = torch.zeros(2, len(stack), dtype=torch.float64)
+    labels = y.expand(len(stack), -1)
+    for logits, chunk in _chunks(stack, x, labels):
+        correct += _correct(logits, chunk)
+        scores = logits.double()
+        own = chunk.unsqueeze(1)
+        margins = (scores - scores.gather(1, own)).scatter_(1, own, -torch.inf)
+        loss += softplus(margins.logsumexp(1)).sum(1).cpu()
+    return correct / x.shape[0], loss / x.shape[0]
+
+
+def accuracy(stack: MLPStack, x: Tensor, y: Tensor) -> Tensor:
+    """Return the share of the points `x` `[N, D]` that each network assigns to their labels `y` `[S, N]`; float64 `[S]`."""
+    correct = torch.zeros(len(stack), dtype=torch.float64)
+    for logits, labels in _chunks(stack, x, y):
+        correct += _correct(logits, labels)
+    return correct / x.shape[0]
+
+
+def _correct(logits: Tensor, labels: Tensor) -> Tensor:
+    # max() rather than argmax(): five times faster along this dimension.
+    return (logits.max(1).indices == labels).sum(1).cpu()
+
+
+def _chunks(stack: MLPStack, x: Tensor, labels: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yield logits `[S, C, n]` and labels `[S, n]`, a chunk of points at a time."""
+    widest = max(weight.shape[1] for weight in stack.weights)
+    size = max(64, EVALUATION_CHUNK // (len(stack) * widest))
+    for start in range(0, x.shape[0], size):
+        yield stack(x[start : start + size]).transpose(1, 2), labels[:, start : start + size]
+
+
+def all_finite(layers: Sequence[Tensor]) -> Tensor:
+    """Return which networks have finite weights only, `[S]`. A sum of finite float32 weights cannot overflow float64."""
+    return torch.stack([layer.sum((1, 2), dtype=torch.float64) for layer in layers]).sum(0).isfinite()

@@ -1,0 +1,270 @@
+"""
+The matrix-product path: how torch's float32 products run on this processor, and a faster way where there is one.
+
+torch's x86 builds multiply with Intel MKL, which takes a slower code path on processors that are not Intel's. MKL decides by its
+function `mkl_serv_intel_cpu_true`; a library of that one function, loaded before torch, decides otherwise. On AMD processors with
+full-width AVX-512 this doubles the rate of all products, on others it is worth 10%, on Intel's nothing.
+
+Because the last bits of results change with it, it is used only where `choose` has seen, on this machine and this torch, that it
+is faster and as close to float64; and its name is stored with every result. `SENSITOMETER_MATMUL=stock` turns it off.
+
+`activate` must be called before torch is imported, so this module imports torch only in the processes that it starts.
+"""
+
+import contextlib
+import ctypes
+import importlib.metadata
+import json
+import os
+import platform
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import platformdirs
+
+from .errors import InvalidInputError, WorkerError
+
+STOCK = "stock"
+AS_INTEL = "mkl-as-intel"
+PATHS = (STOCK, AS_INTEL)
+VARIABLE = "SENSITOMETER_MATMUL"
+
+# One thread a process: two processes of one thread outrun one process of two, and degrade gently beside other work.
+ONE_THREAD = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+
+# Gains below this are noise.
+WORTH_IT = 1.05
+# Products of small networks: (batch of networks, fan_out, fan_in, points).
+PROBE_SHAPES = ((1, 200, 200, 256), (1, 100, 784, 256), (8, 64, 64, 256), (1, 1024, 1024, 1024))
+PROBE_ROUNDS = 9
+
+_SOURCE = "int mkl_serv_intel_cpu_true(void) { return 1; }\n"
+_active = STOCK
+
+
+@dataclass(frozen=True)
+class Probe:
+    """
+    What one path did on this machine, one thread.
+
+    Attributes
+    ----------
+    path
+        `stock` or `mkl-as-intel`.
+    rates
+        Of each round, the rate at each of PROBE_SHAPES, in GFLOP/s. Rounds of the paths alternate.
+    error
+        Largest error against float64, relative to the largest value of the product.
+    """
+
+    path: str
+    rates: tuple[tuple[float, ...], ...]
+    error: float
+
+    @property
+    def peak(self) -> float:
+        """The highest rate seen, in GFLOP/s: the roofline that plans and benchmarks are held against."""
+        return max(rate for one in self.rates for rate in one)
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The path to use on this machine, why, and what was measured."""
+
+    path: str
+    reason: str
+    probes: tuple[Probe, ...] = ()
+
+
+def active() -> str:
+    """Return the path that this process uses."""
+    return _active
+
+
+def activate(path: str) -> None:
+    """
+    Make this process use `path`, which must be called before torch is imported.
+
+    Raises
+    ------
+    InvalidInputError
+        There is no such path.
+    WorkerError
+        torch is imported already, or the path is not to be had here.
+    """
+    global _active
+    if path not in PATHS:
+        raise InvalidInputError(f"the matrix-product path must be one of {', '.join(PATHS)}; got {path!r}")
+    if path == _active:
+        return
+    if "torch" in sys.modules:
+        raise WorkerError(f"the matrix-product path {path} can only be taken before torch is imported")
+    library = _library()
+    if library is None:
+        raise WorkerError(f"the matrix-product path {path} needs a C compiler (cc) and Linux on x86-64")
+    ctypes.CDLL(str(library), mode=ctypes.RTLD_GLOBAL)
+    _active = path
+
+
+def choose(*, fresh: bool = False) -> Choice:
+    """
+    Return the path to use: the one that the user named, or the one that the probes have shown to be best.
+
+    The probes are two processes, three seconds in all, run once for each processor and torch and kept in the user's cache folder;
+    `fresh` runs them again.
+    """
+    named = os.environ.get(VARIABLE)
+    if named is not None:
+        if named not in PATHS:
+            raise InvalidInputError(f"{VARIABLE} must be one of {', '.join(PATHS)}; got {named!r}")
+        return Choice(named, f"{VARIABLE} says so")
+    file = _cache() / "matmul.json"
+    known = _read(file)
+    key = f"{_processor()}, torch {importlib.metadata.version('torch')}"
+    if fresh or key not in known:
+        known[key] = [asdict(probe) for probe in _run_probes()]
+        _write(file, known)
+    return judge([Probe(entry["path"], tuple(map(tuple, entry["rates"])), entry["error"]) for entry in known[key]])
+
+
+def judge(probes: list[Probe]) -> Choice:
+    """Choose the faster path if it is faster by more than noise, and about as close to float64 as the stock path is."""
+    by_path = {probe.path: probe for probe in probes}
+    stock, other = by_path[STOCK], by_path.get(AS_INTEL)
+    if other is None:
+        return Choice(STOCK, "no other path applies to this machine", (stock,))
+    pairs = (pair for rounds in zip(other.rates, stock.rates, strict=True) for pair in zip(*rounds, strict=True))
+    gain = median(new / old for new, old in pairs)
+    both = (stock, other)
+    if other.error > 3 * stock.error:
+        return Choice(STOCK, f"{AS_INTEL} is off by {other.error:.1e}, {STOCK} by {stock.error:.1e}", both)
+    if gain < WORTH_IT:
+        return Choice(STOCK, f"{AS_INTEL} is no faster: {gain:.2f} times {STOCK}", both)
+    return Choice(AS_INTEL, f"{gain:.2f} times the rate of {STOCK}; off from float64 by {other.error:.1e}, {STOCK} by {stock.error:.1e}", both)
+
+
+def _run_probes() -> list[Probe]:
+    """Measure every path that applies, each in a process of its own, in alternation: the machine may be busy with other work."""
+    paths = PATHS if _library() is not None else (STOCK,)
+    command = [sys.executable, "-m", "sensitometer.matmul"]
+    environment = worker_environment(os.environ)
+    with contextlib.ExitStack() as stack:
+        processes = [
+            stack.enter_context(
+                subprocess.Popen([*command, path], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment)
+            )
+            for path in paths
+        ]
+        errors = [_ask(process) for process in processes]
+        rounds = [[_ask(process) for process in processes] for _ in range(PROBE_ROUNDS)]
+    return [Probe(path, tuple(tuple(one[place]) for one in rounds), errors[place][0]) for place, path in enumerate(paths)]
+
+
+def _ask(process: "subprocess.Popen[str]") -> list[float]:
+    """Have a probe process do its next measurement, and return the numbers that it prints."""
+    assert process.stdin is not None and process.stdout is not None
+    with contextlib.suppress(BrokenPipeError):  # the empty answer below tells
+        process.stdin.write("\n")
+        process.stdin.flush()
+    answer = process.stdout.readline()
+    if not answer:
+        raise WorkerError(f"the self-check of the matrix products ended with status {process.wait()}; what it printed is above")
+    numbers: list[float] = json.loads(answer)
+    return numbers
+
+
+def _serve(path: str) -> None:
+    """Answer each line of standard input: the first by the error against float64, the others by the rate at each shape."""
+    activate(path)
+    import torch
+
+    torch.set_num_threads(1)
+    stream = torch.Generator().manual_seed(0)
+    products, error = [], 0.0
+    for networks, fan_out, fan_in, points in PROBE_SHAPES:
+        a = torch.randn(networks, fan_out, fan_in, generator=stream)
+        b = torch.randn(networks, fan_in, points, generator=stream)
+        c = torch.bmm(a, b)
+        exact = torch.bmm(a.double(), b.double())
+        error = max(error, float((c - exact).abs().max() / exact.abs().max()))
+        products.append((partial(torch.bmm, a, b, out=c), 2 * networks * fan_out * fan_in * points))
+    for count, _ in enumerate(sys.stdin):
+        answer = [_rate(*product) for product in products] if count else [error]
+        print(json.dumps(answer), flush=True)  # noqa: T201
+
+
+def _rate(product: Callable[[], object], operations: int) -> float:
+    """Return the GFLOP/s of a product of so many operations, over some ten milliseconds."""
+    repeats = max(1, int(1e9 / operations))
+    start = time.perf_counter()
+    for _ in range(repeats):
+        product()
+    return repeats * operations / (time.perf_counter() - start) / 1e9
+
+
+def worker_environment(environment: Mapping[str, str]) -> dict[str, str]:
+    """Return the variables of a single-threaded worker process."""
+    return {**environment, **ONE_THREAD}
+
+
+def _library() -> Path | None:
+    """Return the compiled library, or None where the path does not apply or nothing can compile it."""
+    if sys.platform != "linux" or platform.machine() != "x86_64":
+        return None
+    file = _cache() / "libsensitometer_mkl.so"
+    if file.exists():
+        return file
+    with tempfile.TemporaryDirectory(dir=file.parent) as folder:
+        source, built = Path(folder, "mkl.c"), Path(folder, "mkl.so")
+        source.write_text(_SOURCE)
+        command = [os.environ.get("CC", "cc"), "-shared", "-fPIC", "-O2", str(source), "-o", str(built)]
+        try:
+            result = subprocess.run(command, capture_output=True, check=False)
+        except OSError:  # no compiler, which `choose` reports as the path that does not apply
+            return None
+        if result.returncode != 0:
+            return None
+        built.replace(file)
+    return file
+
+
+def _read(file: Path) -> dict[str, list[dict[str, Any]]]:
+    """Return the probes kept by processor and torch; none if they were never run, or the file is damaged."""
+    try:
+        known = json.loads(file.read_text())
+    except (OSError, ValueError):  # both mean that the probes must run, which they then do
+        return {}
+    return known if isinstance(known, dict) else {}
+
+
+def _write(file: Path, known: Mapping[str, object]) -> None:
+    with tempfile.NamedTemporaryFile("w", dir=file.parent, delete=False) as temporary:
+        json.dump(known, temporary, indent=1)
+    Path(temporary.name).replace(file)
+
+
+def _cache() -> Path:
+    return Path(platformdirs.user_cache_dir("sensitometer", ensure_exists=True))
+
+
+def _processor() -> str:
+    """Return the processor's name; where the system has no better one, its architecture."""
+    try:
+        text = Path("/proc/cpuinfo").read_text()
+    except OSError:  # not Linux
+        return platform.processor() or platform.machine()
+    fields = dict(line.split(":", 1) for line in text.split("\n\n")[0].splitlines() if ":" in line)
+    known = {name.strip(): value.strip() for name, value in fields.items()}
+    return ", ".join(known[name] for name in ("model name", "cpu family", "model", "stepping") if name in known)
+
+
+if __name__ == "__main__":
+    _serve(sys.argv[1])
