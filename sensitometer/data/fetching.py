@@ -1,0 +1,184 @@
+"""Downloads a data set from its mirrors, checks it, and puts it in its folder only when it is whole."""
+
+import gzip
+import logging
+import os
+import shutil
+import tarfile
+import tempfile
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+from urllib.parse import urlsplit
+
+import pooch
+import requests
+from tqdm import tqdm
+
+from ..errors import DataError
+from .locations import ROOT_VARIABLE, data_root
+from .readers import read_file
+from .sources import DataFile, Download, Source, find_source
+
+# Times that the list of mirrors is gone through: a transfer that broke off is tried again, first elsewhere.
+_ROUNDS = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Fetched:
+    """
+    What `fetch_dataset` did.
+
+    Parameters
+    ----------
+    name
+        As in `load_dataset`.
+    folder
+        Where the data set is now; None for a data set that is part of a library.
+    downloaded
+        The files that were downloaded; none when the data set was there already, and sound.
+    """
+
+    name: str
+    folder: Path | None
+    downloaded: tuple[str, ...]
+
+
+def fetch_dataset(name: str, *, root: str | os.PathLike[str] | None = None, progress: bool = False) -> Fetched:
+    """
+    Download what is missing or damaged of a data set, check it, and unpack it.
+
+    Files come from the first mirror that answers, are checked by SHA-256, and appear under their names only when they are
+    whole: interrupted at any moment, it leaves nothing half done, and called again, it goes on with the next file.
+
+    Parameters
+    ----------
+    name
+        One of `dataset_names()`. `digits` is part of scikit-learn: nothing is downloaded.
+    root
+        The folder that holds the data sets' folders; by default `$SENSITOMETER_DATA`, else the user's cache folder.
+    progress
+        Draw a progress bar for each download on the standard error.
+
+    Raises
+    ------
+    InvalidInputError
+        The name is unknown.
+    DataError
+        No mirror gave a file that has the right checksum, or the folder cannot be written to.
+    """
+    source = find_source(name)
+    if not source.downloads:
+        return Fetched(name, None, ())
+    folder = data_root(root) / name
+    wanted = [download for download in source.downloads if not _is_sound(source, download, folder)]
+    for download in wanted:
+        try:
+            _fetch(source, download, folder, progress)
+        except OSError as error:
+            raise DataError(f"{download.name} could not be written to {folder}: {error.strerror or error}") from error
+        for file in download.files:
+            read_file(source, file, folder)
+    return Fetched(name, folder, tuple(download.name for download in wanted))
+
+
+def _is_sound(source: Source, download: Download, folder: Path) -> bool:
+    """Whether everything that `download` brings is in `folder`, and can be read."""
+    try:
+        for file in download.files:
+            read_file(source, file, folder)
+    except DataError:
+        return False
+    return True
+
+
+def _fetch(source: Source, download: Download, folder: Path, progress: bool) -> None:
+    """Download into a temporary folder beside the final names, so that a file gets its name in one step, when it is whole."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".fetch-", dir=folder) as staging:
+        downloaded = _download(source, download, Path(staging), folder, progress)
+        if download.is_archive:
+            _unpack(downloaded, download.files, Path(staging), folder)
+        else:
+            with downloaded.open("rb") as stream:
+                _install(stream, Path(staging), folder / download.name)
+
+
+def _download(source: Source, download: Download, staging: Path, folder: Path, progress: bool) -> Path:
+    """Return the path in `staging` of the download, from the first mirror that gives it with the right checksum."""
+    reasons: dict[str, str] = {}
+    for mirror in source.mirrors * _ROUNDS:
+        try:
+            return _download_from(mirror, download, staging, progress)
+        # pooch raises ValueError, and nothing more specific, when the checksum is wrong.
+        except (requests.RequestException, ValueError) as error:
+            reasons[urlsplit(mirror).netloc] = _reason(error)
+    tried = ", ".join(f"{host} ({reason})" for host, reason in reasons.items())
+    remedy = f"unpack it in {folder}" if download.is_archive else f"put it at {folder / download.name}"
+    raise DataError(
+        f"{download.name} of {source.name} could not be fetched from {tried}; {remedy} by hand, "
+        f"or set ${ROOT_VARIABLE} to a folder whose {source.name}/ holds the data set"
+    )
+
+
+def _download_from(mirror: str, download: Download, staging: Path, progress: bool) -> Path:
+    with (
+        _silenced_pooch(),
+        tqdm(total=download.size, desc=download.name, unit="B", unit_scale=True, leave=False, disable=not progress) as bar,
+    ):
+        # A server that packs what it sends once more would have it unpacked twice, and the checksum would not match.
+        downloader = pooch.HTTPDownloader(progressbar=bar, chunk_size=2**16, headers={"Accept-Encoding": "identity"})
+        path = pooch.retrieve(
+            mirror + download.name,
+            known_hash=f"sha256:{download.sha256}",
+            fname=download.name,
+            path=staging,
+            downloader=downloader,
+        )
+    return Path(path)
+
+
+@contextmanager
+def _silenced_pooch() -> Iterator[None]:
+    """Keep pooch from reporting on the standard error what the error message and the progress bar say already."""
+    logger = pooch.get_logger()
+    level = logger.level
+    logger.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
+
+
+def _reason(error: requests.RequestException | ValueError) -> str:
+    if isinstance(error, requests.HTTPError):
+        return f"HTTP {error.response.status_code}"
+    return type(error).__name__ if isinstance(error, requests.RequestException) else "wrong SHA-256"
+
+
+def _unpack(archive: Path, files: tuple[DataFile, ...], staging: Path, folder: Path) -> None:
+    """Take `files` out of a `.tar.gz`, and nothing else: the paths written to are ours, whatever the archive's say."""
+    try:
+        with tarfile.open(archive, mode="r:gz") as tar:
+            for file in files:
+                member = tar.getmember(file.name)
+                stream = tar.extractfile(member) if member.isreg() else None
+                if stream is None:
+                    raise tarfile.TarError(f"{file.name} is not a plain file")
+                _install(stream, staging, folder / file.name)
+    except KeyError as error:
+        raise DataError(f"{archive.name} cannot be unpacked: it does not hold {file.name}") from error
+    except (tarfile.TarError, gzip.BadGzipFile, zlib.error, EOFError) as error:
+        raise DataError(f"{archive.name} cannot be unpacked: {error}") from error
+
+
+def _install(stream: IO[bytes], staging: Path, target: Path) -> None:
+    """Write `stream` in full, then give it its name in one step; as a copy, it has the user's usual permissions."""
+    whole = staging / "whole"
+    with whole.open("wb") as copy:
+        shutil.copyfileobj(stream, copy)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    whole.replace(target)

@@ -1,0 +1,95 @@
+"""Where data sets are looked for: the root folder, the files below it, and what is there."""
+
+import os
+import shlex
+from dataclasses import dataclass
+from pathlib import Path
+
+import platformdirs
+
+from .sources import SOURCES, DataFile, Source
+
+ROOT_VARIABLE = "SENSITOMETER_DATA"
+
+
+@dataclass(frozen=True, slots=True)
+class DatasetStatus:
+    """
+    What one data set is, and whether it is on this machine.
+
+    Parameters
+    ----------
+    name
+        As in `load_dataset`.
+    classes
+        Number of classes.
+    image_shape
+        (channels, height, width).
+    train_points, test_points
+        Points in the training and in the test set, as they are loaded.
+    folder
+        Where its files are looked for; None for a data set that is part of a library.
+    missing
+        The files that are not there, below `folder`. Whether those that are there are sound is not looked at.
+    """
+
+    name: str
+    classes: int
+    image_shape: tuple[int, int, int]
+    train_points: int
+    test_points: int
+    folder: Path | None
+    missing: tuple[str, ...]
+
+    @property
+    def present(self) -> bool:
+        """Whether no file is missing."""
+        return not self.missing
+
+
+def list_datasets(*, root: str | os.PathLike[str] | None = None) -> tuple[DatasetStatus, ...]:
+    """
+    Say of each data set what it is and whether it is on this machine; opens no file.
+
+    Parameters
+    ----------
+    root
+        The folder that holds the data sets' folders; by default `$SENSITOMETER_DATA`, else the user's cache folder.
+    """
+    return tuple(_status(source, data_root(root)) for source in SOURCES.values())
+
+
+def _status(source: Source, root: Path) -> DatasetStatus:
+    folder = root / source.name
+    return DatasetStatus(
+        name=source.name,
+        classes=source.classes,
+        image_shape=source.image_shape,
+        train_points=source.train.points,
+        test_points=source.test.points,
+        folder=folder if source.downloads else None,
+        missing=missing_files(source, folder),
+    )
+
+
+def data_root(root: str | os.PathLike[str] | None = None) -> Path:
+    """Return the absolute path of `root`; without one, `$SENSITOMETER_DATA`; without that, a folder in the user's cache."""
+    if root is None:
+        root = os.environ.get(ROOT_VARIABLE) or platformdirs.user_cache_path("sensitometer") / "data"
+    return Path(root).expanduser().absolute()
+
+
+def find_file(file: DataFile, folder: Path) -> Path | None:
+    """Return where `file` is below its data set's `folder`; None when it is not there under any of its names."""
+    return next((folder / name for name in file.names if (folder / name).is_file()), None)
+
+
+def missing_files(source: Source, folder: Path) -> tuple[str, ...]:
+    """Return the names of the files of `source` that are not below `folder`."""
+    return tuple(file.name for file in (*source.train.files, *source.test.files) if find_file(file, folder) is None)
+
+
+def fetch_command(source: Source, folder: Path) -> str:
+    """Return the command that puts `source` into `folder`, whichever root that is below."""
+    command = f"sensitometer data fetch {source.name}"
+    return command if folder.parent == data_root() else f"{ROOT_VARIABLE}={shlex.quote(str(folder.parent))} {command}"

@@ -1,0 +1,173 @@
+"""Reads the two formats that the data sets come in, IDX and CIFAR binary, into numpy arrays, and trusts no byte of them."""
+
+import gzip
+import math
+import zlib
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from ..errors import DataError
+from .locations import ROOT_VARIABLE, fetch_command, find_file, missing_files
+from .sources import DataFile, Source, Split
+
+UInt8Array = npt.NDArray[np.uint8]
+
+
+def read_idx(path: Path, shape: tuple[int, ...]) -> UInt8Array:
+    """
+    Read an IDX file of unsigned bytes, gzipped when its name ends in `.gz`.
+
+    Parameters
+    ----------
+    path
+        The file: a magic number and the length of each axis as big-endian 32-bit integers, then the elements, the last
+        axis fastest (the format that was published with MNIST).
+    shape
+        What it must hold: (N,) for labels, (N, height, width) for images.
+
+    Returns
+    -------
+    uint8 array of that `shape`.
+
+    Raises
+    ------
+    DataError
+        The file cannot be read, or holds anything else, anything less or anything more.
+    """
+    # The magic number: two zero bytes, the type of the elements (8 is the unsigned byte), the number of axes.
+    expected_header = np.array([0x800 + len(shape), *shape], dtype=">u4")
+    content = _read_bytes(path, expected_header.nbytes + math.prod(shape))
+    if len(content) < expected_header.nbytes:
+        raise DataError(f"{path} ends after {len(content)} bytes, inside its header")
+    header = np.frombuffer(content, dtype=">u4", count=len(expected_header))
+    if header[0] != expected_header[0]:
+        raise DataError(f"{path} begins with {_magic(header[0])}; expected {_magic(expected_header[0])}")
+    if (header != expected_header).any():
+        raise DataError(f"{path} says that it holds {_by(header[1:])} bytes; expected {_by(shape)}")
+    _check_size(path, content, expected_header.nbytes + math.prod(shape))
+    return np.frombuffer(content, dtype=np.uint8, offset=expected_header.nbytes).reshape(shape)
+
+
+def read_cifar(path: Path, points: int, image_shape: tuple[int, int, int], label_bytes: int) -> tuple[UInt8Array, UInt8Array]:
+    """
+    Read a CIFAR binary file.
+
+    Parameters
+    ----------
+    path
+        The file: `points` records, each `label_bytes` bytes and the bytes of an image, by channel, row and column.
+    points
+        Records that it must hold, N.
+    image_shape
+        (channels, height, width).
+    label_bytes
+        1 for CIFAR10; 2 for CIFAR100, whose superclass comes before the class.
+
+    Returns
+    -------
+    uint8 images `[N, channels, height, width]` and uint8 labels `[N]`, the last of the label bytes.
+
+    Raises
+    ------
+    DataError
+        The file cannot be read, or has another size.
+    """
+    record = label_bytes + math.prod(image_shape)
+    content = _read_bytes(path, points * record)
+    _check_size(path, content, points * record)
+    records = np.frombuffer(content, dtype=np.uint8).reshape(points, record)
+    return records[:, label_bytes:].reshape(points, *image_shape), records[:, label_bytes - 1]
+
+
+def read_split(source: Source, split: Split, folder: Path) -> tuple[UInt8Array, UInt8Array]:
+    """
+    Read the training or the test set of `source` from the files below `folder`.
+
+    Returns
+    -------
+    uint8 images `[N, channels, height, width]` and uint8 labels `[N]`, the first `split.points` of what the files hold.
+
+    Raises
+    ------
+    DataError
+        A file is missing, damaged, or another file than its name says.
+    """
+    missing = missing_files(source, folder)
+    if missing:
+        raise DataError(
+            f"{source.name} lacks {', '.join(missing)} in {folder}; run '{fetch_command(source, folder)}', "
+            f"or set ${ROOT_VARIABLE} to a folder whose {source.name}/ holds the data set"
+        )
+    parts = [read_file(source, file, folder) for file in split.files]
+    images = [images for images, _ in parts if images is not None]
+    labels = [labels for _, labels in parts if labels is not None]
+    return np.concatenate(images)[: split.points], np.concatenate(labels)[: split.points]
+
+
+def read_file(source: Source, file: DataFile, folder: Path) -> tuple[UInt8Array | None, UInt8Array | None]:
+    """
+    Read one file of `source` below `folder` and check it against what `source` says of it.
+
+    Returns
+    -------
+    uint8 images `[N, channels, height, width]` and uint8 labels `[N]`, each None when the file holds none.
+
+    Raises
+    ------
+    DataError
+        The file is missing, damaged, or another file than its name says.
+    """
+    path = find_file(file, folder) or folder / file.name
+    _, height, width = source.image_shape
+    images = labels = None
+    try:
+        if file.holds == "records":
+            images, labels = read_cifar(path, file.points, source.image_shape, source.label_bytes)
+        elif file.holds == "images":
+            images = read_idx(path, (file.points, height, width))[:, None]
+        else:
+            labels = read_idx(path, (file.points,))
+        if labels is not None:
+            _check_labels(path, labels, source.classes)
+    except DataError as error:
+        raise DataError(f"{error}; run '{fetch_command(source, folder)}' to replace it") from error
+    return images, labels
+
+
+def _read_bytes(path: Path, size: int) -> bytes:
+    """Return the content of the file, unpacked when its name ends in `.gz`; of a content longer than `size`, `size + 1` bytes."""
+    try:
+        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as stream:
+            # One byte more shows that there is too much, however much, and takes gzip past its closing checksum.
+            return stream.read(size + 1)
+    except EOFError as error:
+        raise DataError(f"{path} is a gzip file that ends too early") from error
+    except (gzip.BadGzipFile, zlib.error) as error:
+        raise DataError(f"{path} is not a sound gzip file: {error}") from error
+    except OSError as error:
+        raise DataError(f"{path} cannot be read: {error.strerror or error}") from error
+
+
+def _check_size(path: Path, content: bytes, size: int) -> None:
+    if len(content) > size:
+        raise DataError(f"{path} holds more than the expected {size} bytes")
+    if len(content) < size:
+        raise DataError(f"{path} holds {len(content)} bytes; expected {size}")
+
+
+def _check_labels(path: Path, labels: UInt8Array, classes: int) -> None:
+    if labels.max() >= classes:
+        raise DataError(f"{path} holds the label {labels.max()}; expected 0 to {classes - 1}")
+    counts = np.bincount(labels, minlength=classes)
+    if (counts == 0).any():
+        raise DataError(f"{path} holds no point of class {counts.argmin()}; expected each of the {classes} classes")
+
+
+def _magic(number: np.unsignedinteger) -> str:
+    return f"0x{number:08x}" + {0x803: " (IDX images)", 0x801: " (IDX labels)"}.get(int(number), "")
+
+
+def _by(shape: npt.NDArray[np.unsignedinteger] | tuple[int, ...]) -> str:
+    return " x ".join(str(length) for length in shape)

@@ -1,0 +1,193 @@
+"""A survey's results file: one SQLite database, one row a network, written once. Imports neither torch nor ray."""
+
+import sqlite3
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+from .errors import StoreError
+
+if TYPE_CHECKING:
+    import pandas
+
+SCHEMA_VERSION = 1
+FILE = "survey.sqlite"
+SPECIFICATION = "spec.toml"
+
+CONFIGURATION_COLUMNS = {
+    "dataset": "TEXT NOT NULL",
+    "width": "INTEGER NOT NULL",
+    "depth": "INTEGER NOT NULL",
+    "activation": "TEXT NOT NULL",
+    "init_scale": "REAL NOT NULL",
+    "optimizer": "TEXT NOT NULL",
+    "learning_rate": "REAL",
+    "batch_size": "INTEGER",
+    "labels": "TEXT NOT NULL",
+    "augmentation": "TEXT NOT NULL",
+    "loss": "TEXT NOT NULL",
+    "steps": "INTEGER NOT NULL",
+    "seed": "INTEGER NOT NULL",
+}
+RESULT_COLUMNS = {
+    "state": "TEXT NOT NULL CHECK (state IN ('fitted', 'unfitted', 'diverged', 'failed'))",
+    "train_accuracy": "REAL",
+    "test_accuracy": "REAL",
+    "gap": "REAL",
+    "train_loss": "REAL",
+    "test_loss": "REAL",
+    "jacobian_norm": "REAL",
+    "logit_jacobian_norm": "REAL",
+    "transitions": "REAL",
+    "weights": "INTEGER",
+    "steps_done": "INTEGER",
+    "seconds": "REAL",
+    "error": "TEXT",
+}
+PROVENANCE_COLUMNS = {"version": "TEXT", "torch": "TEXT", "device": "TEXT", "matmul_path": "TEXT", "host": "TEXT"}
+COLUMNS = {"id": "TEXT PRIMARY KEY", **CONFIGURATION_COLUMNS, **RESULT_COLUMNS, **PROVENANCE_COLUMNS}
+STATES = ("fitted", "unfitted", "diverged", "failed")
+
+
+class Store:
+    """
+    The results of one survey, in the folder `DIR`: `DIR/survey.sqlite`, and the survey's specification in `DIR/spec.toml`.
+
+    Any number of processes may read while one writes. A row, once stored, is not changed: storing a network again is refused.
+
+    Parameters
+    ----------
+    folder
+        The survey's folder, which `create` has made.
+
+    Raises
+    ------
+    StoreError
+        There is no survey in the folder, or its file is damaged or of another version.
+    """
+
+    def __init__(self, folder: str | Path) -> None:
+        self.folder = Path(folder)
+        file = self.folder / FILE
+        if not file.is_file():
+            raise StoreError(
+                f"no survey in {self.folder}: expected the file {FILE}, which 'sensitometer run SPEC --out DIR' makes"
+            )
+        with self._reading():
+            self._connection = _connect(file)
+            version = self._connection.execute("PRAGMA user_version").fetchone()[0]
+        if version != SCHEMA_VERSION:
+            raise StoreError(f"{file} has schema version {version}; this version of Sensitometer reads {SCHEMA_VERSION}")
+
+    @classmethod
+    def exists(cls, folder: str | Path) -> bool:
+        """Return whether there is a survey in the folder."""
+        return (Path(folder) / FILE).is_file()
+
+    @classmethod
+    def create(cls, folder: str | Path, specification: str) -> "Store":
+        """
+        Make the folder, its results file and its `spec.toml`, and open it.
+
+        Raises
+        ------
+        StoreError
+            There is a survey already, or the folder cannot be written.
+        """
+        folder = Path(folder)
+        if cls.exists(folder):
+            raise StoreError(f"there is a survey in {folder} already")
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            (folder / SPECIFICATION).write_text(specification, encoding="utf-8")
+        except OSError as error:
+            raise StoreError(f"cannot write to {folder}: {error.strerror}") from error
+        # Under another name until it is whole: a run that is killed here leaves nothing that looks like a survey.
+        unfinished = folder / f"{FILE}.new"
+        unfinished.unlink(missing_ok=True)
+        connection = _connect(unfinished)
+        columns = ", ".join(f"{name} {kind}" for name, kind in COLUMNS.items())
+        connection.executescript(f"CREATE TABLE networks ({columns}) STRICT; PRAGMA user_version = {SCHEMA_VERSION}")
+        connection.close()
+        unfinished.rename(folder / FILE)
+        return cls(folder)
+
+    @property
+    def specification(self) -> str:
+        """The text of the survey's specification."""
+        try:
+            return (self.folder / SPECIFICATION).read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise StoreError(f"cannot read {self.folder / SPECIFICATION}: {error}") from error
+
+    def record(self, row: Mapping[str, Any]) -> None:
+        """
+        Store one network, in one transaction. Columns that `row` lacks are null.
+
+        Raises
+        ------
+        StoreError
+            A column is unknown, the network is stored already, or the file cannot be written.
+        """
+        unknown = row.keys() - COLUMNS.keys()
+        if unknown:
+            raise StoreError(f"a network has no column {sorted(unknown)[0]!r}; the columns are {', '.join(COLUMNS)}")
+        names = ", ".join(row)
+        places = ", ".join(f":{name}" for name in row)
+        try:
+            with self._connection:
+                self._connection.execute(f"INSERT INTO networks ({names}) VALUES ({places})", dict(row))
+        except sqlite3.Error as error:
+            raise StoreError(f"cannot store network {row.get('id')} in {self.folder / FILE}: {error}") from error
+
+    def ids(self) -> set[str]:
+        """Return the ids of the stored networks."""
+        with self._reading():
+            return {row[0] for row in self._connection.execute("SELECT id FROM networks")}
+
+    def counts(self) -> dict[str, int]:
+        """Return how many stored networks there are of each state, every state named."""
+        with self._reading():
+            found = dict(self._connection.execute("SELECT state, count(*) FROM networks GROUP BY state").fetchall())
+        return {state: found.get(state, 0) for state in STATES}
+
+    def frame(self, columns: Collection[str] = tuple(COLUMNS)) -> "pandas.DataFrame":
+        """Return the stored networks, one row each, in the order of their ids; the columns named, or all."""
+        import pandas
+
+        unknown = set(columns) - COLUMNS.keys()
+        if unknown:
+            raise StoreError(f"a network has no column {sorted(unknown)[0]!r}; the columns are {', '.join(COLUMNS)}")
+        with self._reading():
+            rows = self._connection.execute(f"SELECT {', '.join(columns)} FROM networks ORDER BY id").fetchall()
+        frame = pandas.DataFrame(rows, columns=list(columns))
+        # A column of numbers that nothing was measured in would else be one of objects.
+        numbers = [name for name in columns if COLUMNS[name].startswith("REAL")]
+        return frame.astype(dict.fromkeys(numbers, "float64"))
+
+    def close(self) -> None:
+        """Close the file."""
+        self._connection.close()
+
+    def __enter__(self) -> "Store":
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+
+    @contextmanager
+    def _reading(self) -> Iterator[None]:
+        try:
+            yield
+        except sqlite3.Error as error:
+            raise StoreError(f"cannot read {self.folder / FILE}: {error}") from error
+
+
+def _connect(file: Path) -> sqlite3.Connection:
+    connection = sqlite3.connect(file, timeout=30)
+    # Readers go on while a run writes; after a power cut the last rows may be missing, the file is whole.
+    connection.execute("PRAGMA journal_mode = WAL")
+    connection.execute("PRAGMA synchronous = NORMAL")
+    return connection

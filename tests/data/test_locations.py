@@ -1,0 +1,59 @@
+import subprocess
+import sys
+from pathlib import Path
+
+import platformdirs
+import pytest
+
+from sensitometer.data.locations import data_root, fetch_command, list_datasets
+
+
+def test_root_is_the_argument_then_the_variable_then_the_cache(tmp_path, monkeypatch):
+    monkeypatch.setattr(platformdirs, "user_cache_path", lambda name: tmp_path / "cache" / name)
+    monkeypatch.setenv("SENSITOMETER_DATA", str(tmp_path / "variable"))
+    assert data_root(tmp_path / "argument") == tmp_path / "argument"
+    assert data_root() == tmp_path / "variable"
+    monkeypatch.setenv("SENSITOMETER_DATA", "")
+    assert data_root() == tmp_path / "cache" / "sensitometer" / "data"
+    monkeypatch.delenv("SENSITOMETER_DATA")
+    assert data_root() == tmp_path / "cache" / "sensitometer" / "data"
+
+
+def test_root_is_absolute(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    assert data_root("data") == tmp_path / "data"
+    assert data_root("~/data") == tmp_path / "home" / "data"
+
+
+def test_fetch_command_names_a_root_that_is_not_the_default(tmp_path, monkeypatch, any_mini):
+    name = any_mini.source.name
+    monkeypatch.setenv("SENSITOMETER_DATA", str(tmp_path / "a"))
+    assert fetch_command(any_mini.source, tmp_path / "a" / name) == f"sensitometer data fetch {name}"
+    assert (
+        fetch_command(any_mini.source, tmp_path / "b c" / name)
+        == f"SENSITOMETER_DATA='{tmp_path}/b c' sensitometer data fetch {name}"
+    )
+
+
+def test_list_says_what_is_there_and_what_is_missing(mnist):
+    digits, here, *others = list_datasets(root=mnist.root)
+    assert (digits.name, digits.folder, digits.present) == ("digits", None, True)
+    assert (here.name, here.folder, here.present) == ("mnist", mnist.folder, True)
+    assert (here.classes, here.image_shape, here.train_points, here.test_points) == (3, (1, 6, 5), 10, 7)
+    assert [other.present for other in others] == [False, False, False]
+    (mnist.folder / "t10k-labels-idx1-ubyte.gz").unlink()
+    assert list_datasets(root=mnist.root)[1].missing == ("t10k-labels-idx1-ubyte.gz",)
+
+
+def test_list_takes_its_root_from_the_variable(mnist, monkeypatch):
+    monkeypatch.setenv("SENSITOMETER_DATA", str(mnist.root))
+    assert list_datasets()[1].present
+
+
+@pytest.mark.parametrize("module", ["torch", "sklearn", "ray"])
+def test_listing_imports_nothing_heavy(module):
+    code = (
+        f"import sys, sensitometer.data.sources, sensitometer.data as d; d.list_datasets(); assert {module!r} not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).parents[2])
