@@ -1,1 +1,57 @@
 """Sensitometer measures how sensitive trained networks are to their inputs, and what that says about generalisation."""
+
+from importlib import import_module
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .configuration import Configuration
+    from .data import Dataset, load_dataset
+    from .errors import SensitometerError
+    from .metrics import jacobian_norm
+    from .networks import MLP, MLPStack
+    from .store import open_survey
+    from .survey import run_survey
+    from .survey.work import train
+    from .training import Schedule
+
+__version__ = version("sensitometer")
+
+__all__ = [
+    "MLP",
+    "Configuration",
+    "Dataset",
+    "MLPStack",
+    "Schedule",
+    "SensitometerError",
+    "jacobian_norm",
+    "load_dataset",
+    "open_survey",
+    "run_survey",
+    "train",
+]
+
+# Imported when first used: reading a survey needs no torch, whose import takes seconds.
+_HOMES = {
+    "Configuration": ".configuration",
+    "Dataset": ".data",
+    "MLP": ".networks",
+    "MLPStack": ".networks",
+    "Schedule": ".training",
+    "SensitometerError": ".errors",
+    "jacobian_norm": ".metrics",
+    "load_dataset": ".data",
+    "open_survey": ".store",
+    "run_survey": ".survey",
+    "train": ".survey.work",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(_HOMES[name], __name__), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

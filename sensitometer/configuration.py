@@ -104,6 +104,12 @@ class Configuration:
         content = json.dumps(self.as_dict(), sort_keys=True)
         return hashlib.sha256(content.encode()).hexdigest()[:16]
 
+    @property
+    def stack_key(self) -> tuple[str | int, ...]:
+        """What the networks of one stack have in common: all but seed, learning rate, initial scale and labels."""
+        shape = (self.dataset, self.width, self.depth, self.activation)
+        return (*shape, self.optimizer, self.batch_size, self.augmentation, self.loss, self.steps)
+
     def as_dict(self) -> dict[str, Any]:
         """Return the fields by name, in the order of their definition."""
         return asdict(self)

@@ -81,7 +81,12 @@ class Choice:
 
     path: str
     reason: str
-    probes: tuple[Probe, ...] = ()
+    probes: tuple[Probe, ...]
+
+    @property
+    def peak(self) -> float:
+        """The highest rate of the path that was chosen, in GFLOP/s."""
+        return next(probe.peak for probe in self.probes if probe.path == self.path)
 
 
 def active() -> str:
@@ -122,17 +127,20 @@ def choose(*, fresh: bool = False) -> Choice:
     `fresh` runs them again.
     """
     named = os.environ.get(VARIABLE)
-    if named is not None:
-        if named not in PATHS:
-            raise InvalidInputError(f"{VARIABLE} must be one of {', '.join(PATHS)}; got {named!r}")
-        return Choice(named, f"{VARIABLE} says so")
+    if named is not None and named not in PATHS:
+        raise InvalidInputError(f"{VARIABLE} must be one of {', '.join(PATHS)}; got {named!r}")
     file = _cache() / "matmul.json"
     known = _read(file)
-    key = f"{_processor()}, torch {importlib.metadata.version('torch')}"
+    key = f"{processor()}, torch {importlib.metadata.version('torch')}"
     if fresh or key not in known:
         known[key] = [asdict(probe) for probe in _run_probes()]
         _write(file, known)
-    return judge([Probe(entry["path"], tuple(map(tuple, entry["rates"])), entry["error"]) for entry in known[key]])
+    probes = [Probe(entry["path"], tuple(map(tuple, entry["rates"])), entry["error"]) for entry in known[key]]
+    if named is None:
+        return judge(probes)
+    if all(probe.path != named for probe in probes):
+        raise InvalidInputError(f"{VARIABLE} is {named}, which needs a C compiler (cc) and Linux on x86-64")
+    return Choice(named, f"{VARIABLE} says so", tuple(probes))
 
 
 def judge(probes: list[Probe]) -> Choice:
@@ -148,7 +156,11 @@ def judge(probes: list[Probe]) -> Choice:
         return Choice(STOCK, f"{AS_INTEL} is off by {other.error:.1e}, {STOCK} by {stock.error:.1e}", both)
     if gain < WORTH_IT:
         return Choice(STOCK, f"{AS_INTEL} is no faster: {gain:.2f} times {STOCK}", both)
-    return Choice(AS_INTEL, f"{gain:.2f} times the rate of {STOCK}; off from float64 by {other.error:.1e}, {STOCK} by {stock.error:.1e}", both)
+    return Choice(
+        AS_INTEL,
+        f"{gain:.2f} times the rate of {STOCK}; off from float64 by {other.error:.1e}, {STOCK} by {stock.error:.1e}",
+        both,
+    )
 
 
 def _run_probes() -> list[Probe]:
@@ -255,7 +267,7 @@ def _cache() -> Path:
     return Path(platformdirs.user_cache_dir("sensitometer", ensure_exists=True))
 
 
-def _processor() -> str:
+def processor() -> str:
     """Return the processor's name; where the system has no better one, its architecture."""
     try:
         text = Path("/proc/cpuinfo").read_text()

@@ -1,6 +1,7 @@
 """A survey's results file: one SQLite database, one row a network, written once. Imports neither torch nor ray."""
 
 import sqlite3
+import time
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -46,7 +47,14 @@ RESULT_COLUMNS = {
     "seconds": "REAL",
     "error": "TEXT",
 }
-PROVENANCE_COLUMNS = {"version": "TEXT", "torch": "TEXT", "device": "TEXT", "matmul_path": "TEXT", "host": "TEXT"}
+PROVENANCE_COLUMNS = {
+    "version": "TEXT",
+    "torch": "TEXT",
+    "device": "TEXT",
+    "matmul_path": "TEXT",
+    "host": "TEXT",
+    "stored_at": "REAL NOT NULL",
+}
 COLUMNS = {"id": "TEXT PRIMARY KEY", **CONFIGURATION_COLUMNS, **RESULT_COLUMNS, **PROVENANCE_COLUMNS}
 STATES = ("fitted", "unfitted", "diverged", "failed")
 
@@ -124,7 +132,7 @@ class Store:
 
     def record(self, row: Mapping[str, Any]) -> None:
         """
-        Store one network, in one transaction. Columns that `row` lacks are null.
+        Store one network, in one transaction. Columns that `row` lacks are null; `stored_at` is the time, in Unix seconds.
 
         Raises
         ------
@@ -134,11 +142,12 @@ class Store:
         unknown = row.keys() - COLUMNS.keys()
         if unknown:
             raise StoreError(f"a network has no column {sorted(unknown)[0]!r}; the columns are {', '.join(COLUMNS)}")
+        row = {**row, "stored_at": time.time()}
         names = ", ".join(row)
         places = ", ".join(f":{name}" for name in row)
         try:
             with self._connection:
-                self._connection.execute(f"INSERT INTO networks ({names}) VALUES ({places})", dict(row))
+                self._connection.execute(f"INSERT INTO networks ({names}) VALUES ({places})", row)
         except sqlite3.Error as error:
             raise StoreError(f"cannot store network {row.get('id')} in {self.folder / FILE}: {error}") from error
 
@@ -152,6 +161,14 @@ class Store:
         with self._reading():
             found = dict(self._connection.execute("SELECT state, count(*) FROM networks GROUP BY state").fetchall())
         return {state: found.get(state, 0) for state in STATES}
+
+    def rate(self) -> float | None:
+        """Return the networks stored a second, over the last hundred; None while that cannot be said."""
+        with self._reading():
+            times = [
+                row[0] for row in self._connection.execute("SELECT stored_at FROM networks ORDER BY stored_at DESC LIMIT 100")
+            ]
+        return None if len(times) < 2 or times[0] == times[-1] else (len(times) - 1) / (times[0] - times[-1])
 
     def frame(self, columns: Collection[str] = tuple(COLUMNS)) -> "pandas.DataFrame":
         """Return the stored networks, one row each, in the order of their ids; the columns named, or all."""
@@ -183,6 +200,11 @@ class Store:
             yield
         except sqlite3.Error as error:
             raise StoreError(f"cannot read {self.folder / FILE}: {error}") from error
+
+
+def open_survey(folder: str | Path) -> Store:
+    """Open the survey in `folder` for reading; its `frame()` is one row a network. StoreError if there is none."""
+    return Store(folder)
 
 
 def _connect(file: Path) -> sqlite3.Connection:

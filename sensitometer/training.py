@@ -58,12 +58,6 @@ class Trained:
     test_loss: float
 
 
-def stack_key(configuration: Configuration) -> tuple[object, ...]:
-    """Return what the networks of one stack must have in common: all but seed, learning rate, initial scale and labels."""
-    c = configuration
-    return (c.dataset, c.width, c.depth, c.activation, c.optimizer, c.batch_size, c.augmentation, c.loss, c.steps)
-
-
 def training_labels(y: Tensor, classes: int, labels: str, seed: int) -> Tensor:
     """Return the labels `[N]` that a network is trained on: `y` itself, or its uniformly random replacement of that seed."""
     if labels == "true":
@@ -88,7 +82,7 @@ def train_stack(
     Parameters
     ----------
     configurations
-        `S` of them, alike in `stack_key`, on `dataset`.
+        `S` of them, alike in `Configuration.stack_key`, on `dataset`.
     schedule
         Learning-rate decay and early stopping; the paper's when None.
 
@@ -115,7 +109,7 @@ def _check(configurations: Sequence[Configuration], dataset: Dataset) -> None:
     if not configurations:
         raise InvalidInputError("configurations must hold at least one configuration; got none")
     for configuration in configurations:
-        if stack_key(configuration) != stack_key(configurations[0]):
+        if configuration.stack_key != configurations[0].stack_key:
             raise InvalidInputError("the configurations of a stack may differ in seed, learning_rate, init_scale and labels only")
     batch_size, points = configurations[0].batch_size, len(dataset.train.y)
     if batch_size > points:

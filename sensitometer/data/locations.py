@@ -7,6 +7,7 @@ from pathlib import Path
 
 import platformdirs
 
+from ..errors import DataError
 from .sources import SOURCES, DataFile, Source
 
 ROOT_VARIABLE = "SENSITOMETER_DATA"
@@ -87,6 +88,16 @@ def find_file(file: DataFile, folder: Path) -> Path | None:
 def missing_files(source: Source, folder: Path) -> tuple[str, ...]:
     """Return the names of the files of `source` that are not below `folder`."""
     return tuple(file.name for file in (*source.train.files, *source.test.files) if find_file(file, folder) is None)
+
+
+def require_files(source: Source, folder: Path) -> None:
+    """Raise DataError, naming the remedies, unless all files of `source` are below `folder`; opens none."""
+    missing = missing_files(source, folder)
+    if missing:
+        raise DataError(
+            f"{source.name} lacks {', '.join(missing)} in {folder}; run '{fetch_command(source, folder)}', "
+            f"or set ${ROOT_VARIABLE} to a folder whose {source.name}/ holds the data set"
+        )
 
 
 def fetch_command(source: Source, folder: Path) -> str:

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..errors import DataError
-from .locations import ROOT_VARIABLE, fetch_command, find_file, missing_files
+from .locations import fetch_command, find_file, require_files
 from .sources import DataFile, Source, Split
 
 UInt8Array = npt.NDArray[np.uint8]
@@ -94,12 +94,7 @@ def read_split(source: Source, split: Split, folder: Path) -> tuple[UInt8Array, 
     DataError
         A file is missing, damaged, or another file than its name says.
     """
-    missing = missing_files(source, folder)
-    if missing:
-        raise DataError(
-            f"{source.name} lacks {', '.join(missing)} in {folder}; run '{fetch_command(source, folder)}', "
-            f"or set ${ROOT_VARIABLE} to a folder whose {source.name}/ holds the data set"
-        )
+    require_files(source, folder)
     parts = [read_file(source, file, folder) for file in split.files]
     images = [images for images, _ in parts if images is not None]
     labels = [labels for _, labels in parts if labels is not None]

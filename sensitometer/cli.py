@@ -1,0 +1,241 @@
+"""The command line: parses, calls the library, prints. Every error of the library is one line and exit status 2."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from . import __version__
+from .errors import SensitometerError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from .matmul import Probe
+
+QUANTITY_NAMES = {
+    "jacobian_norm": "Jacobian norm",
+    "logit_jacobian_norm": "logit Jacobian norm",
+    "weights": "number of weights",
+    "train_loss": "train loss",
+}
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120})
+@click.version_option(__version__, prog_name="sensitometer")
+def cli() -> None:
+    """Measure how sensitive trained networks are to their inputs, and what that says about how well they generalise."""
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command line and exit: 0 on success, 2 on bad input with one line that says what, 130 when interrupted."""
+    try:
+        status = cli.main(args=arguments, standalone_mode=False)
+    except click.exceptions.NoArgsIsHelpError as error:
+        click.echo(error.format_message())
+        status = 2
+    except click.UsageError as error:
+        path = error.ctx.command_path if error.ctx else "sensitometer"
+        click.echo(f"{path}: {error.format_message()}", err=True)
+        status = 2
+    except SensitometerError as error:
+        click.echo(f"sensitometer: {error}", err=True)
+        status = 2
+    except (click.Abort, KeyboardInterrupt):
+        click.echo("sensitometer: interrupted; what was stored stays, and the same command goes on from there", err=True)
+        status = 130
+    sys.exit(status or 0)
+
+
+@cli.command()
+@click.argument("spec")
+@click.option("--out", required=True, type=click.Path(path_type=Path, file_okay=False), help="The survey's folder.")
+@click.option("--executor", type=click.Choice(["local"]), default="local", help="Where to train: processes on this machine.")
+@click.option("--workers", type=click.IntRange(min=1), help="Worker processes; default: one a processor.")
+@click.option("--device", default="cpu", show_default=True, help="cpu or cuda.")
+@click.option("--limit", type=click.IntRange(min=1), help="Store at most so many more networks.")
+def run(spec: str, out: Path, executor: str, workers: int | None, device: str, limit: int | None) -> None:
+    """
+    Train and measure the networks of SPEC, a preset's name or a TOML file, and store them in a folder.
+
+    Run again on the same folder, it goes on where it stopped.
+    """
+    from rich.console import Console
+
+    from .analysis.correlations import gap_correlations
+    from .survey import run_survey
+    from .survey.progress import TerminalReporter
+
+    console = Console()
+    with TerminalReporter(console) as reporter:
+        store = run_survey(spec, out, workers=workers, device=device, limit=limit, reporter=reporter)
+    with store:
+        counts = store.counts()
+        frame = store.frame()
+    states = ", ".join(f"{count} {state}" for state, count in counts.items())
+    click.echo(f"{sum(counts.values())} networks in {out}: {states}")
+    if frame.jacobian_norm.notna().any():
+        for labels in ("true", "random"):
+            if (frame.labels == labels).any():
+                _print_correlations(gap_correlations(frame, labels=labels), labels)
+
+
+def _print_correlations(table: pd.DataFrame, labels: str) -> None:
+    first = table.iloc[0]
+    click.echo(
+        f"\nKendall's tau of the generalization gap, fitted networks with {labels} labels "
+        f"({first.networks} networks, {first.configurations} configurations; 95% interval over configurations)"
+    )
+    for row in table.itertuples():
+        click.echo(f"  {QUANTITY_NAMES[str(row.quantity)]:20} {row.tau:+.2f}  [{row.low:+.2f}, {row.high:+.2f}]")
+
+
+@cli.command()
+@click.argument("spec")
+@click.option("--workers", type=click.IntRange(min=1), help="Worker processes; default: one a processor.")
+def plan(spec: str, workers: int | None) -> None:
+    """Say what SPEC takes on this machine; train nothing."""
+    from .survey import load_spec
+    from .survey import plan as make_plan
+
+    checked, _ = load_spec(spec)
+    made = make_plan(checked, workers=workers)
+    note = " at most: networks stop early" if checked.training.stop_at_accuracy else ""
+    for name, value in (
+        ("networks", f"{made.networks:,}"),
+        ("stacks", f"{made.stacks:,}"),
+        ("operations", f"{made.flops:.2e} FLOP{note}"),
+        ("time", f"{_duration(made.seconds)} with {made.workers} workers{note}"),
+        ("memory", f"{_size(made.memory)} of data and networks, and 0.3 GB a worker for the libraries"),
+        ("disk", _size(made.disk)),
+    ):
+        click.echo(f"{name:10}  {value}")
+
+
+def _duration(seconds: float) -> str:
+    for unit, length in (("days", 86400.0), ("hours", 3600.0), ("minutes", 60.0)):
+        if seconds >= 2 * length:
+            return f"{seconds / length:.1f} {unit}"
+    return f"{seconds:.0f} seconds"
+
+
+def _size(count: int) -> str:
+    for unit, size in (("GB", 1e9), ("MB", 1e6)):
+        if count >= size:
+            return f"{count / size:.1f} {unit}"
+    return f"{count / 1e3:.1f} kB"
+
+
+@cli.command()
+@click.argument("folder", metavar="DIR", type=click.Path(path_type=Path))
+def status(folder: Path) -> None:
+    """Say how many networks of the survey in DIR are stored, of each state, the rate, and the time left at that rate."""
+    from .store import SPECIFICATION, open_survey
+    from .survey.spec import parse_spec
+
+    with open_survey(folder) as store:
+        spec = parse_spec(store.specification, str(folder / SPECIFICATION))
+        counts, rate = store.counts(), store.rate()
+    done, total = sum(counts.values()), len(spec)
+    click.echo(f"{spec.survey.name}: {done:,} of {total:,} networks stored")
+    for state, count in counts.items():
+        click.echo(f"  {state:10}  {count:,}")
+    if rate is not None and done < total:
+        click.echo(f"rate {rate:.2g} networks a second, {_duration((total - done) / rate)} left at that rate")
+
+
+@cli.command()
+@click.argument("folder", metavar="DIR", type=click.Path(path_type=Path))
+@click.option("--only", help="Numbers of figures in the paper, such as 1,5; default: all that there are data for.")
+@click.option("--format", "formats", default="png,svg", show_default=True, help="Some of png,svg,pdf.")
+def figures(folder: Path, only: str | None, formats: str) -> None:
+    """Draw the figures of the survey in DIR into DIR/figures, each beside a CSV of the data drawn."""
+    from .figures.catalogue import save_figures
+    from .store import open_survey
+
+    with open_survey(folder) as store:
+        saved = save_figures(store, folder / "figures", _list(only) if only is not None else None, _list(formats))
+    for path in saved.paths:
+        click.echo(path)
+    for number, reason in saved.skipped.items():
+        click.echo(f"figure {number} not drawn: {reason}", err=True)
+
+
+def _list(text: str) -> list[str]:
+    return [part.strip() for part in text.split(",") if part.strip()]
+
+
+@cli.group()
+def data() -> None:
+    """List and fetch the data sets."""
+
+
+@data.command("list")
+def list_() -> None:
+    """List the data sets, and where they are on this machine."""
+    from .data import list_datasets
+
+    click.echo(f"{'name':14} {'train':>7} {'test':>7} {'classes':>8}  {'image':10} where")
+    for one in list_datasets():
+        where = "part of scikit-learn" if one.folder is None else str(one.folder)
+        missing = "" if one.present else f" (not there: sensitometer data fetch {one.name})"
+        shape = " x ".join(map(str, one.image_shape))
+        click.echo(f"{one.name:14} {one.train_points:>7,} {one.test_points:>7,} {one.classes:>8}  {shape:10} {where}{missing}")
+
+
+@data.command()
+@click.argument("name")
+def fetch(name: str) -> None:
+    """Fetch the data set NAME from where its authors publish it."""
+    from .data import fetch_dataset
+
+    fetched = fetch_dataset(name, progress=True)
+    if fetched.folder is None:
+        click.echo(f"{name} is part of a library and needs no fetching")
+    elif fetched.downloaded:
+        click.echo(f"{name}: {', '.join(fetched.downloaded)} fetched into {fetched.folder}")
+    else:
+        click.echo(f"{name}: already in {fetched.folder}, and sound")
+
+
+@cli.command()
+def doctor() -> None:
+    """Check this machine: versions, device, and the matrix products, how fast and how right."""
+    import importlib.metadata
+    import platform
+
+    from . import matmul
+    from .survey.plan import default_workers
+
+    choice = matmul.choose(fresh=True)
+    click.echo(f"sensitometer    {__version__}")
+    click.echo(f"python          {platform.python_version()}")
+    for package in ("torch", "numpy"):
+        click.echo(f"{package:15} {importlib.metadata.version(package)}")
+    click.echo(f"processor       {matmul.processor()}, {default_workers()} workers")
+    click.echo(f"cuda            {_cuda()}")
+    click.echo("matrix products, float32, one thread, GFLOP/s (median of alternating rounds)")
+    shapes = [f"{networks} x {out}x{inner}x{points}" for networks, out, inner, points in matmul.PROBE_SHAPES]
+    click.echo(f"  {'path':14}" + "".join(f"{shape:>20}" for shape in shapes) + f"{'error vs float64':>20}")
+    for probe in choice.probes:
+        click.echo(_probe_line(probe))
+    click.echo(f"path used       {choice.path}: {choice.reason}")
+
+
+def _probe_line(probe: Probe) -> str:
+    from statistics import median
+
+    rates = [median(rates) for rates in zip(*probe.rates, strict=True)]
+    return f"  {probe.path:14}" + "".join(f"{rate:>20.0f}" for rate in rates) + f"{probe.error:>20.1e}"
+
+
+def _cuda() -> str:
+    import torch
+
+    if not torch.cuda.is_available():
+        return "no device"
+    return ", ".join(torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count()))

@@ -1,0 +1,122 @@
+"""The figures by their number in the paper, and the one function that draws and saves them. Cheap to import."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from importlib import import_module
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, cast
+
+from ..errors import InvalidInputError
+from .interface import FigureData, FigureModule, MissingDataError, SavedFigures, Store
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+_FILES = {"1": "gap_against_size_and_loss", "5": "gap_against_jacobian"}
+
+NUMBERS = tuple(_FILES)
+FORMATS = ("png", "svg", "pdf")
+# A file says the same whenever and wherever it was made.
+_METADATA: dict[str, dict[str, str | None]] = {
+    "png": {},
+    "svg": {"Date": None},
+    "pdf": {"CreationDate": None},
+}
+
+
+def save_figures(
+    store: Store, folder: str | Path, only: Iterable[str] | None = None, formats: Sequence[str] = ("png", "svg")
+) -> SavedFigures:
+    """
+    Draw figures of a survey, and write each beside a CSV of the data drawn.
+
+    The files are `figure_<number>_<content>.<format>`, `.csv` with what the points show and `_tau.csv` with the correlations
+    written in the panels. A file appears under its name only when it is complete, and replaces an earlier one.
+
+    Parameters
+    ----------
+    store
+        The survey's store, or anything whose `frame()` gives the same table.
+    folder
+        Where to write; made if it is not there.
+    only
+        Numbers of the figures, such as `("1", "5")`; None: all that the survey has data for.
+    formats
+        Some of `png` (200 dots per inch), `svg`, `pdf`.
+
+    Returns
+    -------
+    SavedFigures
+        The files written, and, when `only` is None, the figures skipped with the reason of each.
+
+    Raises
+    ------
+    InvalidInputError
+        A figure or a format is unknown.
+    MissingDataError
+        A figure named in `only` has no data; nothing was written.
+    """
+    numbers = _known("figure", NUMBERS if only is None else only, NUMBERS)
+    formats = _known("format", formats, FORMATS)
+    # All data before the first file: a refused call leaves nothing behind.
+    collected: dict[str, FigureData] = {}
+    skipped: dict[str, str] = {}
+    for number in numbers:
+        try:
+            collected[number] = figure_module(number).collect(store)
+        except MissingDataError as error:
+            if only is not None:
+                raise
+            skipped[number] = str(error)
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    paths = [path for number, data in collected.items() for path in _save(number, data, folder, formats)]
+    return SavedFigures(paths, skipped)
+
+
+def figure_module(number: str) -> FigureModule:
+    """Return the module of the figure with this number in the paper, or raise InvalidInputError."""
+    (number,) = _known("figure", [number], NUMBERS)
+    return cast(FigureModule, import_module(f".{_FILES[number]}", __package__))
+
+
+def _known(what: str, asked: Iterable[str], known: Sequence[str]) -> list[str]:
+    """Return what was asked for without repetition, or raise InvalidInputError."""
+    names = list(dict.fromkeys(asked))
+    if not names:
+        raise InvalidInputError(f"at least one {what} must be named, of {', '.join(known)}; got none")
+    for name in names:
+        if name not in known:
+            raise InvalidInputError(f"{what} must be one of {', '.join(known)}; got {name!r}")
+    return names
+
+
+def _save(number: str, data: FigureData, folder: Path, formats: Sequence[str]) -> list[Path]:
+    from . import style
+
+    stem = f"figure_{number}_{_FILES[number]}"
+    # Within the folder, so that the move is a rename on one file system.
+    with TemporaryDirectory(prefix=".figures-", dir=folder) as temporary:
+        made = []
+        with style.drawing():
+            figure = compose(figure_module(number), data)
+            for suffix in formats:
+                made.append(Path(temporary) / f"{stem}.{suffix}")
+                figure.savefig(made[-1], format=suffix, metadata=_METADATA[suffix])
+        for name, table in data.tables.items():
+            made.append(Path(temporary) / f"{stem}{name}.csv")
+            table.to_csv(made[-1], index=False)
+        return [path.replace(folder / path.name) for path in made]
+
+
+def compose(module: FigureModule, data: FigureData) -> Figure:
+    """Return the whole figure: its panels, drawn, with the legend and the caption. Call it inside `style.drawing()`."""
+    from . import style
+
+    figure, axes = style.new_figure(len(data.panels), data.columns)
+    module.draw(data, axes)
+    style.label_outer(axes, data.columns)
+    style.add_legend(figure, axes, module.CAPTION)
+    return figure

@@ -1,0 +1,125 @@
+"""What the figures with the generalization gap on the vertical axis share."""
+
+import math
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import pandas as pd
+from matplotlib.axes import Axes
+
+from ..analysis.correlations import correlation_row
+from ..analysis.seeds import fitted_networks
+from ..errors import InvalidInputError
+from . import style
+from .interface import MissingDataError, Store
+
+X_LABELS = {
+    "jacobian_norm": "Jacobian norm\n" r"(mean of $\|\partial\,\mathrm{softmax}(f)\,/\,\partial x\|_F$ over test points)",
+    "weights": "Number of weights",
+    "train_loss": "Train loss (cross-entropy, nats)",
+}
+GAP_LABEL = "Generalization gap\n(percentage points)"
+
+
+class Panel(NamedTuple):
+    """One panel: a data set, and the quantity on its horizontal axis."""
+
+    dataset: str
+    quantity: str
+
+
+@dataclass(frozen=True)
+class GapData:
+    """
+    What a figure of the gap draws.
+
+    Parameters
+    ----------
+    points
+        One row a point: the configuration's columns, `gap` (share, 0 to 1) and the quantities, and, for points that stand for
+        several seeds, `<name>_sem` of each and `seeds`.
+    correlations
+        One row a panel and kind of labels: `dataset`, `quantity`, `labels`, and the columns of `gap_correlations`. Where
+        both kinds occur the labels are `true` and `all`, else the one kind.
+    panels
+        Data set by data set, in the order of their names.
+    """
+
+    points: pd.DataFrame
+    correlations: pd.DataFrame
+    panels: tuple[Panel, ...]
+
+    @property
+    def columns(self) -> int:
+        """The quantities of a data set side by side; with one quantity, near a square."""
+        quantities = len({panel.quantity for panel in self.panels})
+        return quantities if quantities > 1 else {1: 1, 2: 2, 4: 2}.get(len(self.panels), 3)
+
+    @property
+    def tables(self) -> dict[str, pd.DataFrame]:
+        """Both tables, by what to append to the figure's file name."""
+        return {"": self.points, "_tau": self.correlations}
+
+
+def networks_to_draw(store: Store, figure: str, quantities: Sequence[str]) -> pd.DataFrame:
+    """Return the fitted networks of a store that have a gap and all `quantities`, or raise MissingDataError."""
+    frame = store.frame()
+    networks = fitted_networks(frame, ("gap", *quantities))
+    if networks.empty:
+        needed = ("gap", *quantities)
+        absent = [name for name in needed if fitted_networks(frame, [name]).empty] or needed
+        fitted = int((frame["state"] == "fitted").sum())
+        there = f"fitted networks: {fitted}, with that: 0" if fitted else f"networks: {len(frame)}, fitted: 0"
+        raise MissingDataError(f"figure {figure} needs {' and '.join(absent)} of fitted networks; the survey has {there}")
+    return networks
+
+
+def gap_data(networks: pd.DataFrame, points: pd.DataFrame, quantities: Sequence[str]) -> GapData:
+    """Return the data of a figure with a panel for each data set and quantity; tau is over `networks`, whatever the points."""
+    panels = tuple(Panel(dataset, quantity) for dataset in sorted(networks["dataset"].unique()) for quantity in quantities)
+    rows = []
+    for panel in panels:
+        own = networks[networks["dataset"] == panel.dataset]
+        for labels, group in _by_labels(own).items():
+            rows.append({**panel._asdict(), "labels": labels, **correlation_row(group, panel.quantity)})
+    return GapData(points, pd.DataFrame(rows), panels)
+
+
+def _by_labels(networks: pd.DataFrame) -> dict[str, pd.DataFrame]:
+    kinds = {kind: networks[networks["labels"] == kind] for kind in style.LABELS}
+    present = {kind: group for kind, group in kinds.items() if len(group)}
+    return {"true": present["true"], "all": networks} if len(present) > 1 else present
+
+
+def draw_panels(data: GapData, axes: Sequence[Axes]) -> None:
+    """Draw each panel of `data` on its axes."""
+    if len(axes) != len(data.panels):
+        raise InvalidInputError(f"axes must be one for each of the {len(data.panels)} panels; got {len(axes)}")
+    for panel, ax in zip(data.panels, axes, strict=True):
+        _draw_panel(data, panel, ax)
+
+
+def _draw_panel(data: GapData, panel: Panel, ax: Axes) -> None:
+    points = data.points[data.points["dataset"] == panel.dataset]
+    style.log_axis(ax, points[panel.quantity], points.get(f"{panel.quantity}_sem"))
+    style.share_axis(ax, points["gap"], points.get("gap_sem"))
+    for kind in style.LABELS:
+        own = points[points["labels"] == kind]
+        if len(own):
+            x = style.log_positions(points[panel.quantity])[own.index]
+            sems = own.get(f"{panel.quantity}_sem"), own.get("gap_sem")
+            style.scatter(ax, kind, x, own["gap"], *sems, among=len(points))
+    ax.set_xlabel(X_LABELS[panel.quantity])
+    ax.set_ylabel(GAP_LABEL)
+    ours = (data.correlations["dataset"] == panel.dataset) & (data.correlations["quantity"] == panel.quantity)
+    style.title(ax, panel.dataset, [_tau_line(row) for row in data.correlations[ours].to_dict("records")])
+
+
+def _tau_line(row: dict[Hashable, Any]) -> str:
+    name = "all networks" if row["labels"] == "all" else style.LABELS[row["labels"]].name
+    if math.isnan(row["tau"]):
+        return f"{name}: τ undefined, n = {row['networks']}"
+    tau, low, high = (f"{round(row[end], 2) + 0.0:.2f}".replace("-", "−") for end in ("tau", "low", "high"))
+    interval = "no interval" if math.isnan(row["low"]) else f"{low} to {high}"
+    return f"{name}: τ = {tau} ({interval}), n = {row['networks']}"

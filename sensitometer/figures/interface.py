@@ -1,0 +1,77 @@
+"""What a figure is: `collect(store)` makes plain tables, `draw(data, axes)` draws nothing but these."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+
+from ..errors import SensitometerError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    import pandas as pd
+    from matplotlib.axes import Axes
+
+
+class MissingDataError(SensitometerError):
+    """A survey holds nothing that a figure could draw. The message is one line: what is needed, and what there is."""
+
+
+class Store(Protocol):
+    """All that a figure asks of a survey's store."""
+
+    def frame(self) -> pd.DataFrame:
+        """Return one row a network."""
+        ...
+
+
+class FigureData(Protocol):
+    """What a figure draws."""
+
+    @property
+    def panels(self) -> Sequence[object]:
+        """One entry a panel, in the order of the axes."""
+        ...
+
+    @property
+    def columns(self) -> int:
+        """How many panels stand side by side."""
+        ...
+
+    @property
+    def tables(self) -> dict[str, pd.DataFrame]:
+        """The data drawn, by what to append to the figure's file name; the main table under the empty string."""
+        ...
+
+
+class FigureModule(Protocol):
+    """A file of this package that holds one figure."""
+
+    CAPTION: str
+
+    def collect(self, store: Store) -> Any:
+        """Return the figure's data, a `FigureData`, or raise MissingDataError."""
+        ...
+
+    def draw(self, data: Any, axes: Sequence[Axes]) -> None:
+        """Draw the data that `collect` returned on one axes a panel."""
+        ...
+
+
+@dataclass(frozen=True)
+class SavedFigures:
+    """
+    What `save_figures` did.
+
+    Parameters
+    ----------
+    paths
+        The files written, in the order of the figures: pictures first, then tables.
+    skipped
+        Number of each figure that the survey has no data for, and in one line what is missing.
+    """
+
+    paths: list[Path]
+    skipped: dict[str, str]

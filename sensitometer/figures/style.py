@@ -1,0 +1,289 @@
+"""One look for all figures. Nothing here touches pyplot, and matplotlib's settings are as before after `drawing()`."""
+
+import math
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from threading import Lock
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import matplotlib as mpl
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
+from matplotlib.lines import Line2D
+from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, MaxNLocator, NullFormatter, NullLocator
+
+if TYPE_CHECKING:
+    from matplotlib.typing import RcKeyType
+
+
+class Look(NamedTuple):
+    """How one kind of network is drawn."""
+
+    name: str
+    colour: str
+    marker: str
+
+
+# Told apart by hue for most eyes, by lightness in grey print (L* 36 and 67), and by shape where both fail.
+LABELS = {
+    "true": Look("true labels", "#16588e", "o"),
+    "random": Look("random labels", "#f08a1c", "^"),
+}
+GREY = "#555555"
+EMPTY = "#f0f0f0"
+# Points beyond which a vector file is slower to open than a bitmap is coarse.
+MOST_VECTOR_POINTS = 20_000
+# Smaller values are as good as 0, and their logarithm has no meaning left.
+SMALLEST = 1e-300
+# An axis of fewer decades has ticks at 2 and 5 as well.
+FEW_DECADES = 1.8
+# Powers of ten that fit under a panel, written as 10 to the minus 15.
+MOST_POWERS = 6
+# Most stretches between the ticks of an axis of shares.
+TICKS = 9
+# An empty stretch of an axis of shares that is worth shortening; shorter ones lie between the points of a small survey.
+LONG_EMPTY = 0.2
+
+_SETTINGS: dict["RcKeyType", Any] = {
+    "axes.axisbelow": True,
+    "axes.edgecolor": GREY,
+    "axes.grid": True,
+    "axes.labelsize": 9,
+    "axes.linewidth": 0.8,
+    "axes.spines.right": False,
+    "axes.spines.top": False,
+    "figure.dpi": 100,
+    "font.family": "DejaVu Sans",  # ships with matplotlib: the same on every machine
+    "font.size": 9,
+    "grid.color": "#e4e4e4",
+    "grid.linewidth": 0.6,
+    "legend.borderpad": 0.1,
+    "legend.fontsize": 9,
+    "legend.handletextpad": 0.2,
+    "legend.frameon": False,
+    "legend.title_fontsize": 8,
+    "pdf.fonttype": 42,
+    "savefig.dpi": 200,
+    "svg.fonttype": "path",  # the same picture where the font is not installed
+    "svg.hashsalt": "sensitometer",  # the same bytes each time
+    "xtick.color": GREY,
+    "xtick.labelcolor": "black",
+    "xtick.labelsize": 8,
+    "ytick.color": GREY,
+    "ytick.labelcolor": "black",
+    "ytick.labelsize": 8,
+}
+# Matplotlib has one set of settings for all threads.
+_ONE_AT_A_TIME = Lock()
+
+
+@contextmanager
+def drawing() -> Iterator[None]:
+    """Draw and save inside this context: our settings in place of the user's, one thread at a time."""
+    with _ONE_AT_A_TIME, mpl.rc_context():
+        mpl.rcdefaults()
+        mpl.rcParams.update(_SETTINGS)
+        yield
+
+
+def new_figure(panels: int, columns: int) -> tuple[Figure, list[Axes]]:
+    """Return a figure with `panels` axes, `columns` side by side."""
+    rows = math.ceil(panels / columns)
+    width = {1: 5.0, 2: 7.6}.get(columns, 3.5 * columns)
+    layout = ConstrainedLayoutEngine(w_pad=0.08, h_pad=0.06, wspace=0.03, hspace=0.03)
+    figure = Figure(figsize=(width, 3.3 * rows + 0.7), layout=layout)
+    return figure, [figure.add_subplot(rows, columns, index + 1) for index in range(panels)]
+
+
+def label_outer(axes: Sequence[Axes], columns: int) -> None:
+    """Keep the vertical label of the first panel of each row, and the horizontal label of the last of each column."""
+    for index, ax in enumerate(axes):
+        if index % columns:
+            ax.set_ylabel("")
+        if index + columns < len(axes):
+            ax.set_xlabel("")
+
+
+def add_legend(figure: Figure, axes: Sequence[Axes], caption: str) -> None:
+    """Say below the panels, never over data, what the markers and the points are."""
+    found = {label for ax in axes for label in ax.get_legend_handles_labels()[1]}
+    handles = [
+        Line2D([], [], linestyle="none", marker=look.marker, color=look.colour, markersize=6, label=look.name)
+        for look in LABELS.values()
+        if look.name in found
+    ]
+    legend = figure.legend(handles=handles, title=caption, loc="outside lower center", ncols=len(handles))
+    legend.get_title().set_multialignment("center")
+
+
+def title(ax: Axes, name: str, lines: Sequence[str]) -> None:
+    """Write the panel's name, and smaller lines under it, above the axes, where no data are."""
+    size = 7.5
+    ax.annotate("\n".join(lines), (0, 1), (0, 4), "axes fraction", "offset points", size=size, color="#333333", va="bottom")
+    ax.set_title(name, loc="left", size=10, weight="bold", pad=7 + 1.25 * size * len(lines))
+
+
+def scatter(
+    ax: Axes,
+    labels: str,
+    x: pd.Series,
+    y: pd.Series,
+    x_sem: pd.Series | None,
+    y_sem: pd.Series | None,
+    among: int,
+) -> None:
+    """
+    Draw networks trained on `labels`: their markers, and bars of one standard error where it is known.
+
+    `among` is how many points the panel has in all: markers shrink with it.
+    """
+    look = LABELS[labels]
+    rasterized = among > MOST_VECTOR_POINTS
+    if x_sem is not None or y_sem is not None:
+        bars = ax.errorbar(x, y, y_sem, x_sem, fmt="none", ecolor=look.colour, elinewidth=0.7, alpha=0.45, zorder=2)
+        for lines in bars[2]:
+            lines.set_rasterized(rasterized)
+    ax.scatter(
+        x,
+        y,
+        s=min(max(6000 / among, 5), 26),
+        c=look.colour,
+        marker=look.marker,
+        alpha=0.8,
+        linewidths=0.3,
+        edgecolors="white",
+        label=look.name,
+        rasterized=rasterized,
+        zorder=3,
+    )
+
+
+def log_positions(values: pd.Series) -> pd.Series:
+    """
+    Return where to draw `values`, 0 or more, on a logarithmic axis.
+
+    A value below 1e-300, such as a train loss of exactly 0, has no place there: it is drawn left of all others, at the tick
+    "0" of a shaded band (see `log_axis`). Everything else is drawn where it is.
+    """
+    return values.where(values >= SMALLEST, _zero_position(values))
+
+
+def _zero_position(values: pd.Series) -> float:
+    shown = values[values >= SMALLEST]
+    if shown.empty:
+        return 1.0
+    decades = math.log10(shown.max()) - math.log10(shown.min())
+    return float(shown.min() / 10 ** min(max(0.14 * decades, 0.3), 4))
+
+
+def log_axis(ax: Axes, values: pd.Series, sems: pd.Series | None) -> None:
+    """
+    Make the horizontal axis of `ax` logarithmic, and fit it to `values` with one standard error each way.
+
+    The lower end of a bar counts down to half of its value only: one that reaches to nearly 0 would take the whole axis, and
+    is cut at the edge instead.
+    """
+    positions = log_positions(values)
+    spread = 0.0 if sems is None else sems.fillna(0.0)
+    low = math.log10((positions - spread).clip(lower=positions / 2).min())
+    high = math.log10((positions + spread).max())
+    # At least a decade, so that a single point has ticks on both sides.
+    margin = max(0.05 * (high - low), (1 - (high - low)) / 2)
+    low, high = max(low - margin, -307.0), high + margin
+    ax.set_xscale("log", nonpositive="clip")
+    ax.set_xlim(10**low, 10**high)
+    if high - low < FEW_DECADES:
+        ax.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        ax.xaxis.set_major_formatter(FuncFormatter(_short_number))
+    else:
+        ax.xaxis.set_major_locator(LogLocator(numticks=MOST_POWERS))
+    ax.xaxis.set_minor_formatter(NullFormatter())
+    if (values < SMALLEST).any():
+        _show_zero(ax, values)
+
+
+def _short_number(tick: float, _: int | None = None) -> str:
+    """Write 1, 2 or 5 times a power of ten: in full where that is short, else as a product."""
+    if 1e-4 <= tick < 1e5:
+        return f"{tick:g}"
+    digit, exponent = f"{tick:.0e}".split("e")
+    factor = "" if digit == "1" else rf"{digit}\times "
+    return rf"${factor}10^{{{int(exponent)}}}$"
+
+
+def _show_zero(ax: Axes, values: pd.Series) -> None:
+    """Shade the band where values of 0 are drawn, and put the tick "0" in place of the logarithmic ones there."""
+    zero = _zero_position(values)
+    shown = values[values >= SMALLEST]
+    left, right = ax.get_xlim()
+    border = right if shown.empty else math.sqrt(zero) * math.sqrt(shown.min())
+    number = ax.xaxis.get_major_formatter()
+    ticks = [tick for tick in ax.xaxis.get_major_locator().tick_values(border, right) if border < tick <= right]
+    ax.xaxis.set_major_locator(FixedLocator([zero, *ticks]))
+    ax.xaxis.set_minor_locator(NullLocator())
+    ax.xaxis.set_major_formatter(FuncFormatter(lambda tick, _: "0" if tick == zero else number(tick)))
+    ax.axvspan(left, border, color=EMPTY, zorder=0)
+
+
+def share_axis(ax: Axes, values: pd.Series, sems: pd.Series | None) -> None:
+    """
+    Fit the vertical axis of `ax` to shares (0 to 1), one standard error each way, and number it in percentage points.
+
+    Where most of the axis would be empty, as it is between networks trained on true and on random labels, the empty stretch is
+    shortened, shaded and said to be so; above and below it a percentage point is equally long.
+    """
+    spread = 0.0 if sems is None else sems.fillna(0.0)
+    lows, highs = values - spread, values + spread
+    low, high = float(lows.min()), float(highs.max())
+    # At least two percentage points, so that a single point or a tie has an axis around it.
+    margin = max(0.06 * (high - low), (0.02 - (high - low)) / 2)
+    bottom, top = _longest_empty(lows, highs)
+    used = (high - low) - (top - bottom)
+    if top - bottom > max(used, LONG_EMPTY):
+        margin = max(0.08 * used, 0.005)
+        _shorten(ax, bottom + margin, top - margin, to=0.15 * used + margin)
+        ticks = _ticks_around(low - margin, bottom + margin, top - margin, high + margin)
+        ax.yaxis.set_major_locator(FixedLocator(ticks))
+    else:
+        ax.yaxis.set_major_locator(MaxNLocator(TICKS, steps=[1, 2, 5, 10]))
+    ax.set_ylim(low - margin, high + margin)
+    # The data stay shares, as in the table; only the numbers at the ticks are percentages.
+    ax.yaxis.set_major_formatter(FuncFormatter(lambda tick, _: f"{100 * tick:.6g}".replace("-", "−")))
+
+
+def _longest_empty(lows: pd.Series, highs: pd.Series) -> tuple[float, float]:
+    """Return the ends of the longest stretch between the lowest and the highest value that no bar touches."""
+    order = lows.sort_values().index
+    ends = highs[order].cummax()
+    lengths = (lows[order].shift(-1) - ends).fillna(0.0).to_numpy()
+    longest = int(lengths.argmax())
+    bottom = float(ends.iloc[longest])
+    return bottom, bottom + max(float(lengths[longest]), 0.0)
+
+
+def _shorten(ax: Axes, bottom: float, top: float, to: float) -> None:
+    """Draw the stretch of the vertical axis from `bottom` to `top` as if it were only `to` long."""
+    true = [bottom - 10, bottom, top, top + 10]
+    drawn = [bottom - 10, bottom, bottom + to, bottom + to + 10]
+    ax.set_yscale("function", functions=(lambda y: np.interp(y, true, drawn), lambda y: np.interp(y, drawn, true)))
+    ax.axhspan(bottom, top, color=EMPTY, zorder=0)
+    ax.annotate(
+        "axis shortened here",
+        (0.5, (bottom + top) / 2),
+        xycoords=("axes fraction", "data"),
+        size=7,
+        color=GREY,
+        ha="center",
+        va="center",
+    )
+
+
+def _ticks_around(low: float, bottom: float, top: float, high: float) -> list[float]:
+    """Return evenly spaced ticks from `low` to `bottom`, and from `top` to `high`."""
+    length = (bottom - low) + (high - top)
+    step = float(np.diff(MaxNLocator(TICKS, steps=[1, 2, 5, 10]).tick_values(0, length))[0])
+    multiples = step * np.arange(math.ceil(low / step), math.floor(high / step) + 1)
+    return [float(tick) for tick in multiples if tick <= bottom or tick >= top]

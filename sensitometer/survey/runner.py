@@ -1,0 +1,185 @@
+"""Runs a survey: enumerate, divide into stacks, train what is not stored yet, store. Imports no torch."""
+
+import contextlib
+from collections.abc import Iterator, Mapping
+from itertools import islice
+from pathlib import Path
+from typing import Any, Protocol
+
+import msgspec
+from filelock import FileLock, Timeout
+
+from .. import matmul
+from ..data.locations import data_root, require_files
+from ..data.sources import find_source
+from ..errors import InvalidInputError, StoreError, WorkerError
+from ..store import SPECIFICATION, Store
+from .executors import LocalExecutor, Row, Stack
+from .plan import CostModel, default_workers
+from .spec import Spec, load_spec, parse_spec
+from .stacks import make_stacks
+
+
+class Reporter(Protocol):
+    """What a run tells while it runs."""
+
+    def start(self, networks: int, stored: int, wanted: int, seconds: float) -> None:
+        """Begin: so many networks in all, so many of them stored, so many to be trained now, in so much time at most."""
+
+    def stored(self, row: Mapping[str, Any], seconds: float) -> None:
+        """One more network is stored, its share of the time that was given to `start`."""
+
+
+class Silent:
+    """A reporter that says nothing."""
+
+    def start(self, networks: int, stored: int, wanted: int, seconds: float) -> None:
+        """Say nothing."""
+
+    def stored(self, row: Mapping[str, Any], seconds: float) -> None:
+        """Say nothing."""
+
+
+def run_survey(
+    spec: str | Path,
+    out: str | Path,
+    *,
+    workers: int | None = None,
+    device: str = "cpu",
+    limit: int | None = None,
+    reporter: Reporter | None = None,
+) -> Store:
+    """
+    Train, measure and store the networks of a survey that are not stored yet.
+
+    Each network is stored in one transaction as soon as its stack is done. A run that is interrupted or killed loses nothing that
+    was stored, and the next one goes on; stacks are divided alike every time, so that what is trained again is trained alike.
+
+    Parameters
+    ----------
+    spec
+        A preset's name or a TOML file.
+    out
+        The survey's folder; made if it is not there.
+    workers
+        Worker processes; None: one a processor, or one on a CUDA device.
+    device
+        `cpu`, or a CUDA device.
+    limit
+        Store at most so many more networks, in the survey's own order.
+    reporter
+        Told of the progress; None: nobody is.
+
+    Returns
+    -------
+    Store
+        The survey's store, open.
+
+    Raises
+    ------
+    InvalidInputError
+        The specification or an argument is wrong.
+    DataError
+        A data set is missing or damaged.
+    StoreError
+        The folder holds a survey with another specification, or another run is writing to it, or it cannot be written.
+    WorkerError
+        Workers ended before they had answered; all other networks are stored.
+    """
+    for name, value in (("workers", workers), ("limit", limit)):
+        if value is not None and value < 1:
+            raise InvalidInputError(f"{name} must be at least 1; got {value}")
+    checked, text = load_spec(spec)
+    for name in checked.data.names:
+        require_files(find_source(name), data_root() / name)
+    store = _open(Path(out), checked, text)
+    with _only_writer(store):
+        _Run(store, checked, workers or default_workers(device), device, limit).go(reporter or Silent())
+    return store
+
+
+def _open(out: Path, spec: Spec, text: str) -> Store:
+    """Open the survey in `out`, made if there is none, or raise StoreError if it is another one."""
+    if not Store.exists(out):
+        return Store.create(out, text)
+    store = Store(out)
+    there = parse_spec(store.specification, str(out / SPECIFICATION))
+    for section, ours in msgspec.structs.asdict(spec).items():
+        theirs = getattr(there, section)
+        if ours != theirs:
+            names = ours.__struct_fields__ if ours is not None and theirs is not None else ()
+            keys = [f"{section}.{name}" for name in names if getattr(ours, name) != getattr(theirs, name)] or [section]
+            raise StoreError(
+                f"{out} holds a survey with another specification ({', '.join(keys)}): choose another folder for this one"
+            )
+    return store
+
+
+@contextlib.contextmanager
+def _only_writer(store: Store) -> Iterator[None]:
+    try:
+        with FileLock(store.folder / "run.lock", timeout=0):
+            yield
+    except Timeout:
+        raise StoreError(f"another run is writing to {store.folder}: wait for it, or choose another folder") from None
+
+
+class _Run:
+    """What one call of `run_survey` has to train, and the training of it."""
+
+    def __init__(self, store: Store, spec: Spec, workers: int, device: str, limit: int | None) -> None:
+        self.store = store
+        self.spec = spec
+        self.device = device
+        stored = store.ids()
+        configurations = list(spec.configurations())
+        self.total = len(configurations)
+        self.stored = sum(c.id in stored for c in configurations)
+        self.wanted = set(islice((c.id for c in configurations if c.id not in stored), limit))
+        # Divided as if nothing were stored: a stack that was interrupted is trained whole again, to the same bits.
+        stacks = [stack for stack in make_stacks(configurations) if any(c.id in self.wanted for c in stack)]
+        self.path = matmul.choose() if stacks else None
+        self.cost = CostModel(spec, self.path.peak if self.path else 1.0)
+        # The long ones first, so that the workers finish together.
+        self.stacks = sorted(stacks, key=self.cost.seconds, reverse=True)
+        self.workers = min(workers, len(stacks))
+
+    def go(self, reporter: Reporter) -> None:
+        seconds = sum(self.cost.seconds(stack) for stack in self.stacks)
+        reporter.start(self.total, self.stored, len(self.wanted), seconds / max(1, self.workers))
+        lost: list[str] = []
+        if self.stacks:
+            with contextlib.closing(LocalExecutor(self.workers, self._setup())) as executor:
+                for stack, answer in executor.run(self.stacks):
+                    if isinstance(answer, WorkerError):
+                        lost.append(str(answer))
+                    else:
+                        self._record(stack, answer, reporter)
+        if lost:
+            raise WorkerError(
+                f"{len(lost)} of {len(self.stacks)} stacks were not trained, {lost[0]}; the rest is stored: run again"
+            )
+
+    def _record(self, stack: Stack, rows: list[Row], reporter: Reporter) -> None:
+        for row in rows:
+            if row["id"] in self.wanted:
+                self.store.record(row)
+                reporter.stored(row, self.cost.seconds(stack) / len(stack) / self.workers)
+
+    def _setup(self) -> dict[str, Any]:
+        """Return what a worker is set up with."""
+        spec = self.spec
+        weights = self.store.folder / "weights" if spec.survey.keep_weights else None
+        if weights is not None:
+            weights.mkdir(exist_ok=True)
+        return {
+            "matmul_path": self.path.path if self.path and self.device == "cpu" else matmul.STOCK,
+            "device": self.device,
+            "data": {"names": spec.data.names, "crop": spec.data.crop, "train_points": spec.data.train_points},
+            "schedule": {
+                "decay_every_epochs": spec.training.decay_every_epochs,
+                "stop_at_accuracy": spec.training.stop_at_accuracy,
+            },
+            "jacobian_points": None if spec.measure.jacobian == "all" else spec.measure.jacobian,
+            "weights_folder": None if weights is None else str(weights),
+        }

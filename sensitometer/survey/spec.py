@@ -1,0 +1,280 @@
+"""What a survey trains: a TOML specification, checked key by key, and the set of configurations that it stands for."""
+
+import hashlib
+import heapq
+import importlib.resources
+import itertools
+import math
+import re
+import tomllib
+import typing
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import msgspec
+from msgspec import Meta
+
+from ..configuration import Configuration
+from ..data.sources import find_source
+from ..errors import InvalidInputError
+from .cost import training_flops
+
+PRESETS = importlib.resources.files("sensitometer") / "experiments"
+
+AtLeastOne = Annotated[int, Meta(ge=1)]
+
+
+class _Section(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A table of the specification; a key that it does not have is refused."""
+
+
+class SurveySection(_Section, frozen=True):
+    """`[survey]`: the survey's name, and whether the trained weights are kept in `weights/`."""
+
+    name: Annotated[str, Meta(min_length=1)]
+    keep_weights: bool = False
+
+
+class DataSection(_Section, frozen=True):
+    """`[data]`: one data set or several, cut to the centre `crop` x `crop` pixels, with `train_points` training points."""
+
+    name: str | tuple[str, ...]
+    crop: AtLeastOne | None = None
+    train_points: AtLeastOne | None = None
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The data sets, in the order given."""
+        return (self.name,) if isinstance(self.name, str) else self.name
+
+
+class SpaceSection(_Section, frozen=True):
+    """`[space]`: an axis a key, each a list of values without repetition."""
+
+    width: tuple[int, ...]
+    depth: tuple[int, ...]
+    activation: tuple[str, ...] = ("relu",)
+    init_scale: tuple[float, ...] = (1.0,)
+    optimizer: tuple[str, ...] = ("momentum",)
+    learning_rate: tuple[float, ...] = (0.005,)
+    batch_size: tuple[int, ...] = (256,)
+    labels: tuple[str, ...] = ("true",)
+    augmentation: tuple[str, ...] = ("none",)
+    loss: tuple[str, ...] = ("cross-entropy",)
+    seed: tuple[int, ...] = (1,)
+
+
+class SampleSection(_Section, frozen=True):
+    """
+    `[sample]`: draw `count` networks from the space, without repetition, rather than all of it.
+
+    With `weight = "inverse-cost"`, configurations are drawn with probability in inverse proportion to their training FLOPs.
+    """
+
+    count: AtLeastOne
+    seed: Annotated[int, Meta(ge=0)] = 1
+    weight: Literal["uniform", "inverse-cost"] = "uniform"
+
+
+class TrainingSection(_Section, frozen=True):
+    """`[training]`: most steps of a network; learning-rate decay; early stopping (ours; None in the paper)."""
+
+    steps: Annotated[int, Meta(ge=0)]
+    decay_every_epochs: AtLeastOne | None = 500
+    stop_at_accuracy: Annotated[float, Meta(gt=0, le=1)] | None = None
+
+
+class MeasureSection(_Section, frozen=True):
+    """`[measure]`: `jacobian`, the number of test points at which the Jacobian norms are taken, from the first; 0 for none."""
+
+    jacobian: Annotated[int, Meta(ge=0)] | Literal["all"] = "all"
+
+
+class Spec(_Section, frozen=True):
+    """A survey's specification, checked. `load_spec` and `parse_spec` make one."""
+
+    survey: SurveySection
+    data: DataSection
+    space: SpaceSection
+    training: TrainingSection
+    sample: SampleSection | None = None
+    measure: MeasureSection = MeasureSection()
+
+    def grid(self) -> "Grid":
+        """Return the space's configurations, seeds apart."""
+        space = msgspec.structs.asdict(self.space)
+        del space["seed"]
+        return Grid({"dataset": self.data.names, **space}, self.training.steps)
+
+    def configurations(self) -> Iterator[Configuration]:
+        """
+        Yield the survey's networks, each once, in an order that the specification alone decides; seeds of one follow each other.
+
+        A sample that grows keeps what it had: its order is that of random keys, one a configuration, of which the lowest are
+        taken. (Weighted: A-ES of Efraimidis and Spirakis 2006, with keys $-\\log(u) / w$.)
+        """
+        grid = self.grid()
+        drawn = range(len(grid)) if self.sample is None else _draw(grid, self.sample, len(self.space.seed), self.image_sizes())
+        networks = (grid.configuration(index, seed) for index in drawn for seed in self.space.seed)
+        yield from networks if self.sample is None else itertools.islice(networks, self.sample.count)
+
+    def __len__(self) -> int:
+        whole = len(self.grid()) * len(self.space.seed)
+        return whole if self.sample is None else self.sample.count
+
+    def image_sizes(self) -> dict[str, tuple[int, int]]:
+        """Return (inputs D, classes C) of each data set."""
+        sizes = {}
+        for name in self.data.names:
+            source = find_source(name)
+            channels, height, width = source.image_shape
+            crop = self.data.crop
+            sizes[name] = (channels * (crop * crop if crop else height * width), source.classes)
+        return sizes
+
+
+@dataclass(frozen=True)
+class Grid:
+    """The product of the axes, seeds apart, of which no list is ever made."""
+
+    axes: dict[str, Sequence[Any]]
+    steps: int
+
+    def __len__(self) -> int:
+        return math.prod(len(values) for values in self.axes.values())
+
+    def configuration(self, index: int, seed: int) -> Configuration:
+        """Return the configuration at `index`, the last axis varying fastest."""
+        chosen = {}
+        for name, values in reversed(self.axes.items()):
+            index, place = divmod(index, len(values))
+            chosen[name] = values[place]
+        return Configuration(**chosen, steps=self.steps, seed=seed)
+
+
+def _draw(grid: Grid, sample: SampleSection, seeds: int, sizes: dict[str, tuple[int, int]]) -> list[int]:
+    """Return as many indices into the grid as make `sample.count` networks, in the order of their random keys."""
+
+    def key(index: int) -> float:
+        digest = hashlib.blake2b(f"{sample.seed}:{index}".encode(), digest_size=8).digest()
+        exponential = -math.log((int.from_bytes(digest, "big") + 1) / (2**64 + 1))
+        if sample.weight == "uniform":
+            return exponential
+        configuration = grid.configuration(index, seed=1)
+        return exponential * training_flops(configuration, *sizes[configuration.dataset])
+
+    return heapq.nsmallest(math.ceil(sample.count / seeds), range(len(grid)), key=key)
+
+
+def preset_names() -> list[str]:
+    """Return the names of the surveys that the package ships."""
+    return sorted(file.name.removesuffix(".toml") for file in PRESETS.iterdir() if file.name.endswith(".toml"))
+
+
+def load_spec(source: str | Path) -> tuple[Spec, str]:
+    """
+    Return a specification and its text: a preset's by its name, any other from a TOML file.
+
+    Raises
+    ------
+    InvalidInputError
+        There is neither, the file is no TOML, or a key or value is wrong; the message has the key's full path.
+    """
+    if str(source) in preset_names():
+        text = (PRESETS / f"{source}.toml").read_text(encoding="utf-8")
+    else:
+        try:
+            text = Path(source).read_text(encoding="utf-8")
+        except FileNotFoundError:
+            presets = ", ".join(preset_names())
+            raise InvalidInputError(f"no specification {str(source)!r}: expected a TOML file, or one of {presets}") from None
+        except (OSError, UnicodeDecodeError) as error:
+            raise InvalidInputError(f"cannot read the specification {source}: {error}") from error
+    return parse_spec(text, str(source)), text
+
+
+def parse_spec(text: str, name: str) -> Spec:
+    """Return the specification that `text` states; `name` is what to call it in an error. Raises as `load_spec` does."""
+    document: Any = None
+    try:
+        document = tomllib.loads(text)
+        spec = msgspec.convert(document, Spec)
+        _check(spec)
+    except tomllib.TOMLDecodeError as error:
+        raise InvalidInputError(f"{name} is not TOML: {error}") from None
+    except msgspec.ValidationError as error:
+        raise InvalidInputError(f"{name}: {_by_path(str(error), document)}") from None
+    except InvalidInputError as error:
+        raise InvalidInputError(f"{name}: {error}") from None
+    return spec
+
+
+def _by_path(message: str, document: Any) -> str:
+    """Turn msgspec's "Expected `int`, got `str` - at `$.space.width[0]`" into "space.width[0]: expected int; got 'x'"."""
+    message, _, path = message.replace("`", "").partition(" - at ")
+    place = path.removeprefix("$").removeprefix(".")
+    field = re.fullmatch(r"Object (contains unknown|missing required) field (.*)", message)
+    if field is None:
+        for key in re.findall(r"[^.\[\]]+", place):
+            document = document[int(key) if isinstance(document, list) else key]
+        expected = message.partition(", got")[0]
+        return f"{place}: {expected[0].lower()}{expected[1:]}; got {document!r}"
+    key = f"{place}.{field[2]}" if place else field[2]
+    if field[1] == "missing required":
+        return f"{key}: expected a value, got none"
+    section = Spec if not place else typing.get_type_hints(Spec)[place]
+    known = next(kind for kind in (section, *typing.get_args(section)) if hasattr(kind, "__struct_fields__"))
+    return f"{key}: unknown key; expected one of {', '.join(known.__struct_fields__)}"
+
+
+def _check(spec: Spec) -> None:
+    """Refuse what the types alone let through; every message begins with the key's full path."""
+    axes = {"data.name": spec.data.names}
+    axes |= {f"space.{axis}": values for axis, values in msgspec.structs.asdict(spec.space).items()}
+    for path, values in axes.items():
+        if not values:
+            raise InvalidInputError(f"{path}: expected at least one value, got an empty list")
+        for place, value in enumerate(values):
+            if value in values[:place]:
+                raise InvalidInputError(f"{path}[{place}]: {value!r} is there twice")
+            _check_value(path, place, value)
+    for name in spec.data.names:
+        side = min(find_source(name).image_shape[1:])
+        if spec.data.crop is not None and spec.data.crop > side:
+            raise InvalidInputError(f"data.crop: expected at most {side}, the side of the images of {name}; got {spec.data.crop}")
+        _check_points(spec, name)
+    whole = len(spec.grid()) * len(spec.space.seed)
+    if spec.sample is not None and spec.sample.count > whole:
+        raise InvalidInputError(f"sample.count: expected at most {whole}, the size of the space; got {spec.sample.count}")
+
+
+def _check_value(path: str, place: int, value: Any) -> None:
+    axis = path.partition(".")[2]
+    try:
+        if path == "data.name":
+            find_source(value)
+        else:
+            Configuration(**{"dataset": "any", "width": 1, "depth": 2, axis: value})
+    except InvalidInputError as error:
+        # The path says which axis it is.
+        message = re.sub("^.* must be", "expected", str(error))
+        raise InvalidInputError(f"{path}[{place}]: {message}") from None
+
+
+def _check_points(spec: Spec, name: str) -> None:
+    source = find_source(name)
+    points = spec.data.train_points
+    if points is not None and not source.classes <= points <= source.train.points:
+        expected = f"expected {source.classes} to {source.train.points} for {name}"
+        raise InvalidInputError(f"data.train_points: {expected}; got {points}")
+    most = points or source.train.points
+    if max(spec.space.batch_size) > most:
+        raise InvalidInputError(
+            f"space.batch_size: expected at most {most}, the training points of {name}; got {max(spec.space.batch_size)}"
+        )
+    if spec.measure.jacobian != "all" and spec.measure.jacobian > source.test.points:
+        raise InvalidInputError(
+            f"measure.jacobian: expected at most {source.test.points}, the test points of {name}; got {spec.measure.jacobian}"
+        )

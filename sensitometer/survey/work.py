@@ -1,0 +1,168 @@
+"""The work itself: train a stack of networks, measure it, and say where and with what that was done."""
+
+import platform
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from .. import __version__, matmul
+from ..configuration import Configuration
+from ..data import Dataset
+from ..errors import InvalidInputError
+from ..metrics import jacobian_norms
+from ..networks import MLP, MLPStack
+from ..training import Schedule, Trained, train_stack
+from .cost import number_of_weights
+from .stacks import make_stacks
+
+
+@dataclass(frozen=True)
+class Result:
+    """
+    One network, trained and measured.
+
+    Attributes
+    ----------
+    network
+        The trained network.
+    row
+        What a survey stores of it, by column.
+    """
+
+    network: MLP
+    row: dict[str, Any]
+
+
+def train(
+    configurations: Sequence[Configuration],
+    dataset: Dataset,
+    *,
+    schedule: Schedule | None = None,
+    jacobian_points: int | None = None,
+    device: str = "cpu",
+) -> list[Result]:
+    """
+    Train and measure networks, as a survey does, in this process and on one thread.
+
+    Networks of one shape are trained together, in stacks; a network's result does not depend, beyond float32 rounding, on what
+    else is trained.
+
+    Parameters
+    ----------
+    configurations
+        What to train, all on `dataset`.
+    schedule
+        Learning-rate decay and early stopping; the paper's when None.
+    jacobian_points
+        Test points at which the Jacobian norms are taken, from the first; all when None, none when 0.
+    device
+        `cpu`, or a CUDA device.
+
+    Returns
+    -------
+    list of Result
+        In the order of `configurations`.
+
+    Raises
+    ------
+    InvalidInputError
+        A configuration names another data set, a minibatch is larger than the training set, or the device is not there.
+    """
+    check_device(device)
+    for configuration in configurations:
+        if configuration.dataset != dataset.name:
+            raise InvalidInputError(
+                f"the data set is {dataset.name}; configuration {configuration.id} is for {configuration.dataset}"
+            )
+    results: dict[str, Result] = {}
+    for stack in make_stacks(configurations):
+        for result in train_and_measure(stack, dataset, schedule=schedule, jacobian_points=jacobian_points, device=device):
+            results[result.row["id"]] = result
+    return [results[configuration.id] for configuration in configurations]
+
+
+def check_device(device: str) -> None:
+    """Raise InvalidInputError unless `device` is `cpu` or a CUDA device of this machine."""
+    kind = device.partition(":")[0]
+    if kind not in ("cpu", "cuda"):
+        raise InvalidInputError(f"device must be cpu or cuda; got {device!r}")
+    if kind == "cuda" and not torch.cuda.is_available():
+        raise InvalidInputError("device cuda was asked for, but torch finds no CUDA device here: expected cpu")
+
+
+def train_and_measure(
+    stack: Sequence[Configuration],
+    dataset: Dataset,
+    *,
+    schedule: Schedule | None = None,
+    jacobian_points: int | None = None,
+    device: str = "cpu",
+) -> list[Result]:
+    """Train and measure one stack; see `train`."""
+    with _one_thread():
+        trained = train_stack(stack, dataset, schedule=schedule, device=device)
+        norms = _mean_jacobian_norms(trained, dataset, jacobian_points)
+    return [Result(one.network, _row(one, dataset, norm, device)) for one, norm in zip(trained, norms, strict=True)]
+
+
+def _mean_jacobian_norms(trained: Sequence[Trained], dataset: Dataset, points: int | None) -> list[dict[str, float]]:
+    """Return the means of the Jacobian norms over test points (paper, S3), by column; nothing of a network that diverged."""
+    x = dataset.test.x[:points]
+    sound = [place for place, one in enumerate(trained) if one.state != "diverged"]
+    means: list[dict[str, float]] = [{} for _ in trained]
+    if sound and len(x):
+        layers = zip(*(trained[place].network.weights for place in sound), strict=True)
+        stack = MLPStack([torch.stack(layer) for layer in layers], trained[0].network.activation)
+        probabilities, logits = (norms.mean(1).tolist() for norms in jacobian_norms(stack, x.to(stack.weights[0].device)))
+        for place, one, other in zip(sound, probabilities, logits, strict=True):
+            means[place] = {"jacobian_norm": one, "logit_jacobian_norm": other}
+    return means
+
+
+def _row(trained: Trained, dataset: Dataset, norms: dict[str, float], device: str) -> dict[str, Any]:
+    measured = {
+        "train_accuracy": trained.train_accuracy,
+        "test_accuracy": trained.test_accuracy,
+        "gap": trained.train_accuracy - trained.test_accuracy,
+        "train_loss": trained.train_loss,
+        "test_loss": trained.test_loss,
+        **norms,
+    }
+    configuration = trained.configuration
+    return {
+        "id": configuration.id,
+        **configuration.as_dict(),
+        "state": trained.state,
+        # Of a network that diverged, nothing that was measured means anything.
+        **(measured if trained.state != "diverged" else {}),
+        "weights": number_of_weights(configuration, dataset.train.x.shape[1], dataset.classes),
+        "steps_done": trained.steps_done,
+        "seconds": trained.seconds,
+        **provenance(device),
+    }
+
+
+def provenance(device: str) -> dict[str, str]:
+    """Return where and with what a result was made: version, torch, device, matrix-product path and host."""
+    cuda = device.startswith("cuda")
+    return {
+        "version": __version__,
+        "torch": torch.__version__,
+        "device": torch.cuda.get_device_name(device) if cuda else "cpu",
+        "matmul_path": "cublas" if cuda else matmul.active(),
+        "host": platform.node(),
+    }
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Run on one thread, on which small products are fastest, and give the process its threads back."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

@@ -1,0 +1,106 @@
+"""
+A worker process: reads jobs from standard input, a JSON object a line, and answers each on standard output.
+
+The first line sets it up (the arguments of `_Worker`); every later one is a stack (`configurations`). An answer is
+`{"rows": [...]}`, or `{"error": message, "kind": class name}` when the set-up failed. When standard input ends, however the
+parent ended, the process does too.
+"""
+
+import json
+import os
+import signal
+import sys
+import threading
+from pathlib import Path
+from queue import SimpleQueue
+from typing import Any, TextIO
+
+from .. import matmul
+from ..configuration import Configuration
+from ..errors import SensitometerError
+
+
+def main() -> None:
+    """Answer jobs until standard input ends."""
+    # Ctrl-C reaches every process of the terminal; the parent decides what becomes of its workers.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # What libraries print must not come between the answers.
+    answers = os.fdopen(os.dup(sys.stdout.fileno()), "w", buffering=1)
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
+    jobs: SimpleQueue[dict[str, Any]] = SimpleQueue()
+    threading.Thread(target=_read, args=(jobs,), daemon=True).start()
+    setup = jobs.get()
+    try:
+        worker = _Worker(**setup)
+    except SensitometerError as error:
+        _answer(answers, {"error": str(error), "kind": type(error).__name__})
+        return
+    _answer(answers, {"rows": []})
+    while True:
+        _answer(answers, {"rows": worker.work([Configuration(**one) for one in jobs.get()["configurations"]])})
+
+
+def _read(jobs: "SimpleQueue[dict[str, Any]]") -> None:
+    for line in sys.stdin:
+        jobs.put(json.loads(line))
+    # At once, in the midst of a training: nobody waits for its result.
+    os._exit(0)
+
+
+def _answer(answers: TextIO, answer: dict[str, Any]) -> None:
+    print(json.dumps(answer), file=answers, flush=True)
+
+
+class _Worker:
+    """The data sets and settings of a survey, and the training of one stack after another."""
+
+    def __init__(
+        self,
+        matmul_path: str,
+        device: str,
+        data: dict[str, Any],
+        schedule: dict[str, Any],
+        jacobian_points: int | None,
+        weights_folder: str | None,
+    ) -> None:
+        # Before torch, which the imports below bring.
+        matmul.activate(matmul_path)
+        import torch
+
+        from ..data import load_dataset
+        from ..training import Schedule
+        from .work import check_device
+
+        torch.set_num_threads(1)
+        # Vanishing gradients become denormal numbers, on which a processor is a hundred times slower.
+        torch.set_flush_denormal(True)
+        check_device(device)
+        self.datasets = {name: load_dataset(name, crop=data["crop"], train_points=data["train_points"]) for name in data["names"]}
+        self.schedule = Schedule(**schedule)
+        self.jacobian_points = jacobian_points
+        self.device = device
+        self.weights_folder = weights_folder
+
+    def work(self, stack: list[Configuration]) -> list[dict[str, Any]]:
+        """Train and measure one stack and return its rows; those of a stack that an exception ended are `failed`."""
+        from .work import provenance, train_and_measure
+
+        try:
+            results = train_and_measure(
+                stack,
+                self.datasets[stack[0].dataset],
+                schedule=self.schedule,
+                jacobian_points=self.jacobian_points,
+                device=self.device,
+            )
+        except Exception as error:  # noqa: BLE001  whatever it is, it is stored, and the survey goes on
+            text = f"{type(error).__name__}: {error}"
+            return [{"id": one.id, **one.as_dict(), "state": "failed", "error": text, **provenance(self.device)} for one in stack]
+        if self.weights_folder is not None:
+            for result in results:
+                result.network.save(Path(self.weights_folder, f"{result.row['id']}.safetensors"))
+        return [result.row for result in results]
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,61 @@
+import pandas as pd
+import pytest
+
+COMMON = {
+    "dataset": "digits",
+    "width": 16,
+    "depth": 3,
+    "activation": "relu",
+    "init_scale": 1.0,
+    "optimizer": "momentum",
+    "learning_rate": 0.005,
+    "batch_size": 256,
+    "labels": "true",
+    "augmentation": "none",
+    "loss": "cross-entropy",
+    "steps": 1000,
+    "seed": 1,
+    "state": "fitted",
+    "train_accuracy": 1.0,
+    "test_accuracy": None,
+    "gap": 0.1,
+    "train_loss": 1e-5,
+    "test_loss": 0.3,
+    "jacobian_norm": 1.0,
+    "logit_jacobian_norm": None,
+    "transitions": None,
+    "weights": 1000,
+}
+
+
+class Store:
+    def __init__(self, frame):
+        self._frame = frame
+
+    def frame(self):
+        return self._frame
+
+
+@pytest.fixture
+def make_store():
+    """A function from networks, each the values in which it differs from the others, to a store."""
+
+    def make(*networks):
+        rows = [{"id": f"network-{number}"} | COMMON | network for number, network in enumerate(networks)]
+        return Store(pd.DataFrame(rows, columns=["id", *COMMON]))
+
+    return make
+
+
+@pytest.fixture
+def store(make_store):
+    """Two configurations of true labels, one of random labels, and networks that no figure may show."""
+    return make_store(
+        {"width": 16, "seed": 1, "gap": 0.02, "jacobian_norm": 0.1, "weights": 100, "train_loss": 1e-3},
+        {"width": 16, "seed": 2, "gap": 0.04, "jacobian_norm": 0.3, "weights": 100, "train_loss": 0.0},
+        {"width": 16, "seed": 3, "gap": 0.90, "jacobian_norm": 9.0, "state": "unfitted"},
+        {"width": 32, "seed": 1, "gap": 0.06, "jacobian_norm": 0.5, "weights": 400, "train_loss": 1e-9},
+        {"width": 32, "seed": 2, "gap": None, "jacobian_norm": None, "state": "failed", "train_loss": None},
+        {"width": 64, "seed": 1, "gap": 0.88, "jacobian_norm": 20.0, "weights": 900, "labels": "random"},
+        {"width": 64, "seed": 2, "gap": 0.92, "jacobian_norm": 40.0, "weights": 900, "labels": "random"},
+    )
