@@ -19,3 +19,7 @@ class StoreError(SensitometerError):
 
 class WorkerError(SensitometerError):
     """A worker process could not be started, or ended before it had answered."""
+
+
+class MissingDataError(SensitometerError):
+    """A survey holds nothing that a figure could draw. The message says what is needed, and what there is."""

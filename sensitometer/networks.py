@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from .activations import activation
-from .errors import InvalidInputError
+from .errors import InvalidInputError, StoreError
 from .randomness import generator
 
 
@@ -69,9 +69,12 @@ class MLP:
         return h @ self.weights[-1].T
 
     def save(self, path: str | Path) -> None:
-        """Write the network to a safetensors file, its activation in the file's metadata."""
+        """Write the network to a safetensors file, its activation in the file's metadata; StoreError if that fails."""
         tensors = {f"weights.{layer}": weight.contiguous() for layer, weight in enumerate(self.weights)}
-        save_file(tensors, str(path), metadata={"activation": self.activation})
+        try:
+            save_file(tensors, str(path), metadata={"activation": self.activation})
+        except (OSError, SafetensorError) as error:
+            raise StoreError(f"cannot write the network to {path}: {error}") from error
 
     @classmethod
     def load(cls, path: str | Path) -> "MLP":

@@ -8,8 +8,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, cast
 
-from ..errors import InvalidInputError
-from .interface import FigureData, FigureModule, MissingDataError, SavedFigures, Store
+from ..errors import InvalidInputError, MissingDataError
+from .interface import FigureData, FigureModule, SavedFigures, Store
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -56,7 +56,7 @@ def save_figures(
     InvalidInputError
         A figure or a format is unknown.
     MissingDataError
-        A figure named in `only` has no data; nothing was written.
+        A figure named in `only` has no data, or none has; nothing was written.
     """
     numbers = _known("figure", NUMBERS if only is None else only, NUMBERS)
     formats = _known("format", formats, FORMATS)
@@ -70,6 +70,8 @@ def save_figures(
             if only is not None:
                 raise
             skipped[number] = str(error)
+    if not collected:
+        raise MissingDataError(f"no figure can be drawn; {'; '.join(skipped.values())}")
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     paths = [path for number, data in collected.items() for path in _save(number, data, folder, formats)]

@@ -10,9 +10,9 @@ from matplotlib.axes import Axes
 
 from ..analysis.correlations import correlation_row
 from ..analysis.seeds import fitted_networks
-from ..errors import InvalidInputError
+from ..errors import InvalidInputError, MissingDataError
 from . import style
-from .interface import MissingDataError, Store
+from .interface import Store
 
 X_LABELS = {
     "jacobian_norm": "Jacobian norm\n" r"(mean of $\|\partial\,\mathrm{softmax}(f)\,/\,\partial x\|_F$ over test points)",

@@ -6,17 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
-from ..errors import SensitometerError
-
 if TYPE_CHECKING:
     from pathlib import Path
 
     import pandas as pd
     from matplotlib.axes import Axes
-
-
-class MissingDataError(SensitometerError):
-    """A survey holds nothing that a figure could draw. The message is one line: what is needed, and what there is."""
 
 
 class Store(Protocol):

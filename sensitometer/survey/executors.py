@@ -1,5 +1,6 @@
 """Where stacks are trained: worker processes on this machine. Imports no torch."""
 
+import contextlib
 import json
 import os
 import queue
@@ -70,6 +71,7 @@ class LocalExecutor:
                 return
             try:
                 if self._workers[place].ended():
+                    self._workers[place].kill()
                     self._workers[place] = _Worker()
                     self._workers[place].tell(self._setup)
                     self._workers[place].answer()
@@ -119,10 +121,13 @@ class _Worker:
         return self._process.poll() is not None
 
     def kill(self) -> None:
+        """End the process, if it has not ended, and close its pipes."""
         self._process.kill()
         self._process.wait()
         for pipe in (self._process.stdin, self._process.stdout):
-            if pipe is not None:
+            assert pipe is not None
+            # What the process did not live to read is still in the buffer.
+            with contextlib.suppress(BrokenPipeError):
                 pipe.close()
 
     def _how_it_ended(self) -> WorkerError:

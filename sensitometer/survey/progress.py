@@ -3,6 +3,7 @@
 import math
 import time
 from collections.abc import Mapping
+from datetime import timedelta
 from typing import Any
 
 from rich.console import Console
@@ -26,12 +27,11 @@ class TerminalReporter:
             TimeElapsedColumn(),
             console=console,
         )
-        self._task = self._progress.add_task("", total=None, rate="starting", left="-:-- left", correlation="τ -")
+        self._task = self._progress.add_task("", total=None, rate="starting", left="-:--:-- left", correlation="τ -")
         self._gaps: list[float] = []
         self._norms: list[float] = []
 
     def __enter__(self) -> "TerminalReporter":
-        self._progress.start()
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -40,6 +40,7 @@ class TerminalReporter:
     def start(self, networks: int, stored: int, wanted: int, seconds: float) -> None:
         """Begin: so many networks in all, so many of them stored, so many to be trained now, in so much time at most."""
         self._progress.update(self._task, total=networks if wanted == networks - stored else stored + wanted, completed=stored)
+        self._progress.start()
         self._count = 0
         self._seconds = seconds
         self._predicted = 0.0
@@ -55,10 +56,8 @@ class TerminalReporter:
             self._norms.append(row["jacobian_norm"])
         elapsed = now - self._begun
         # What is left is predicted to take as much longer, or shorter, as what is done did.
-        left = elapsed * (self._seconds - self._predicted) / self._predicted
-        self._progress.update(
-            self._task, advance=1, rate=f"{self._count / elapsed:.1f}/s", left=f"{left // 60:.0f}:{left % 60:02.0f} left"
-        )
+        left = timedelta(seconds=round(max(0.0, elapsed * (self._seconds - self._predicted) / self._predicted)))
+        self._progress.update(self._task, advance=1, rate=f"{self._count / elapsed:.1f}/s", left=f"{left} left")
         if now - self._looked > CORRELATION_INTERVAL:
             self._looked = now
             tau = running_tau(self._gaps, self._norms)

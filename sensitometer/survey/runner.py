@@ -12,6 +12,7 @@ from filelock import FileLock, Timeout
 from .. import matmul
 from ..data.locations import data_root, require_files
 from ..data.sources import find_source
+from ..device import check_device_name
 from ..errors import InvalidInputError, StoreError, WorkerError
 from ..store import SPECIFICATION, Store
 from .executors import LocalExecutor, Row, Stack
@@ -89,13 +90,16 @@ def run_survey(
     for name, value in (("workers", workers), ("limit", limit)):
         if value is not None and value < 1:
             raise InvalidInputError(f"{name} must be at least 1; got {value}")
+    check_device_name(device)
     checked, text = load_spec(spec)
     for name in checked.data.names:
         require_files(find_source(name), data_root() / name)
     store = _open(Path(out), checked, text)
-    with _only_writer(store):
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(store)
+        stack.enter_context(_only_writer(store))
         _Run(store, checked, workers or default_workers(device), device, limit).go(reporter or Silent())
-    return store
+    return Store(out)
 
 
 def _open(out: Path, spec: Spec, text: str) -> Store:

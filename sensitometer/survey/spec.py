@@ -231,50 +231,46 @@ def _by_path(message: str, document: Any) -> str:
 
 def _check(spec: Spec) -> None:
     """Refuse what the types alone let through; every message begins with the key's full path."""
-    axes = {"data.name": spec.data.names}
+    axes: dict[str, tuple[Any, ...]] = {"data.name": spec.data.names}
     axes |= {f"space.{axis}": values for axis, values in msgspec.structs.asdict(spec.space).items()}
-    for path, values in axes.items():
+    for key, values in axes.items():
         if not values:
-            raise InvalidInputError(f"{path}: expected at least one value, got an empty list")
+            raise InvalidInputError(f"{key}: expected at least one value, got an empty list")
         for place, value in enumerate(values):
+            path = key if value is spec.data.name else f"{key}[{place}]"
             if value in values[:place]:
-                raise InvalidInputError(f"{path}[{place}]: {value!r} is there twice")
-            _check_value(path, place, value)
+                raise InvalidInputError(f"{path}: {value!r} is there twice")
+            _check_value(path, key.partition(".")[2], value)
     for name in spec.data.names:
-        side = min(find_source(name).image_shape[1:])
-        if spec.data.crop is not None and spec.data.crop > side:
-            raise InvalidInputError(f"data.crop: expected at most {side}, the side of the images of {name}; got {spec.data.crop}")
-        _check_points(spec, name)
+        _check_data(spec, name)
     whole = len(spec.grid()) * len(spec.space.seed)
     if spec.sample is not None and spec.sample.count > whole:
         raise InvalidInputError(f"sample.count: expected at most {whole}, the size of the space; got {spec.sample.count}")
 
 
-def _check_value(path: str, place: int, value: Any) -> None:
-    axis = path.partition(".")[2]
+def _check_value(path: str, axis: str, value: Any) -> None:
     try:
-        if path == "data.name":
+        if axis == "name":
             find_source(value)
         else:
             Configuration(**{"dataset": "any", "width": 1, "depth": 2, axis: value})
     except InvalidInputError as error:
         # The path says which axis it is.
-        message = re.sub("^.* must be", "expected", str(error))
-        raise InvalidInputError(f"{path}[{place}]: {message}") from None
+        raise InvalidInputError(f"{path}: {re.sub('^.* must be', 'expected', str(error))}") from None
 
 
-def _check_points(spec: Spec, name: str) -> None:
+def _check_data(spec: Spec, name: str) -> None:
     source = find_source(name)
-    points = spec.data.train_points
+    side = min(source.image_shape[1:])
+    crop, points, measured = spec.data.crop, spec.data.train_points, spec.measure.jacobian
+    if crop is not None and crop > side:
+        raise InvalidInputError(f"data.crop: expected at most {side}, the side of the images of {name}; got {crop}")
     if points is not None and not source.classes <= points <= source.train.points:
         expected = f"expected {source.classes} to {source.train.points} for {name}"
         raise InvalidInputError(f"data.train_points: {expected}; got {points}")
-    most = points or source.train.points
-    if max(spec.space.batch_size) > most:
-        raise InvalidInputError(
-            f"space.batch_size: expected at most {most}, the training points of {name}; got {max(spec.space.batch_size)}"
-        )
-    if spec.measure.jacobian != "all" and spec.measure.jacobian > source.test.points:
-        raise InvalidInputError(
-            f"measure.jacobian: expected at most {source.test.points}, the test points of {name}; got {spec.measure.jacobian}"
-        )
+    most, largest = points or source.train.points, max(spec.space.batch_size)
+    if largest > most:
+        raise InvalidInputError(f"space.batch_size: expected at most {most}, the training points of {name}; got {largest}")
+    if measured != "all" and measured > source.test.points:
+        expected = f"expected at most {source.test.points}, the test points of {name}"
+        raise InvalidInputError(f"measure.jacobian: {expected}; got {measured}")

@@ -11,6 +11,7 @@ import torch
 from .. import __version__, matmul
 from ..configuration import Configuration
 from ..data import Dataset
+from ..device import check_device
 from ..errors import InvalidInputError
 from ..metrics import jacobian_norms
 from ..networks import MLP, MLPStack
@@ -82,15 +83,6 @@ def train(
         for result in train_and_measure(stack, dataset, schedule=schedule, jacobian_points=jacobian_points, device=device):
             results[result.row["id"]] = result
     return [results[configuration.id] for configuration in configurations]
-
-
-def check_device(device: str) -> None:
-    """Raise InvalidInputError unless `device` is `cpu` or a CUDA device of this machine."""
-    kind = device.partition(":")[0]
-    if kind not in ("cpu", "cuda"):
-        raise InvalidInputError(f"device must be cpu or cuda; got {device!r}")
-    if kind == "cuda" and not torch.cuda.is_available():
-        raise InvalidInputError("device cuda was asked for, but torch finds no CUDA device here: expected cpu")
 
 
 def train_and_measure(

@@ -1,9 +1,9 @@
 """
 A worker process: reads jobs from standard input, a JSON object a line, and answers each on standard output.
 
-The first line sets it up (the arguments of `_Worker`); every later one is a stack (`configurations`). An answer is
-`{"rows": [...]}`, or `{"error": message, "kind": class name}` when the set-up failed. When standard input ends, however the
-parent ended, the process does too.
+The first line sets it up (`matmul_path` and the arguments of `_Worker`); every later one is a stack (`configurations`). An
+answer is `{"rows": [...]}`, or `{"error": message, "kind": class name}` when something stands in the way of the whole survey.
+When standard input ends, however the parent ended, the process does too.
 """
 
 import json
@@ -13,7 +13,7 @@ import sys
 import threading
 from pathlib import Path
 from queue import SimpleQueue
-from typing import Any, TextIO
+from typing import Any
 
 from .. import matmul
 from ..configuration import Configuration
@@ -25,19 +25,23 @@ def main() -> None:
     # Ctrl-C reaches every process of the terminal; the parent decides what becomes of its workers.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     # What libraries print must not come between the answers.
-    answers = os.fdopen(os.dup(sys.stdout.fileno()), "w", buffering=1)
+    answers = os.fdopen(os.dup(sys.stdout.fileno()), "w")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
     jobs: SimpleQueue[dict[str, Any]] = SimpleQueue()
     threading.Thread(target=_read, args=(jobs,), daemon=True).start()
-    setup = jobs.get()
-    try:
-        worker = _Worker(**setup)
-    except SensitometerError as error:
-        _answer(answers, {"error": str(error), "kind": type(error).__name__})
-        return
-    _answer(answers, {"rows": []})
+    worker: _Worker | None = None
     while True:
-        _answer(answers, {"rows": worker.work([Configuration(**one) for one in jobs.get()["configurations"]])})
+        job = jobs.get()
+        try:
+            if worker is None:
+                _prepare(job.pop("matmul_path"))
+                worker = _Worker(**job)
+                answer: dict[str, Any] = {"rows": []}
+            else:
+                answer = {"rows": worker.work([Configuration(**one) for one in job["configurations"]])}
+        except SensitometerError as error:
+            answer = {"error": str(error), "kind": type(error).__name__}
+        print(json.dumps(answer), file=answers, flush=True)
 
 
 def _read(jobs: "SimpleQueue[dict[str, Any]]") -> None:
@@ -47,8 +51,14 @@ def _read(jobs: "SimpleQueue[dict[str, Any]]") -> None:
     os._exit(0)
 
 
-def _answer(answers: TextIO, answer: dict[str, Any]) -> None:
-    print(json.dumps(answer), file=answers, flush=True)
+def _prepare(matmul_path: str) -> None:
+    """Set this process up for matrix products; imports torch, and must be the first to."""
+    matmul.activate(matmul_path)
+    import torch
+
+    torch.set_num_threads(1)
+    # Vanishing gradients become denormal numbers, on which a processor is a hundred times slower.
+    torch.set_flush_denormal(True)
 
 
 class _Worker:
@@ -56,24 +66,16 @@ class _Worker:
 
     def __init__(
         self,
-        matmul_path: str,
         device: str,
         data: dict[str, Any],
         schedule: dict[str, Any],
         jacobian_points: int | None,
         weights_folder: str | None,
     ) -> None:
-        # Before torch, which the imports below bring.
-        matmul.activate(matmul_path)
-        import torch
-
         from ..data import load_dataset
+        from ..device import check_device
         from ..training import Schedule
-        from .work import check_device
 
-        torch.set_num_threads(1)
-        # Vanishing gradients become denormal numbers, on which a processor is a hundred times slower.
-        torch.set_flush_denormal(True)
         check_device(device)
         self.datasets = {name: load_dataset(name, crop=data["crop"], train_points=data["train_points"]) for name in data["names"]}
         self.schedule = Schedule(**schedule)

@@ -4,8 +4,8 @@ import sys
 import pandas as pd
 import pytest
 
-from sensitometer.errors import InvalidInputError, SensitometerError
-from sensitometer.figures import FORMATS, NUMBERS, MissingDataError, catalogue, save_figures
+from sensitometer.errors import InvalidInputError, MissingDataError, SensitometerError
+from sensitometer.figures import FORMATS, NUMBERS, catalogue, save_figures
 from sensitometer.figures.interface import FigureData
 
 STEMS = ["figure_1_gap_against_size_and_loss", "figure_5_gap_against_jacobian"]

@@ -6,8 +6,8 @@ from matplotlib.figure import Figure
 from numpy.testing import assert_allclose
 from scipy.stats import kendalltau
 
-from sensitometer.errors import InvalidInputError
-from sensitometer.figures import MissingDataError, catalogue, gap_against_jacobian, gap_against_size_and_loss, style
+from sensitometer.errors import InvalidInputError, MissingDataError
+from sensitometer.figures import catalogue, gap_against_jacobian, gap_against_size_and_loss, style
 from sensitometer.figures.gap import _tau_line
 
 MODULES = [gap_against_jacobian, gap_against_size_and_loss]

@@ -1,0 +1,45 @@
+# What there is to do: quick, test, format, bench. Each sets up .venv first; nothing else needs to be installed but Python 3.11+.
+
+PYTHON ?= python3
+BIN := .venv/bin
+# Worker processes have one thread each; so do the tests, which run side by side.
+export OMP_NUM_THREADS := 1
+
+.PHONY: quick test format bench constraints clean
+
+quick: .venv/installed
+	$(BIN)/sensitometer run quick --out surveys/quick
+	$(BIN)/sensitometer figures surveys/quick
+
+test: .venv/installed-dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/pytest -n auto
+
+format: .venv/installed-dev
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: .venv/installed-dev
+	$(BIN)/python benchmarks/training.py
+	$(BIN)/python benchmarks/jacobian.py
+
+.venv/bin/python:
+	$(PYTHON) -m venv .venv
+
+.venv/installed: pyproject.toml constraints.txt | .venv/bin/python
+	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable .
+	touch $@
+
+.venv/installed-dev: pyproject.toml constraints.txt | .venv/bin/python
+	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	touch $@ .venv/installed
+
+constraints: .venv/installed-dev
+	{ echo "# Every package at the version that the tests ran with; 'make constraints' writes this file."; \
+	  $(BIN)/pip freeze --exclude-editable | sed 's/+cpu$$//'; } > constraints.new
+	mv constraints.new constraints.txt
+
+clean:
+	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis *.egg-info

@@ -1,0 +1,86 @@
+"""
+Jacobian norms: Sensitometer's structured pass beside `vmap(jacrev)` as a user would write it on stock torch, in its best chunks.
+
+Both give the norm of the Jacobian of the probabilities at each point; ours gives the logits' as well.
+"""
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from statistics import median
+from typing import Any
+
+from interleaved import Contender, main, ratio
+
+from sensitometer import matmul
+
+CASES = [
+    {"inputs": 784, "width": 200, "depth": 5, "classes": 10, "points": 2000},
+    {"inputs": 3072, "width": 200, "depth": 5, "classes": 10, "points": 1000},
+    {"inputs": 3072, "width": 1000, "depth": 5, "classes": 100, "points": 60},
+    {"inputs": 64, "width": 64, "depth": 5, "classes": 10, "points": 2000},
+]
+CHUNKS = (20, 100, 500)
+
+
+def _network(case: Mapping[str, Any]) -> tuple[Any, Any]:
+    import torch
+
+    from sensitometer.networks import MLP, initial_weights, layer_shapes
+
+    shapes = layer_shapes(case["inputs"], case["width"], case["depth"], case["classes"])
+    points = torch.randn(case["points"], case["inputs"], generator=torch.Generator().manual_seed(0))
+    return MLP(initial_weights(shapes, "relu", 1.0, seed=1), "relu"), points
+
+
+def ours(case: Mapping[str, Any]) -> Callable[[], float]:
+    """Both norms by `jacobian_norms`; points a second."""
+    from sensitometer.metrics import jacobian_norms
+    from sensitometer.networks import MLPStack
+
+    network, x = _network(case)
+    stack = MLPStack([weight.unsqueeze(0) for weight in network.weights], network.activation)
+
+    def measure() -> float:
+        start = time.perf_counter()
+        jacobian_norms(stack, x)
+        return len(x) / (time.perf_counter() - start)
+
+    return measure
+
+
+def theirs(case: Mapping[str, Any]) -> Callable[[], float]:
+    """`vmap(jacrev)` of the softmax of an `nn.Sequential`; points a second."""
+    import torch
+    from torch import nn
+
+    network, x = _network(case)
+    layers: list[nn.Module] = []
+    for weight in network.weights:
+        layers += [nn.Linear(weight.shape[1], weight.shape[0], bias=False), nn.ReLU()]
+        with torch.no_grad():
+            layers[-2].weight.copy_(weight)
+    model = nn.Sequential(*layers[:-1], nn.Softmax(-1))
+
+    def run(chunk: int) -> float:
+        start = time.perf_counter()
+        torch.func.vmap(torch.func.jacrev(model), chunk_size=chunk)(x).flatten(1).norm(dim=1)
+        return len(x) / (time.perf_counter() - start)
+
+    best = max(CHUNKS, key=run)
+    return lambda: run(best)
+
+
+def table(cases: Sequence[Mapping[str, Any]], rates: Sequence[Mapping[str, Sequence[float]]]) -> str:
+    """Lay the results out."""
+    rows = ["| inputs, width, depth | classes | ours, points/s | vmap(jacrev) | times |", "|---|---|---|---|---|"]
+    for case, rate in zip(cases, rates, strict=True):
+        rows.append(
+            f"| {case['inputs']}, {case['width']}, {case['depth']} | {case['classes']} | {median(rate['ours']):,.0f} "
+            f"| {median(rate['theirs']):,.0f} | {ratio(rate, 'ours', 'theirs'):.1f} |"
+        )
+    return "\n".join(rows)
+
+
+if __name__ == "__main__":
+    contenders = [Contender("ours", ours, matmul.choose().path), Contender("theirs", theirs, matmul.STOCK)]
+    main("Jacobian norms of the probabilities, exact, float32", contenders, CASES, table)

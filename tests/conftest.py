@@ -1,0 +1,41 @@
+"""What the tests of several modules share."""
+
+import pytest
+import torch
+from hypothesis import settings
+
+from sensitometer.data import Dataset, Points
+from sensitometer.errors import InvalidInputError
+
+settings.register_profile("suite", deadline=None, derandomize=True)
+settings.load_profile("suite")
+
+
+@pytest.fixture
+def refused():
+    """Expect an error of one line that matches the regular expression."""
+
+    def refused(expected, error=InvalidInputError):
+        return pytest.raises(error, match=rf"\A[^\n]*{expected}[^\n]*\Z")
+
+    return refused
+
+
+@pytest.fixture(scope="session")
+def toy():
+    """A small data set: 3 overlapping clusters in 6 dimensions, 46 training points and 20 test points."""
+    stream = torch.Generator().manual_seed(0)
+    centres = 2 * torch.randn(3, 6, generator=stream)
+    parts = []
+    for points in (46, 20):
+        y = torch.randint(3, (points,), generator=stream)
+        parts.append(Points(centres[y] + 1.2 * torch.randn(points, 6, generator=stream), y))
+    return Dataset("toy", *parts, classes=3, image_shape=(1, 2, 3))
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _stock_matrix_products():
+    """Give every run the same matrix-product path, whatever this machine's self-check prefers: its last bits are compared."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SENSITOMETER_MATMUL", "stock")
+        yield

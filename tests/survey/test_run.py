@@ -1,0 +1,325 @@
+"""Surveys as a whole: run, interrupted, killed, resumed, refused."""
+
+import random
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+import sensitometer as sm
+from sensitometer.errors import DataError, StoreError, WorkerError
+from sensitometer.store import RESULT_COLUMNS, Store
+from sensitometer.survey.executors import LocalExecutor
+from sensitometer.survey.spec import parse_spec
+from sensitometer.survey.worker import _Worker
+
+from .conftest import SMALL
+
+# Two runs on one machine have the same bits in these.
+REPEATABLE = ["id", *(name for name in RESULT_COLUMNS if name != "seconds")]
+
+
+def command(*arguments, **options):
+    return subprocess.Popen(
+        [sys.executable, "-m", "sensitometer", *map(str, arguments)],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options,
+    )  # fmt: skip
+
+
+def wait_for_rows(out, rows, timeout=60):
+    """Wait until so many networks are stored."""
+    deadline = time.monotonic() + timeout
+    while not Store.exists(out) or sum(Store(out).counts().values()) < rows:
+        assert time.monotonic() < deadline, "no rows were stored"
+        time.sleep(0.02)
+
+
+def same(a, b):
+    pd.testing.assert_frame_equal(a[REPEATABLE], b[REPEATABLE], check_exact=True)
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory):
+    """The rows of the small survey, run without an accident."""
+    folder = tmp_path_factory.mktemp("uninterrupted")
+    (folder / "small.toml").write_text(SMALL)
+    with sm.run_survey(folder / "small.toml", folder / "out", workers=2) as store:
+        return store.frame()
+
+
+def test_every_network_is_there_once_and_measured(uninterrupted):
+    wanted = [c.id for c in parse_spec(SMALL, "test").configurations()]
+    assert sorted(wanted) == list(uninterrupted["id"])
+    sound = uninterrupted[uninterrupted.state.isin(["fitted", "unfitted"])]
+    assert len(sound) > 60
+    # A narrow ReLU network may die, and its Jacobian is 0 then.
+    alive = sound[sound.jacobian_norm > 0]
+    assert len(alive) > 60
+    assert (alive.logit_jacobian_norm > alive.jacobian_norm).all()
+    np.testing.assert_allclose(sound.gap, sound.train_accuracy - sound.test_accuracy)
+    assert ((sound.state == "fitted") == (sound.train_accuracy == 1)).all()
+    assert sound.transitions.isna().all()
+    assert set(uninterrupted.matmul_path) == {"stock"}
+    assert set(uninterrupted.torch) == {torch.__version__}
+    assert uninterrupted.version.notna().all()
+    assert uninterrupted.host.notna().all()
+
+
+def test_the_same_networks_trained_in_this_process_have_the_same_rows(uninterrupted):
+    spec = parse_spec(SMALL, "test")
+    dataset = sm.load_dataset("digits", train_points=200)
+    chosen = random.Random(1).sample(list(spec.configurations()), 12)
+    schedule = sm.Schedule(decay_every_epochs=20, stop_at_accuracy=1.0)
+    results = sm.train(chosen, dataset, schedule=schedule, jacobian_points=50)
+    stored = uninterrupted.set_index("id")
+    for configuration, result in zip(chosen, results, strict=True):
+        assert result.row["id"] == configuration.id
+        row = stored.loc[configuration.id]
+        assert result.row["state"] == row.state
+        assert result.row["weights"] == row.weights
+        assert result.row["steps_done"] == row.steps_done
+        for name in ("train_accuracy", "test_accuracy", "train_loss", "test_loss", "jacobian_norm", "logit_jacobian_norm"):
+            assert result.row[name] == pytest.approx(row[name], rel=2e-3, abs=0.011), name
+        norms = sm.jacobian_norm(result.network, dataset.test.x[:50])
+        assert float(norms.double().mean()) == pytest.approx(result.row["jacobian_norm"], rel=1e-5)
+
+
+@pytest.mark.parametrize("signal_number", [signal.SIGKILL, signal.SIGINT])
+def test_a_run_that_is_ended_and_run_again_has_the_rows_of_an_uninterrupted_one(small, tmp_path, uninterrupted, signal_number):
+    out = tmp_path / "out"
+    run = command("run", small, "--out", out, "--workers", 1)
+    wait_for_rows(out, 4)
+    run.send_signal(signal_number)
+    _, errors = run.communicate(timeout=60)
+    if signal_number == signal.SIGINT:
+        assert run.returncode == 130
+        assert "interrupted" in errors
+        assert "Traceback" not in errors
+    stored = Store(out).frame()
+    assert 4 <= len(stored) < 64
+    with sm.run_survey(small, out) as store:
+        frame = store.frame()
+    same(frame, uninterrupted)
+    # What was stored was left alone.
+    kept = frame.set_index("id").loc[stored.id]
+    assert (kept.stored_at.to_numpy() == stored.stored_at.to_numpy()).all()
+
+
+def test_the_workers_of_a_run_that_was_killed_end_too(small, tmp_path):
+    run = command("run", small, "--out", tmp_path / "out", "--workers", 2, start_new_session=True)
+    wait_for_rows(tmp_path / "out", 1)
+    run.kill()
+    run.communicate(timeout=60)
+    deadline = time.monotonic() + 20
+    while subprocess.run(["pgrep", "-s", str(run.pid)], stdout=subprocess.DEVNULL, check=False).returncode == 0:
+        assert time.monotonic() < deadline, "workers outlive the run"
+        time.sleep(0.1)
+
+
+def test_a_worker_that_is_killed_loses_its_own_stack_only_and_the_next_run_trains_that(
+    small, tmp_path, uninterrupted, monkeypatch
+):
+    started = []
+    popen = subprocess.Popen
+
+    def remembering(*arguments, **options):
+        started.append(popen(*arguments, **options))
+        return started[-1]
+
+    class KillsAWorker:
+        def start(self, networks, stored, wanted, seconds):
+            self.count = 0
+
+        def stored(self, row, seconds):
+            self.count += 1
+            if self.count == 1:
+                started[-1].kill()
+
+    monkeypatch.setattr("sensitometer.survey.executors.subprocess.Popen", remembering)
+    with pytest.raises(WorkerError, match=r"\A1 of 8 stacks were not trained, a worker was ended by signal 9; .*: run again\Z"):
+        sm.run_survey(small, tmp_path / "out", workers=1, reporter=KillsAWorker())
+    monkeypatch.undo()
+    assert len(started) == 2
+    assert 0 < len(Store(tmp_path / "out").ids()) < 64
+    with sm.run_survey(small, tmp_path / "out") as store:
+        same(store.frame(), uninterrupted)
+
+
+def test_a_finished_survey_is_not_run_again(small, tmp_path):
+    text = SMALL.replace("steps = 120", "steps = 1").replace("[4, 12]", "[4]")
+    small.write_text(text)
+    sm.run_survey(small, tmp_path / "out").close()
+    begun = time.monotonic()
+    with sm.run_survey(small, tmp_path / "out") as store:
+        assert sum(store.counts().values()) == 32
+    assert time.monotonic() - begun < 1, "workers were started for nothing"
+
+
+def test_limits_add_up_to_the_whole_survey(small, tmp_path, uninterrupted):
+    first = [c.id for c in parse_spec(SMALL, "test").configurations()][:5]
+    with sm.run_survey(small, tmp_path / "out", limit=5, workers=1) as store:
+        assert store.ids() == set(first)
+    with sm.run_survey(small, tmp_path / "out", limit=1000) as store:
+        same(store.frame(), uninterrupted)
+
+
+def test_another_specification_on_the_same_folder_is_refused_and_nothing_is_changed(small, tmp_path, refused):
+    text = SMALL.replace("steps = 120", "steps = 0").replace("[4, 12]", "[4]")
+    small.write_text(text)
+    sm.run_survey(small, tmp_path / "out").close()
+    before = Store(tmp_path / "out").frame()
+    for old, new, key in [
+        ("steps = 0", "steps = 1", "training.steps"),
+        ("width = [4]", "width = [5]", "space.width"),
+        ("[measure]", "[sample]\ncount = 3\n[measure]", "sample"),
+    ]:
+        small.write_text(text.replace(old, new))
+        with refused(rf"out holds a survey with another specification \({key}\): choose another folder", StoreError):
+            sm.run_survey(small, tmp_path / "out")
+    pd.testing.assert_frame_equal(Store(tmp_path / "out").frame(), before)
+    # The same one, otherwise written, is not.
+    small.write_text("# a comment\n" + text)
+    sm.run_survey(small, tmp_path / "out").close()
+
+
+def test_a_second_run_on_the_same_folder_is_refused(small, tmp_path, refused):
+    run = command("run", small, "--out", tmp_path / "out", "--workers", 1)
+    wait_for_rows(tmp_path / "out", 1)
+    try:
+        with refused("another run is writing to .*out", StoreError):
+            sm.run_survey(small, tmp_path / "out")
+    finally:
+        run.kill()
+        run.communicate(timeout=60)
+
+
+def test_missing_data_are_named_before_anything_is_made(small, tmp_path, monkeypatch, refused):
+    monkeypatch.setenv("SENSITOMETER_DATA", str(tmp_path / "nowhere"))
+    small.write_text(SMALL.replace('"digits"', '"mnist"'))
+    with refused("mnist lacks train-images-idx3-ubyte.gz.* in .*nowhere/mnist; run 'sensitometer data fetch mnist'", DataError):
+        sm.run_survey(small, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_damaged_data_are_named_by_the_worker_that_reads_them(small, tmp_path, monkeypatch, refused):
+    folder = tmp_path / "data" / "mnist"
+    folder.mkdir(parents=True)
+    for kind in ("train-images-idx3", "train-labels-idx1", "t10k-images-idx3", "t10k-labels-idx1"):
+        (folder / f"{kind}-ubyte").write_bytes(b"rubbish")
+    monkeypatch.setenv("SENSITOMETER_DATA", str(tmp_path / "data"))
+    small.write_text(SMALL.replace('"digits"', '"mnist"'))
+    with refused("train-images-idx3-ubyte", DataError):
+        sm.run_survey(small, tmp_path / "out")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"workers": 0}, "workers must be at least 1; got 0"),
+        ({"limit": 0}, "limit must be at least 1; got 0"),
+        ({"device": "tpu"}, "device must be cpu or cuda; got 'tpu'"),
+    ],
+)
+def test_bad_options_are_refused(small, tmp_path, options, message, refused):
+    with refused(message):
+        sm.run_survey(small, tmp_path / "out", **options)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
+def test_a_device_that_is_not_there_is_refused(small, tmp_path, refused):
+    with refused("device cuda was asked for, but torch finds 0 CUDA devices here"):
+        sm.run_survey(small, tmp_path / "out", device="cuda")
+
+
+def test_an_exception_in_a_stack_is_stored_with_its_text(monkeypatch):
+    worker = _Worker("cpu", {"names": ["digits"], "crop": None, "train_points": 200}, {}, None, None)
+    stack = [sm.Configuration("digits", 4, 2, seed=seed) for seed in (1, 2)]
+
+    def fail(*_, **__):
+        raise MemoryError("no room for 4 numbers")
+
+    monkeypatch.setattr("sensitometer.survey.work.train_and_measure", fail)
+    rows = worker.work(stack)
+    assert [row["id"] for row in rows] == [one.id for one in stack]
+    assert {row["state"] for row in rows} == {"failed"}
+    assert {row["error"] for row in rows} == {"MemoryError: no room for 4 numbers"}
+    assert all("gap" not in row for row in rows)
+
+
+def test_weights_that_cannot_be_written_end_the_run_and_the_next_one_goes_on(small, tmp_path, refused):
+    text = SMALL.replace('name = "small"', 'name = "small"\nkeep_weights = true').replace("[4, 12]", "[4]")
+    small.write_text(text)
+    configurations = list(parse_spec(text, "test").configurations())
+    out = tmp_path / "out"
+    sm.run_survey(small, out, limit=1).close()
+    in_the_way = out / "weights" / f"{configurations[-1].id}.safetensors"
+    in_the_way.mkdir()
+    with refused(f"cannot write the network to .*{in_the_way.name}", StoreError):
+        sm.run_survey(small, out)
+    in_the_way.rmdir()
+    with sm.run_survey(small, out) as store:
+        assert store.counts()["failed"] == 0
+        assert len(store.ids()) == 32
+
+
+def test_weights_are_kept_when_asked_for(small, tmp_path):
+    small.write_text(SMALL.replace('name = "small"', 'name = "small"\nkeep_weights = true').replace("[4, 12]", "[4]"))
+    with sm.run_survey(small, tmp_path / "out", limit=3) as store:
+        frame = store.frame()
+    x = sm.load_dataset("digits", train_points=200).test.x[:50]
+    for row in frame.itertuples():
+        network = sm.MLP.load(tmp_path / "out" / "weights" / f"{row.id}.safetensors")
+        assert float(sm.jacobian_norm(network, x).mean()) == pytest.approx(row.jacobian_norm, rel=1e-5)
+
+
+def test_a_network_that_diverges_is_stored_as_such_without_measures(small, tmp_path):
+    small.write_text(SMALL.replace("[0.05, 0.1]", "[0.05, 1e30]").replace("[4, 12]", "[4]"))
+    with sm.run_survey(small, tmp_path / "out") as store:
+        frame = store.frame()
+    hot = frame.learning_rate == 1e30
+    # Some ReLU networks die in their first step instead, and stay as they are.
+    assert (frame.state[hot] == "diverged").sum() > 4
+    assert (frame.state[~hot] != "diverged").all()
+    diverged = frame[frame.state == "diverged"]
+    assert diverged[["gap", "train_loss", "jacobian_norm", "test_accuracy"]].isna().all(axis=None)
+    assert frame.jacobian_norm[~hot].notna().all()
+
+
+def test_a_worker_that_ends_at_once_is_told_of(monkeypatch, refused):
+    monkeypatch.setenv("PYTHONPATH", "/nonexistent")
+    monkeypatch.setattr(sys, "executable", "/bin/false")
+    with refused("a worker ended with status 1", WorkerError):
+        LocalExecutor(1, {})
+
+
+def test_training_on_another_data_set_than_the_configuration_names_is_refused(refused):
+    digits = sm.load_dataset("digits", train_points=50)
+    other = sm.Configuration("mnist", 4, 2, batch_size=10, steps=0)
+    with refused(f"the data set is digits; configuration {other.id} is for mnist"):
+        sm.train([other], digits)
+
+
+def test_training_gives_the_process_its_threads_back():
+    digits = sm.load_dataset("digits", train_points=50)
+    before = torch.get_num_threads()
+    torch.set_num_threads(3)
+    try:
+        sm.train([sm.Configuration("digits", 4, 2, batch_size=10, steps=0)], digits, jacobian_points=0)
+        assert torch.get_num_threads() == 3
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_the_results_file_is_plain_sqlite(small, tmp_path):
+    small.write_text(SMALL.replace("[4, 12]", "[4]").replace("steps = 120", "steps = 0"))
+    sm.run_survey(small, tmp_path / "out").close()
+    with sqlite3.connect(tmp_path / "out" / "survey.sqlite") as connection:
+        assert connection.execute("SELECT count(*) FROM networks WHERE state = 'unfitted'").fetchone() == (32,)
+    connection.close()
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["run.lock", "spec.toml", "survey.sqlite"]

@@ -1,0 +1,186 @@
+"""The command line as its user meets it: what it prints, its exit status, and one line for every mistake."""
+
+import re
+import subprocess
+import sys
+
+import pytest
+
+from sensitometer.cli import main
+
+SPEC = """
+[survey]
+name = "tiny"
+[data]
+name = "digits"
+train_points = 100
+[space]
+width = [32, 64]
+depth = [2]
+learning_rate = [0.03, 0.06, 0.1]
+batch_size = [50]
+labels = ["true", "random"]
+seed = [1, 2]
+[training]
+steps = 1500
+stop_at_accuracy = 1.0
+"""
+
+
+@pytest.fixture
+def run(capsys):
+    """Run the command line; return its exit status, and what it wrote to standard output and to standard error."""
+
+    def run(*arguments):
+        with pytest.raises(SystemExit) as caught:
+            main([str(argument) for argument in arguments])
+        output = capsys.readouterr()
+        return caught.value.code, output.out, output.err
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def survey(tmp_path_factory):
+    """A small survey, run by the command."""
+    folder = tmp_path_factory.mktemp("survey")
+    (folder / "tiny.toml").write_text(SPEC)
+    command = [sys.executable, "-m", "sensitometer", "run", folder / "tiny.toml", "--out", folder / "out"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    return folder / "out", done.stdout
+
+
+def test_a_run_shows_its_progress_and_ends_with_the_states_and_the_correlations(survey):
+    out, printed = survey
+    assert "24/24 networks" in printed
+    assert f"24 networks in {out}: 24 fitted, 0 unfitted, 0 diverged, 0 failed" in printed.replace("\n", "")
+    for quantity in ("Jacobian norm", "logit Jacobian norm", "number of weights", "train loss"):
+        lines = re.findall(rf"^  {quantity} +[+-]\d\.\d\d  \[.*\]$", printed, re.MULTILINE)
+        assert len(lines) == 2, quantity
+    assert "fitted networks with true labels (12 networks, 6 configurations; 95% interval over configurations)" in printed
+    assert "fitted networks with random labels (12 networks" in printed
+
+
+def test_figures_say_where_they_are(survey, run):
+    status, printed, errors = run("figures", survey[0], "--format", "png,svg,pdf")
+    assert (status, errors) == (0, "")
+    paths = printed.split()
+    assert {path.rpartition(".")[2] for path in paths} == {"png", "svg", "pdf", "csv"}
+    assert sum("figure_5" in path for path in paths) == sum("figure_1" in path for path in paths) == 5
+    status, printed, _ = run("figures", survey[0], "--only", "5", "--format", "svg")
+    assert status == 0
+    assert "figure_1" not in printed
+
+
+def test_status_counts_the_states(survey, run):
+    status, printed, _ = run("status", survey[0])
+    assert status == 0
+    assert "tiny: 24 of 24 networks stored" in printed
+    assert re.search(r"fitted +24", printed)
+    assert "left" not in printed
+
+
+def test_status_of_an_unfinished_survey_says_the_rate_and_the_time_left(tmp_path, run):
+    (tmp_path / "tiny.toml").write_text(SPEC)
+    assert run("run", tmp_path / "tiny.toml", "--out", tmp_path / "out", "--limit", 5)[0] == 0
+    _, printed, _ = run("status", tmp_path / "out")
+    assert "5 of 24 networks stored" in printed
+    assert re.search(r"rate \S+ networks a second, .* left at that rate", printed)
+
+
+def test_a_plan_trains_nothing(tmp_path, run, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    status, printed, _ = run("plan", "quick", "--workers", 3)
+    assert status == 0
+    assert re.search(r"networks +432", printed)
+    assert re.search(r"operations +\S+ FLOP at most: networks stop early", printed)
+    assert "with 3 workers" in printed
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_data_sets_are_listed_with_where_they_are(tmp_path, run, monkeypatch):
+    monkeypatch.setenv("SENSITOMETER_DATA", str(tmp_path))
+    status, printed, _ = run("data", "list")
+    assert status == 0
+    assert re.search(r"digits +1,297 +500 +10  1 x 8 x 8 +part of scikit-learn", printed)
+    assert f"{tmp_path}/cifar100 (not there: sensitometer data fetch cifar100)" in printed
+
+
+def test_digits_need_no_fetching(run):
+    assert run("data", "fetch", "digits") == (0, "digits is part of a library and needs no fetching\n", "")
+
+
+def test_the_doctor_measures_the_matrix_products(run, monkeypatch, tmp_path):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.delenv("SENSITOMETER_MATMUL")
+    status, printed, _ = run("doctor")
+    assert status == 0
+    assert re.search(r"^torch +\d", printed, re.MULTILINE)
+    assert re.search(r"^  stock +\d+ +\d+ +\d+ +\d+ +\d\.\de-07$", printed, re.MULTILINE)
+    assert re.search(r"^path used +(stock|mkl-as-intel): ", printed, re.MULTILINE)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["run", "quack", "--out", "x"], "sensitometer: no specification 'quack': expected a TOML file, or one of "),
+        (["run", "quick"], "sensitometer run: Missing option '--out'."),
+        (["run", "quick", "--out", "x", "--workers", "none"], "'--workers': 'none' is not a valid integer range."),
+        (["run", "quick", "--out", "x", "--executor", "slurm"], "'--executor': 'slurm' is not"),
+        (["run", "quick", "--out", "/dev/null/x"], "sensitometer: cannot write to /dev/null/x: Not a directory"),
+        (["run", "quick", "--out", "x", "--device", "tpu"], "sensitometer: device must be cpu or cuda; got 'tpu'"),
+        (["walk"], "sensitometer: No such command 'walk'."),
+        (["status", "nowhere"], "sensitometer: no survey in nowhere: expected the file survey.sqlite"),
+        (["figures", "nowhere"], "sensitometer: no survey in nowhere: expected the file survey.sqlite"),
+        (["plan", "nothing.toml"], "sensitometer: no specification 'nothing.toml': expected a TOML file, or one of "),
+        (["data", "fetch", "imagenet"], "sensitometer: the data set must be one of digits, mnist, "),
+    ],
+)
+def test_bad_input_is_one_line_and_status_2_and_makes_nothing(arguments, message, run, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    status, printed, errors = run(*arguments)
+    assert (status, printed.strip()) == (2, "")
+    assert message in errors
+    assert errors.count("\n") == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--only", "2"], "sensitometer: figure must be one of 1, 5; got '2'"),
+        (["--only", ""], "sensitometer: at least one figure must be named"),
+        (["--format", "bmp"], "sensitometer: format must be one of png, svg, pdf; got 'bmp'"),
+    ],
+)
+def test_unknown_figures_and_formats_are_named(survey, options, message, run):
+    status, _, errors = run("figures", survey[0], *options)
+    assert status == 2
+    assert errors.startswith(message)
+
+
+def test_figures_without_data_say_why(tmp_path, run):
+    (tmp_path / "tiny.toml").write_text(SPEC.replace("steps = 1500", "steps = 0"))
+    assert run("run", tmp_path / "tiny.toml", "--out", tmp_path / "out", "--limit", 2)[0] == 0
+    status, printed, errors = run("figures", tmp_path / "out")
+    assert (status, printed) == (2, "")
+    assert "figure 5" in errors
+    assert "fitted" in errors
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["run", "--help"], ["data", "--help"], ["-h"], ["--version"]])
+def test_help_is_quick_and_loads_neither_torch_nor_the_plots(arguments):
+    code = (
+        "import sys\nfrom sensitometer.cli import main\n"
+        "try:\n    main(sys.argv[1:])\nexcept SystemExit as exit:\n    assert not exit.code\n"
+        "print(sorted({'torch', 'ray', 'pandas', 'matplotlib', 'numpy'} & set(sys.modules)), file=sys.stderr)"
+    )
+    done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=True)
+    assert done.stderr.strip() == "[]"
+    assert "ensitometer" in done.stdout
+
+
+def test_no_arguments_show_the_help(run):
+    status, printed, _ = run()
+    assert status == 2
+    assert "Commands:" in printed
