@@ -72,6 +72,6 @@ _BY_NAME = {activation.name: activation for activation in _ALL}
 
 def activation(name: str) -> Activation:
     """Return the activation called `name`, or raise InvalidInputError."""
-    if name not in _BY_NAME:
+    if not isinstance(name, str) or name not in _BY_NAME:
         raise InvalidInputError(f"activation must be one of {', '.join(ACTIVATIONS)}; got {name!r}")
     return _BY_NAME[name]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -85,13 +86,18 @@ def run(spec: str, out: Path, executor: str, workers: int | None, device: str, l
 
 
 def _print_correlations(table: pd.DataFrame, labels: str) -> None:
-    first = table.iloc[0]
+    networks, configurations = table.networks.max(), table.configurations.max()
+    if not networks:
+        click.echo(f"\nno network is fitted to {labels} labels")
+        return
     click.echo(
-        f"\nKendall's tau of the generalization gap, fitted networks with {labels} labels "
-        f"({first.networks} networks, {first.configurations} configurations; 95% interval over configurations)"
+        f"\nKendall's tau of the generalization gap, {networks} networks fitted to {labels} labels\n"
+        f"(in brackets its 95% interval, by resampling the {configurations} configurations)"
     )
-    for row in table.itertuples():
-        click.echo(f"  {QUANTITY_NAMES[str(row.quantity)]:20} {row.tau:+.2f}  [{row.low:+.2f}, {row.high:+.2f}]")
+    for quantity, tau, low, high in table[["quantity", "tau", "low", "high"]].to_numpy().tolist():
+        interval = f"[{low:+.2f}, {high:+.2f}]" if math.isfinite(low) else "[too few configurations]"
+        shown = f"{tau:+.2f}" if math.isfinite(tau) else "undefined"
+        click.echo(f"  {QUANTITY_NAMES[quantity]:20} {shown:>9}  {interval}")
 
 
 @cli.command()
@@ -133,19 +139,16 @@ def _size(count: int) -> str:
 @cli.command()
 @click.argument("folder", metavar="DIR", type=click.Path(path_type=Path))
 def status(folder: Path) -> None:
-    """Say how many networks of the survey in DIR are stored, of each state, the rate, and the time left at that rate."""
-    from .store import SPECIFICATION, open_survey
-    from .survey.spec import parse_spec
+    """Say how many networks of the survey in DIR are stored, of each state, the rate, and the time left."""
+    from .survey.status import survey_status
 
-    with open_survey(folder) as store:
-        spec = parse_spec(store.specification, str(folder / SPECIFICATION))
-        counts, rate = store.counts(), store.rate()
-    done, total = sum(counts.values()), len(spec)
-    click.echo(f"{spec.survey.name}: {done:,} of {total:,} networks stored")
-    for state, count in counts.items():
+    now = survey_status(folder)
+    done = sum(now.counts.values())
+    click.echo(f"{now.name}: {done:,} of {now.networks:,} networks stored")
+    for state, count in now.counts.items():
         click.echo(f"  {state:10}  {count:,}")
-    if rate is not None and done < total:
-        click.echo(f"rate {rate:.2g} networks a second, {_duration((total - done) / rate)} left at that rate")
+    if done < now.networks and now.rate is not None and now.seconds_left is not None:
+        click.echo(f"{now.rate:.2g} networks a second in the last run; {_duration(now.seconds_left)} left, by predicted cost")
 
 
 @cli.command()

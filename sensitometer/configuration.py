@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-import math
+import sys
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
@@ -89,11 +89,11 @@ class Configuration:
     def _check_integer(self, name: str, least: int) -> None:
         value = getattr(self, name)
         if isinstance(value, bool) or not isinstance(value, int) or not least <= value < 2**63:
-            raise InvalidInputError(f"{name} must be a whole number of at least {least}; got {value!r}")
+            raise InvalidInputError(f"{name} must be a whole number of at least {least}, below 2^63; got {value!r}")
 
     def _check_positive(self, name: str) -> None:
         value = getattr(self, name)
-        if isinstance(value, bool) or not isinstance(value, int | float) or not (value > 0 and math.isfinite(value)):
+        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= sys.float_info.max:
             raise InvalidInputError(f"{name} must be a number above 0; got {value!r}")
         # 1 and 1.0 are one configuration, and must have one id.
         object.__setattr__(self, name, float(value))

@@ -17,17 +17,18 @@ import importlib.metadata
 import json
 import os
 import platform
+import shlex
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from statistics import median
-from typing import Any
 
+import msgspec
 import platformdirs
 
 from .errors import InvalidInputError, WorkerError
@@ -129,13 +130,12 @@ def choose(*, fresh: bool = False) -> Choice:
     named = os.environ.get(VARIABLE)
     if named is not None and named not in PATHS:
         raise InvalidInputError(f"{VARIABLE} must be one of {', '.join(PATHS)}; got {named!r}")
-    file = _cache() / "matmul.json"
-    known = _read(file)
     key = f"{processor()}, torch {importlib.metadata.version('torch')}"
-    if fresh or key not in known:
-        known[key] = [asdict(probe) for probe in _run_probes()]
-        _write(file, known)
-    probes = [Probe(entry["path"], tuple(map(tuple, entry["rates"])), entry["error"]) for entry in known[key]]
+    known = _read()
+    if fresh or not _complete(known.get(key, [])):
+        known[key] = _run_probes()
+        _write(known)
+    probes = known[key]
     if named is None:
         return judge(probes)
     if all(probe.path != named for probe in probes):
@@ -152,7 +152,7 @@ def judge(probes: list[Probe]) -> Choice:
     pairs = (pair for rounds in zip(other.rates, stock.rates, strict=True) for pair in zip(*rounds, strict=True))
     gain = median(new / old for new, old in pairs)
     both = (stock, other)
-    if other.error > 3 * stock.error:
+    if not other.error <= 3 * stock.error:  # nan, too
         return Choice(STOCK, f"{AS_INTEL} is off by {other.error:.1e}, {STOCK} by {stock.error:.1e}", both)
     if gain < WORTH_IT:
         return Choice(STOCK, f"{AS_INTEL} is no faster: {gain:.2f} times {STOCK}", both)
@@ -183,9 +183,11 @@ def _run_probes() -> list[Probe]:
 def _ask(process: "subprocess.Popen[str]") -> list[float]:
     """Have a probe process do its next measurement, and return the numbers that it prints."""
     assert process.stdin is not None and process.stdout is not None
-    with contextlib.suppress(BrokenPipeError):  # the empty answer below tells
-        process.stdin.write("\n")
-        process.stdin.flush()
+    try:
+        print(file=process.stdin, flush=True)
+    except BrokenPipeError:  # it has ended, as the empty answer below tells
+        with contextlib.suppress(BrokenPipeError):
+            process.stdin.close()
     answer = process.stdout.readline()
     if not answer:
         raise WorkerError(f"the self-check of the matrix products ended with status {process.wait()}; what it printed is above")
@@ -206,7 +208,7 @@ def _serve(path: str) -> None:
         b = torch.randn(networks, fan_in, points, generator=stream)
         c = torch.bmm(a, b)
         exact = torch.bmm(a.double(), b.double())
-        error = max(error, float((c - exact).abs().max() / exact.abs().max()))
+        error = float(torch.tensor([error, (c - exact).abs().max() / exact.abs().max()]).max())  # nan, if there is one
         products.append((partial(torch.bmm, a, b, out=c), 2 * networks * fan_out * fan_in * points))
     for count, _ in enumerate(sys.stdin):
         answer = [_rate(*product) for product in products] if count else [error]
@@ -231,36 +233,44 @@ def _library() -> Path | None:
     """Return the compiled library, or None where the path does not apply or nothing can compile it."""
     if sys.platform != "linux" or platform.machine() != "x86_64":
         return None
-    file = _cache() / "libsensitometer_mkl.so"
-    if file.exists():
-        return file
-    with tempfile.TemporaryDirectory(dir=file.parent) as folder:
-        source, built = Path(folder, "mkl.c"), Path(folder, "mkl.so")
-        source.write_text(_SOURCE)
-        command = [os.environ.get("CC", "cc"), "-shared", "-fPIC", "-O2", str(source), "-o", str(built)]
-        try:
-            result = subprocess.run(command, capture_output=True, check=False)
-        except OSError:  # no compiler, which `choose` reports as the path that does not apply
-            return None
-        if result.returncode != 0:
-            return None
-        built.replace(file)
+    compiler = shlex.split(os.environ.get("CC", "cc"))
+    try:
+        file = _cache() / "libsensitometer_mkl.so"
+        if file.exists():
+            return file
+        with tempfile.TemporaryDirectory(dir=file.parent) as folder:
+            source, built = Path(folder, "mkl.c"), Path(folder, "mkl.so")
+            source.write_text(_SOURCE)
+            command = [*compiler, "-shared", "-fPIC", "-O2", str(source), "-o", str(built)]
+            if subprocess.run(command, capture_output=True, check=False).returncode != 0:
+                return None
+            built.replace(file)
+    except OSError:  # no compiler, or no cache folder: `choose` says that the path does not apply
+        return None
     return file
 
 
-def _read(file: Path) -> dict[str, list[dict[str, Any]]]:
-    """Return the probes kept by processor and torch; none if they were never run, or the file is damaged."""
+def _read() -> dict[str, list[Probe]]:
+    """Return the probes kept, by processor and torch; none if they were never run, or the file is not as `_write` leaves it."""
     try:
-        known = json.loads(file.read_text())
-    except (OSError, ValueError):  # both mean that the probes must run, which they then do
+        return msgspec.json.decode((_cache() / "matmul.json").read_bytes(), type=dict[str, list[Probe]])
+    except (OSError, msgspec.DecodeError):  # in both cases they are run again
         return {}
-    return known if isinstance(known, dict) else {}
 
 
-def _write(file: Path, known: Mapping[str, object]) -> None:
-    with tempfile.NamedTemporaryFile("w", dir=file.parent, delete=False) as temporary:
-        json.dump(known, temporary, indent=1)
-    Path(temporary.name).replace(file)
+def _complete(probes: Sequence[Probe]) -> bool:
+    """Return whether the stock path is among these, and every other has as many rounds and shapes."""
+    sizes = [[len(rates) for rates in probe.rates] for probe in probes]
+    return any(probe.path == STOCK and probe.rates for probe in probes) and all(size == sizes[0] for size in sizes)
+
+
+def _write(known: Mapping[str, Sequence[Probe]]) -> None:
+    try:
+        with tempfile.NamedTemporaryFile(dir=_cache(), delete=False) as temporary:
+            temporary.write(msgspec.json.encode(known))
+        Path(temporary.name).replace(_cache() / "matmul.json")
+    except OSError:  # a folder that cannot be written to: they will be run again
+        return
 
 
 def _cache() -> Path:

@@ -70,7 +70,7 @@ class MLP:
 
     def save(self, path: str | Path) -> None:
         """Write the network to a safetensors file, its activation in the file's metadata; StoreError if that fails."""
-        tensors = {f"weights.{layer}": weight.contiguous() for layer, weight in enumerate(self.weights)}
+        tensors = {f"weights.{layer}": weight.clone().contiguous() for layer, weight in enumerate(self.weights)}
         try:
             save_file(tensors, str(path), metadata={"activation": self.activation})
         except (OSError, SafetensorError) as error:
@@ -83,9 +83,9 @@ class MLP:
             with safe_open(str(path), framework="pt") as file:
                 metadata = file.metadata() or {}
                 weights = [file.get_tensor(f"weights.{layer}") for layer in range(len(file.keys()))]
-        except (OSError, SafetensorError) as error:
+            return cls(weights, metadata.get("activation", "none"))
+        except (OSError, SafetensorError, InvalidInputError) as error:
             raise InvalidInputError(f"{path} is not a network that MLP.save wrote: {error}") from error
-        return cls(weights, metadata.get("activation", ""))
 
 
 @dataclass(frozen=True, eq=False)
@@ -137,20 +137,27 @@ class MLPStack:
 
 def _checked(weights: Sequence[Tensor], ndim: int) -> tuple[Tensor, ...]:
     shape = "[fan_out, fan_in]" if ndim == 2 else "[S, fan_out, fan_in]"
-    if not len(weights):
-        raise InvalidInputError(f"weights must hold at least one tensor {shape}; got none")
+    if not isinstance(weights, list | tuple) or not weights:
+        raise InvalidInputError(f"weights must be a list of tensors {shape}, at least one; got {weights!r}")
     for layer, weight in enumerate(weights):
-        if not isinstance(weight, Tensor) or weight.ndim != ndim or 0 in weight.shape or not weight.is_floating_point():
+        if (
+            not isinstance(weight, Tensor)
+            or weight.ndim != ndim
+            or 0 in weight.shape
+            or weight.dtype not in (torch.float32, torch.float64)
+            or weight.dtype != weights[0].dtype
+        ):
             got = f"{weight.dtype} {list(weight.shape)}" if isinstance(weight, Tensor) else type(weight).__name__
-            raise InvalidInputError(f"weights[{layer}] must be a floating-point tensor {shape}; got {got}")
-        if layer and (weight.shape[-1] != weights[layer - 1].shape[-2] or weight.shape[:-2] != weights[0].shape[:-2]):
-            raise InvalidInputError(
-                f"weights[{layer}] {list(weight.shape)} does not take what weights[{layer - 1}] "
-                f"{list(weights[layer - 1].shape)} gives: its fan_in must be {weights[layer - 1].shape[-2]}"
-            )
+            raise InvalidInputError(f"weights[{layer}] must be a tensor {shape}, all float32 or all float64; got {got}")
+    for layer, (below, weight) in enumerate(itertools.pairwise(weights), start=1):
+        expected = [*below.shape[:-2], weight.shape[-2], below.shape[-2]]
+        if list(weight.shape) != expected:
+            takes = f"to take what weights[{layer - 1}] {list(below.shape)} gives"
+            raise InvalidInputError(f"weights[{layer}] must be {expected}, {takes}; got {list(weight.shape)}")
     return tuple(weights)
 
 
 def _check_points(x: Tensor, first: Tensor) -> None:
-    if x.ndim != 2 or x.shape[1] != first.shape[-1]:
-        raise InvalidInputError(f"x must be points [N, {first.shape[-1]}]; got {list(x.shape)}")
+    if not isinstance(x, Tensor) or x.ndim != 2 or x.shape[1] != first.shape[-1] or x.dtype != first.dtype:
+        got = f"{x.dtype} {list(x.shape)}" if isinstance(x, Tensor) else type(x).__name__
+        raise InvalidInputError(f"x must be a {first.dtype} tensor of points [N, {first.shape[-1]}]; got {got}")

@@ -1,12 +1,14 @@
 """A survey's results file: one SQLite database, one row a network, written once. Imports neither torch nor ray."""
 
+import os
 import sqlite3
 import time
 from collections.abc import Collection, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
 from .errors import StoreError
 
@@ -56,6 +58,12 @@ PROVENANCE_COLUMNS = {
     "stored_at": "REAL NOT NULL",
 }
 COLUMNS = {"id": "TEXT PRIMARY KEY", **CONFIGURATION_COLUMNS, **RESULT_COLUMNS, **PROVENANCE_COLUMNS}
+
+_SCHEMA = f"""
+CREATE TABLE networks ({", ".join(f"{name} {kind}" for name, kind in COLUMNS.items())}) STRICT;
+CREATE TABLE runs (begun_at REAL NOT NULL) STRICT;
+PRAGMA user_version = {SCHEMA_VERSION};
+"""
 STATES = ("fitted", "unfitted", "diverged", "failed")
 
 
@@ -87,6 +95,7 @@ class Store:
             self._connection = _connect(file)
             version = self._connection.execute("PRAGMA user_version").fetchone()[0]
         if version != SCHEMA_VERSION:
+            self.close()
             raise StoreError(f"{file} has schema version {version}; this version of Sensitometer reads {SCHEMA_VERSION}")
 
     @classmethod
@@ -110,16 +119,16 @@ class Store:
         try:
             folder.mkdir(parents=True, exist_ok=True)
             (folder / SPECIFICATION).write_text(specification, encoding="utf-8")
-        except OSError as error:
-            raise StoreError(f"cannot write to {folder}: {error.strerror}") from error
-        # Under another name until it is whole: a run that is killed here leaves nothing that looks like a survey.
-        unfinished = folder / f"{FILE}.new"
-        unfinished.unlink(missing_ok=True)
-        connection = _connect(unfinished)
-        columns = ", ".join(f"{name} {kind}" for name, kind in COLUMNS.items())
-        connection.executescript(f"CREATE TABLE networks ({columns}) STRICT; PRAGMA user_version = {SCHEMA_VERSION}")
-        connection.close()
-        unfinished.rename(folder / FILE)
+            # Under another name until it is whole: a run that is killed here leaves nothing that looks like a survey.
+            unfinished = folder / f"{FILE}.new"
+            unfinished.unlink(missing_ok=True)
+            with closing(sqlite3.connect(unfinished)) as connection:
+                # Readers go on while a run writes. This stays with the file.
+                connection.execute("PRAGMA journal_mode = WAL")
+                connection.executescript(_SCHEMA)
+            unfinished.rename(folder / FILE)
+        except (OSError, sqlite3.Error) as error:
+            raise StoreError(f"cannot write to {folder}: {getattr(error, 'strerror', None) or error}") from error
         return cls(folder)
 
     @property
@@ -145,11 +154,8 @@ class Store:
         row = {**row, "stored_at": time.time()}
         names = ", ".join(row)
         places = ", ".join(f":{name}" for name in row)
-        try:
-            with self._connection:
-                self._connection.execute(f"INSERT INTO networks ({names}) VALUES ({places})", row)
-        except sqlite3.Error as error:
-            raise StoreError(f"cannot store network {row.get('id')} in {self.folder / FILE}: {error}") from error
+        with self._writing(f"network {row.get('id')}"), self._connection:
+            self._connection.execute(f"INSERT INTO networks ({names}) VALUES ({places})", row)
 
     def ids(self) -> set[str]:
         """Return the ids of the stored networks."""
@@ -162,18 +168,24 @@ class Store:
             found = dict(self._connection.execute("SELECT state, count(*) FROM networks GROUP BY state").fetchall())
         return {state: found.get(state, 0) for state in STATES}
 
-    def rate(self) -> float | None:
-        """Return the networks stored a second, over the last hundred; None while that cannot be said."""
+    def begin_run(self) -> None:
+        """Note the time at which a run begins to train."""
+        with self._writing("the beginning of a run"), self._connection:
+            self._connection.execute("INSERT INTO runs VALUES (?)", (time.time(),))
+
+    def last_run(self) -> tuple[set[str], float]:
+        """Return the ids of the networks that the last run has stored, and the seconds from its beginning to the last of them."""
         with self._reading():
-            times = [
-                row[0] for row in self._connection.execute("SELECT stored_at FROM networks ORDER BY stored_at DESC LIMIT 100")
-            ]
-        return None if len(times) < 2 or times[0] == times[-1] else (len(times) - 1) / (times[0] - times[-1])
+            begun = self._connection.execute("SELECT max(begun_at) FROM runs").fetchone()[0]
+            rows = self._connection.execute("SELECT id, stored_at FROM networks WHERE stored_at >= ?", (begun,)).fetchall()
+        return {row[0] for row in rows}, max((row[1] - begun for row in rows), default=0.0)
 
     def frame(self, columns: Collection[str] = tuple(COLUMNS)) -> "pandas.DataFrame":
         """Return the stored networks, one row each, in the order of their ids; the columns named, or all."""
         import pandas
 
+        if isinstance(columns, str) or not columns:
+            raise StoreError(f"columns must be a list of at least one column; got {columns!r}")
         unknown = set(columns) - COLUMNS.keys()
         if unknown:
             raise StoreError(f"a network has no column {sorted(unknown)[0]!r}; the columns are {', '.join(COLUMNS)}")
@@ -201,6 +213,13 @@ class Store:
         except sqlite3.Error as error:
             raise StoreError(f"cannot read {self.folder / FILE}: {error}") from error
 
+    @contextmanager
+    def _writing(self, what: str) -> Iterator[None]:
+        try:
+            yield
+        except (sqlite3.Error, OverflowError) as error:
+            raise StoreError(f"cannot store {what} in {self.folder / FILE}: {error}") from error
+
 
 def open_survey(folder: str | Path) -> Store:
     """Open the survey in `folder` for reading; its `frame()` is one row a network. StoreError if there is none."""
@@ -208,8 +227,9 @@ def open_survey(folder: str | Path) -> Store:
 
 
 def _connect(file: Path) -> sqlite3.Connection:
-    connection = sqlite3.connect(file, timeout=30)
-    # Readers go on while a run writes; after a power cut the last rows may be missing, the file is whole.
-    connection.execute("PRAGMA journal_mode = WAL")
+    # SQLite cannot read a file beside which it may not make its own, unless it is told that nobody writes to it.
+    mode = "mode=rw" if os.access(file.parent, os.W_OK) else "immutable=1"
+    connection = sqlite3.connect(f"file:{quote(str(file.absolute()))}?{mode}", uri=True, timeout=30)
+    # After a power cut the last rows may be missing; the file is whole.
     connection.execute("PRAGMA synchronous = NORMAL")
     return connection

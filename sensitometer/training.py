@@ -188,9 +188,9 @@ class _Run:
 
     def _epoch(self, batches: int, steps: int) -> None:
         size = self.configurations[0].batch_size
-        seeds = self.stack.seeds
-        orders = {seed: torch.randperm(self.x.shape[0], generator=self.orders[seed]) for seed in self.orders}
-        order = torch.stack([orders[seed][: batches * size] for seed in seeds]).to(self.x.device)
+        seeds, points = self.stack.seeds, self.x.shape[0]
+        orders = [torch.randperm(points, generator=self.orders[seed])[: batches * size] for seed in seeds]
+        order = torch.stack(orders).to(self.x.device)
         indices = order.view(len(seeds), batches, size).transpose(0, 1).reshape(batches, -1)
         counts = torch.tensor(self.stack.counts, device=self.x.device)
         labels = self.labels[self.active].gather(1, order.repeat_interleave(counts, 0))

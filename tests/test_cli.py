@@ -55,10 +55,19 @@ def test_a_run_shows_its_progress_and_ends_with_the_states_and_the_correlations(
     assert "24/24 networks" in printed
     assert f"24 networks in {out}: 24 fitted, 0 unfitted, 0 diverged, 0 failed" in printed.replace("\n", "")
     for quantity in ("Jacobian norm", "logit Jacobian norm", "number of weights", "train loss"):
-        lines = re.findall(rf"^  {quantity} +[+-]\d\.\d\d  \[.*\]$", printed, re.MULTILINE)
+        lines = re.findall(rf"^  {quantity} +[+-]\d\.\d\d  \[[+-]\d\.\d\d, [+-]\d\.\d\d\]$", printed, re.MULTILINE)
         assert len(lines) == 2, quantity
-    assert "fitted networks with true labels (12 networks, 6 configurations; 95% interval over configurations)" in printed
-    assert "fitted networks with random labels (12 networks" in printed
+    for labels in ("true", "random"):
+        assert f"Kendall's tau of the generalization gap, 12 networks fitted to {labels} labels" in printed
+    assert "by resampling the 6 configurations" in printed
+
+
+def test_too_few_fitted_networks_are_said_to_be_too_few(tmp_path, run):
+    (tmp_path / "tiny.toml").write_text(SPEC.replace("[32, 64]", "[64]").replace("[0.03, 0.06, 0.1]", "[0.1]"))
+    status, printed, _ = run("run", tmp_path / "tiny.toml", "--out", tmp_path / "out", "--limit", 2)
+    assert status == 0
+    assert "2 networks fitted to true labels" in printed
+    assert printed.count("[too few configurations]") == 4
 
 
 def test_figures_say_where_they_are(survey, run):
@@ -85,7 +94,7 @@ def test_status_of_an_unfinished_survey_says_the_rate_and_the_time_left(tmp_path
     assert run("run", tmp_path / "tiny.toml", "--out", tmp_path / "out", "--limit", 5)[0] == 0
     _, printed, _ = run("status", tmp_path / "out")
     assert "5 of 24 networks stored" in printed
-    assert re.search(r"rate \S+ networks a second, .* left at that rate", printed)
+    assert re.search(r"\S+ networks a second in the last run; .* left, by predicted cost", printed)
 
 
 def test_a_plan_trains_nothing(tmp_path, run, monkeypatch):

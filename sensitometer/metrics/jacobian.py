@@ -25,6 +25,8 @@ from ..networks import MLP, MLPStack
 KINDS = ("probabilities", "logits")
 # Numbers in the block that is carried through the layers, 2 MiB: larger ones leave the cache.
 STRUCTURED_CHUNK = 2**19
+# Networks with more layers than this are rescaled at each, a tenth of the time.
+DEEP = 4
 # Numbers in a chunk of whole Jacobians of an arbitrary model, 64 MiB.
 GENERIC_CHUNK = 2**24
 
@@ -67,8 +69,8 @@ def jacobian_norm(
         raise InvalidInputError(f"chunk_size must be at least 1; got {chunk_size}")
     if not isinstance(x, Tensor) or not x.is_floating_point() or x.ndim < 2 or not len(x):
         raise InvalidInputError("x must be a floating-point tensor of points [N, ...], at least one")
-    if target is not None and (target.shape != x.shape[:1] or target.is_floating_point()):
-        raise InvalidInputError(f"target must be classes [{len(x)}], one a point; got {target.dtype} {list(target.shape)}")
+    if target is not None:
+        target = _classes(target, len(x))
     if isinstance(model, MLPStack):
         return _of_stack(model, x, of, target, chunk_size).to(x.dtype)
     if isinstance(model, MLP):
@@ -77,14 +79,18 @@ def jacobian_norm(
     return _of_callable(model, x, of, target, chunk_size).to(x.dtype)
 
 
+@torch.no_grad()
 def jacobian_norms(stack: MLPStack, x: Tensor, *, chunk_size: int | None = None) -> tuple[Tensor, Tensor]:
     """Return the norms of probabilities and of logits from one pass, each float64 `[S, N]`; see `jacobian_norm`."""
     chain = _Chain(stack)
-    both = [(_softmax_norm(block, logits), _norm(block)) for block, logits in chain.blocks(x, chunk_size)]
+    both = [
+        (_softmax_norm(block, logits) * factor, _norm(block) * factor) for block, factor, logits in chain.blocks(x, chunk_size)
+    ]
     probabilities, logits = (torch.cat(parts, 1) * chain.scale for parts in zip(*both, strict=True))
     return probabilities, logits
 
 
+@torch.no_grad()
 def _of_stack(stack: MLPStack, x: Tensor, of: str, target: Tensor | None, chunk_size: int | None) -> Tensor:
     """Return the norms, float64 `[S, N]`."""
     if x.ndim != 2 or x.shape[1] != stack.weights[0].shape[2]:
@@ -94,10 +100,19 @@ def _of_stack(stack: MLPStack, x: Tensor, of: str, target: Tensor | None, chunk_
         _check_target(target, stack.weights[-1].shape[1])
         norms = list(chain.row_norms(x, target, of, chunk_size))
     elif of == "probabilities":
-        norms = [_softmax_norm(block, logits) for block, logits in chain.blocks(x, chunk_size)]
+        norms = [_softmax_norm(block, logits) * factor for block, factor, logits in chain.blocks(x, chunk_size)]
     else:
-        norms = [_norm(block) for block, _ in chain.blocks(x, chunk_size)]
+        norms = [_norm(block) * factor for block, factor, _ in chain.blocks(x, chunk_size)]
     return torch.cat(norms, 1) * chain.scale
+
+
+def _classes(target: object, points: int) -> Tensor:
+    """Return `target` as int64 `[N]`, or raise InvalidInputError."""
+    integers = (torch.int64, torch.int32, torch.int16, torch.uint8)
+    if not isinstance(target, Tensor) or target.dtype not in integers or target.shape != (points,):
+        got = f"{target.dtype} {list(target.shape)}" if isinstance(target, Tensor) else type(target).__name__
+        raise InvalidInputError(f"target must be a tensor of classes [{points}], one a point; got {got}")
+    return target.long()
 
 
 def _check_target(target: Tensor, classes: int) -> None:
@@ -136,17 +151,23 @@ class _Chain:
                 h = torch.bmm(weight, h)
             yield place, h, slopes
 
-    def blocks(self, x: Tensor, chunk_size: int | None) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield the Jacobian of the logits times F / scale, float32 `[S, R, C, n]`, and the logits, float64 `[S, C, n]`."""
+    def blocks(self, x: Tensor, chunk_size: int | None) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+        """
+        Yield chunk by chunk what the norms are computed from.
+
+        The Jacobian of the logits times F, over factor and `scale`, float32 `[S, R, C, n]`; factor, float64 `[S, n]` or
+        `[S, 1]`; the logits, float64 `[S, C, n]`.
+        """
         C, R = self.weights[-1].shape[1], self.first.shape[2]
         for _, logits, slopes in self._points(x, chunk_size, min(C, R)):
             if not slopes:
-                block = self.first.transpose(1, 2).unsqueeze(3).expand(-1, -1, -1, x.shape[0])
+                block = self.first.transpose(1, 2).unsqueeze(3).expand(-1, -1, -1, logits.shape[2])
+                factor = torch.ones_like(self.scale)
             elif C <= R:
-                block = self._from_outputs(self.weights[-1].transpose(1, 2).unsqueeze(3), slopes)
+                block, factor = self._from_outputs(self.weights[-1].transpose(1, 2).unsqueeze(3), slopes)
             else:
-                block = self._from_inputs(slopes)
-            yield block, logits
+                block, factor = self._from_inputs(slopes)
+            yield block, factor, logits
 
     def row_norms(self, x: Tensor, target: Tensor, of: str, chunk_size: int | None) -> Iterator[Tensor]:
         """Yield the norms of the rows that belong to `target` `[N]`, over scale, float64 `[S, n]`."""
@@ -155,30 +176,45 @@ class _Chain:
             row = torch.zeros_like(logits).scatter_(1, own, 1.0) if of == "logits" else _softmax_row(logits, own)
             largest = row.abs().amax(1)
             row = row / torch.where(largest == 0, 1.0, largest).unsqueeze(1)
-            start = torch.bmm(self.last.transpose(1, 2), row).float().unsqueeze(2)
-            # A linear model has no layer below its last: its rows are mixed from F itself.
-            block = (
-                self._from_outputs(start, slopes) if slopes else torch.bmm(self.first.transpose(1, 2), row.float()).unsqueeze(2)
-            )
+            if slopes:
+                start = torch.bmm(self.last.transpose(1, 2), row).float().unsqueeze(2)
+                block, factor = self._from_outputs(start, slopes)
+                largest = largest * factor
+            else:  # a linear model has no layer below its last: its rows are mixed from F itself
+                block = torch.bmm(self.first.transpose(1, 2), row.float()).unsqueeze(2)
             yield _norm(block) * largest
 
-    def _from_outputs(self, rows: Tensor, slopes: Sequence[Tensor]) -> Tensor:
-        """Carry `rows` `[S, W, C, n or 1]`, the chain above the last slopes, back through all layers to F: `[S, R, C, n]`."""
-        block = rows * slopes[-1]
+    def _from_outputs(self, rows: Tensor, slopes: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+        """Carry `rows` `[S, W, C, n or 1]`, the chain above the last slopes, back through all layers to F: block and factor."""
+        block, factor = rows * slopes[-1], torch.ones_like(self.scale)
         below = [self.first, *self.weights[1:-1]]
         for layer in range(len(slopes) - 1, -1, -1):
+            block, factor = self._rescaled(block, factor)
             block = torch.bmm(below[layer].transpose(1, 2), block.flatten(2)).view(len(block), -1, *block.shape[2:])
             if layer:
                 block.mul_(slopes[layer - 1])
-        return block
+        return self._rescaled(block, factor)
 
-    def _from_inputs(self, slopes: Sequence[Tensor]) -> Tensor:
-        """Carry F forward through all layers: `[S, R, C, n]`."""
-        block: Tensor = self.first.unsqueeze(3)
+    def _from_inputs(self, slopes: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+        """Carry F forward through all layers: block and factor."""
+        block, factor = self.first.unsqueeze(3), torch.ones_like(self.scale)
         for weight, slope in zip(self.weights[1:], slopes, strict=True):
-            block = block * slope
+            block, factor = self._rescaled(block * slope, factor)
             block = torch.bmm(weight, block.flatten(2)).view(*weight.shape[:2], *block.shape[2:])
-        return block.transpose(1, 2)
+        block, factor = self._rescaled(block, factor)
+        return block.transpose(1, 2), factor
+
+    def _rescaled(self, block: Tensor, factor: Tensor) -> tuple[Tensor, Tensor]:
+        """
+        Move the size of each point's block into its factor, in networks so deep that float32 could not hold the product.
+
+        Saturated units shrink the block by orders of magnitude a layer. In shallow networks what is lost so is below 1e-12.
+        """
+        if len(self.weights) <= DEEP:
+            return block, factor
+        largest = block.abs().amax((1, 2), keepdim=True)
+        largest = torch.where(largest == 0, 1.0, largest)
+        return block / largest, factor * largest.view(len(block), -1).double()
 
 
 def _norm(block: Tensor) -> Tensor:

@@ -153,6 +153,7 @@ class _Run:
         reporter.start(self.total, self.stored, len(self.wanted), seconds / max(1, self.workers))
         lost: list[str] = []
         if self.stacks:
+            self.store.begin_run()
             with contextlib.closing(LocalExecutor(self.workers, self._setup())) as executor:
                 for stack, answer in executor.run(self.stacks):
                     if isinstance(answer, WorkerError):

@@ -1,0 +1,356 @@
+"""The structured pass and the path by torch.func against one Jacobian at a time by autograd in float64."""
+
+import math
+import random
+
+import pytest
+import torch
+from reference import ACTIVATIONS, forward
+from reference import jacobian_norm as slow_norm
+from torch import nn
+
+from sensitometer.metrics import jacobian_norm, jacobian_norms
+from sensitometer.networks import MLP, MLPStack, initial_weights, layer_shapes
+
+KINDS = ("probabilities", "logits")
+# inputs, width, depth, classes
+SHAPES = {
+    "one layer": (6, 1, 1, 4),
+    "one layer, more classes than inputs": (3, 1, 1, 5),
+    "one hidden layer": (6, 5, 2, 4),
+    "width 1": (6, 1, 4, 3),
+    "wider than the inputs": (4, 9, 3, 3),
+    "narrower than the classes": (6, 2, 3, 5),
+    "fewer inputs than classes": (2, 8, 3, 6),
+    "one input": (1, 4, 3, 3),
+    "one class": (5, 4, 3, 1),
+    "two classes": (5, 4, 3, 2),
+    "deep": (5, 12, 9, 3),
+}
+
+
+def make_stack(shape, activation, *, networks=3, scale=1.0):
+    drawn = [initial_weights(layer_shapes(*shape), activation, scale, seed) for seed in range(networks)]
+    return MLPStack([torch.stack(layer) for layer in zip(*drawn, strict=True)], activation)
+
+
+def make_points(count, inputs, seed=9):
+    return torch.randn(count, inputs, generator=torch.Generator().manual_seed(seed))
+
+
+def twin(network, x, of="probabilities", target=None):
+    return slow_norm(lambda points: forward(network.weights, network.activation, points), x, of, target)
+
+
+def twins(stack, x, of="probabilities", target=None):
+    return torch.stack([twin(network, x, of, target) for network in stack])
+
+
+def assert_close(found, expected, rtol=1e-4):
+    torch.testing.assert_close(found.double(), expected, rtol=rtol, atol=1e-12)
+
+
+def as_callable(network):
+    """The same network as the path by torch.func sees it."""
+    return lambda points: network(points)
+
+
+# --- the structured pass
+
+
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+@pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
+def test_stack_is_the_twins(shape, activation):
+    stack, x = make_stack(shape, activation), make_points(5, shape[0])
+    target = torch.arange(5) % shape[3]
+    for of in KINDS:
+        found = jacobian_norm(stack, x, of=of)
+        assert (found.shape, found.dtype) == ((3, 5), torch.float32)
+        assert_close(found, twins(stack, x, of))
+        assert_close(jacobian_norm(stack, x, of=of, target=target), twins(stack, x, of, target))
+
+
+@pytest.mark.parametrize("case", range(60))
+def test_any_shape_is_the_twins(case):
+    draw = random.Random(case)
+    shape = draw.randint(1, 9), draw.randint(1, 9), draw.randint(1, 6), draw.randint(1, 7)
+    points, chunk_size = draw.randint(1, 6), draw.choice([None, 1, 2, 4])
+    stack = make_stack(shape, draw.choice(ACTIVATIONS), networks=2, scale=draw.choice([0.5, 1.0, 3.0]))
+    x = make_points(points, shape[0])
+    target = torch.arange(points) % shape[3] if draw.random() < 0.4 else None
+    for of in KINDS:
+        found = jacobian_norm(stack, x, of=of, target=target, chunk_size=chunk_size)
+        expected = twins(stack, x, of, target)
+        # Where the factors of a product cancel, float32 keeps its digits relative to the stack's largest norm only.
+        torch.testing.assert_close(found.double(), expected, rtol=1e-4, atol=1e-12 + 1e-6 * float(expected.max()))
+
+
+@pytest.mark.parametrize("of", KINDS)
+@pytest.mark.parametrize("targeted", [False, True])
+@pytest.mark.parametrize("chunk_size", [1, 2, 3, 6, 7, 100])
+@pytest.mark.parametrize("shape", [SHAPES[name] for name in ("one layer", "one hidden layer", "narrower than the classes")])
+def test_chunks_do_not_show(shape, of, targeted, chunk_size):
+    stack, x = make_stack(shape, "relu"), make_points(7, shape[0])
+    target = torch.arange(7) % shape[3] if targeted else None
+    found = jacobian_norm(stack, x, of=of, target=target, chunk_size=chunk_size)
+    assert_close(found, jacobian_norm(stack, x, of=of, target=target).double(), rtol=1e-5)
+
+
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+def test_one_network_is_a_stack_of_one(activation):
+    stack, x = make_stack((5, 4, 3, 3), activation), make_points(4, 5)
+    for of in KINDS:
+        single = torch.stack([jacobian_norm(network, x, of=of) for network in stack])
+        assert single.shape == (3, 4)
+        assert_close(single, jacobian_norm(stack, x, of=of).double(), rtol=1e-5)
+
+
+def test_both_norms_come_from_one_pass():
+    stack, x = make_stack((5, 4, 3, 3), "relu"), make_points(7, 5)
+    for chunk_size in (None, 3):
+        for found, of in zip(jacobian_norms(stack, x, chunk_size=chunk_size), KINDS, strict=True):
+            assert (found.shape, found.dtype) == ((3, 7), torch.float64)
+            assert_close(found, twins(stack, x, of))
+
+
+@pytest.mark.parametrize("of", KINDS)
+def test_float64_points_give_float64(of):
+    stack, x = make_stack((5, 4, 3, 3), "relu"), make_points(4, 5).double()
+    for model, expected in ((stack, twins(stack, x, of)), (stack[0], twin(stack[0], x, of))):
+        found = jacobian_norm(model, x, of=of)
+        assert found.dtype == torch.float64
+        assert_close(found, expected)
+
+
+DEEP = [(33, 4.0, activation) for activation in ACTIVATIONS] + [(65, 0.5, "tanh"), (65, 0.5, "relu"), (65, 8.0, "relu")]
+
+
+@pytest.mark.parametrize(("depth", "scale", "activation"), DEEP)
+def test_deep_networks_neither_overflow_nor_underflow(depth, scale, activation):
+    # float64 points, as float32 cannot hold some of these norms.
+    stack, x = make_stack((8, 24, depth, 4), activation, networks=2, scale=scale), make_points(3, 8).double()
+    for of in KINDS:
+        found, expected = jacobian_norm(stack, x, of=of), twins(stack, x, of)
+        assert found.isfinite().all()
+        torch.testing.assert_close(found, expected, rtol=2e-3, atol=1e-12)
+
+
+@pytest.mark.parametrize("activation", ["tanh", "hardtanh"])
+def test_chaotic_networks_have_norms_of_the_right_size(activation):
+    """The deepest networks with the largest weights: the last bit of a point decides its norm, but not the power of ten."""
+    stack, x = make_stack((8, 64, 65, 4), activation, networks=2, scale=8.0), make_points(5, 8).double()
+    found, expected = (
+        norms.log10().median(1).values for norms in (jacobian_norm(stack, x, of="logits"), twins(stack, x, "logits"))
+    )
+    torch.testing.assert_close(found, expected, rtol=0, atol=3)
+    assert (expected > 10).all()
+
+
+@pytest.mark.parametrize("depth", [5, 13, 33, 65])
+@pytest.mark.parametrize("of", KINDS)
+def test_large_weights_of_units_that_are_off_do_not_hide_the_small_ones(depth, of):
+    weight = torch.diag(torch.tensor([-100.0, 1.0]))
+    network, x = MLP([weight] * depth, "relu"), torch.ones(1, 2)
+    assert_close(jacobian_norm(network, x, of=of), twin(network, x, of))
+    assert_close(jacobian_norm(network, x, of=of, target=torch.tensor([1])), twin(network, x, of, [1]))
+
+
+@pytest.mark.parametrize("layer", [0, 1, 2])
+@pytest.mark.parametrize("activation", ["relu", "hardsigmoid"])
+def test_weights_of_zero_give_0(layer, activation):
+    stack, x = make_stack((5, 4, 3, 3), activation), make_points(4, 5)
+    stack.weights[layer][1].zero_()
+    for of in KINDS:
+        found = jacobian_norm(stack, x, of=of)
+        assert found[1].tolist() == [0.0] * 4
+        assert_close(found, twins(stack, x, of))
+        assert_close(jacobian_norm(stack, x, of=of, target=torch.tensor([0, 1, 2, 0])), twins(stack, x, of, [0, 1, 2, 0]))
+
+
+def test_one_class_has_constant_probabilities():
+    stack, x = make_stack((5, 4, 3, 1), "relu"), make_points(4, 5)
+    assert jacobian_norm(stack, x).tolist() == [[0.0] * 4] * 3
+    assert (jacobian_norm(stack, x, of="logits") > 0).any()
+
+
+@pytest.mark.parametrize("factor", [10.0, 30.0, 100.0, 300.0])
+@pytest.mark.parametrize("targeted", [False, True])
+@pytest.mark.parametrize("generic", [False, True])
+def test_saturated_probabilities_keep_their_digits(factor, targeted, generic):
+    stack, x = make_stack((5, 16, 3, 4), "relu", networks=1), make_points(12, 5).double()
+    sharp = MLPStack([*stack.weights[:-1], factor * stack.weights[-1]], "relu")
+    sharp = MLPStack([weight.double() for weight in sharp.weights], "relu")
+    target = torch.arange(12) % 4 if targeted else None
+    expected = twin(sharp[0], x, target=target)
+    assert factor < 100 or float(expected.min()) < 1e-8, "no point is saturated"
+    found = jacobian_norm(as_callable(sharp[0]) if generic else sharp, x, target=target).view(-1)
+    # Relative, however small, except for single rows by torch.func, whose squares may underflow.
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-100 if generic and targeted else 1e-250)
+
+
+def test_two_classes_that_share_all_the_probability():
+    """Rows 0 and 1 nearly tie, the third class has no probability worth mentioning."""
+    weights = [torch.tensor([[40.0, 1.0], [40.0, -1.0], [-40.0, 0.0]])]
+    x = torch.tensor([[1.0, 0.0], [1.0, 1e-3], [1.0, -20.0]], dtype=torch.float64)
+    network = MLP(weights, "relu")
+    assert_close(jacobian_norm(network, x), twin(network, x))
+    assert_close(jacobian_norm(as_callable(MLP([weights[0].double()], "relu")), x), twin(network, x))
+
+
+def test_units_at_a_boundary_have_slope_0():
+    network = MLP([torch.eye(3), torch.eye(3)], "relu6")
+    x = torch.tensor([[0.0, 6.0, 3.0], [0.0, 6.0, 0.0]])
+    assert jacobian_norm(network, x, of="logits").tolist() == pytest.approx([1.0, 0.0])
+
+
+def test_units_just_beside_a_boundary_are_on_their_side_of_it():
+    """1e-12 is above 0, which float32 points and products would not show."""
+    network = MLP([torch.tensor([[1.0, -1.0]]), torch.ones(1, 1)], "relu")
+    x = torch.tensor([[1 + 1e-12, 1.0], [1.0, 1 + 1e-12]], dtype=torch.float64)
+    assert jacobian_norm(network, x, of="logits").tolist() == pytest.approx([math.sqrt(2), 0.0])
+
+
+# --- any other model
+
+
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+@pytest.mark.parametrize("shape", [SHAPES[name] for name in ("one layer", "width 1", "fewer inputs than classes", "one class")])
+def test_path_by_torch_func_is_the_twins(shape, activation):
+    network, x = make_stack(shape, activation)[1], make_points(5, shape[0])
+    target = torch.arange(5) % shape[3]
+    for of in KINDS:
+        for chunk_size in (None, 1, 2):
+            found = jacobian_norm(as_callable(network), x, of=of, chunk_size=chunk_size)
+            assert (found.shape, found.dtype) == ((5,), torch.float32)
+            assert_close(found, twin(network, x, of))
+        assert_close(jacobian_norm(as_callable(network), x, of=of, target=target, chunk_size=2), twin(network, x, of, target))
+
+
+@pytest.fixture
+def convolutional():
+    torch.manual_seed(5)
+    layers = nn.Conv2d(2, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Dropout(0.3), nn.MaxPool2d(2), nn.Flatten(), nn.Linear(16, 3)
+    model = nn.Sequential(*layers)
+    with torch.no_grad():
+        model(torch.randn(50, 2, 6, 6))  # gives the normalisation its statistics
+    return model.eval()
+
+
+@pytest.mark.parametrize("of", KINDS)
+def test_convolutional_network(convolutional, of):
+    x = torch.randn(5, 2, 6, 6, generator=torch.Generator().manual_seed(2))
+    target = torch.tensor([0, 1, 2, 0, 1])
+    found, row = (jacobian_norm(convolutional, x, of=of, target=labels, chunk_size=3) for labels in (None, target))
+    exact = convolutional.double()
+    assert_close(found, slow_norm(exact, x, of))
+    assert_close(row, slow_norm(exact, x, of, target))
+    assert not found.requires_grad
+
+
+def test_measuring_leaves_a_module_as_it_was(convolutional):
+    before = {name: tensor.clone() for name, tensor in convolutional.state_dict().items()}
+    jacobian_norm(convolutional, torch.randn(3, 2, 6, 6))
+    assert all(torch.equal(tensor, before[name]) for name, tensor in convolutional.state_dict().items())
+    assert all(parameter.grad is None for parameter in convolutional.parameters())
+
+
+def one_layer_training(model, index):
+    model[index].train()
+    return model
+
+
+@pytest.mark.parametrize(("index", "name"), [(1, "1"), (3, "3")], ids=["BatchNorm2d", "Dropout"])
+def test_layer_in_training_mode_is_refused_by_name(refused, convolutional, index, name):
+    with refused(f"model must be in evaluation mode, but its layer '{name}' is in training mode: call model.eval"):
+        jacobian_norm(one_layer_training(convolutional, index), torch.randn(3, 2, 6, 6))
+
+
+def test_model_that_is_one_layer_in_training_mode_is_refused_by_its_type(refused):
+    with refused("its layer 'Dropout' is in training mode"):
+        jacobian_norm(nn.Dropout(0.5), torch.randn(3, 4))
+
+
+def test_training_mode_that_changes_nothing_is_taken():
+    model = nn.Sequential(nn.Linear(4, 5), nn.Tanh(), nn.Linear(5, 3)).train()
+    assert jacobian_norm(model, torch.randn(3, 4)).shape == (3,)
+
+
+# --- what torch users bring along
+
+
+def test_parameters_and_points_that_require_gradients_are_taken():
+    stack, x = make_stack((5, 4, 3, 3), "relu", networks=1), make_points(4, 5)
+    expected = jacobian_norm(stack[0], x)
+    of_parameters = MLP([nn.Parameter(weight) for weight in stack[0].weights], "relu")
+    assert torch.equal(jacobian_norm(of_parameters, x), expected)
+    assert torch.equal(jacobian_norm(stack[0], x.clone().requires_grad_()), expected)
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.int32, torch.int64])
+@pytest.mark.parametrize("through", [lambda network: network, as_callable], ids=["structured", "generic"])
+@pytest.mark.parametrize("of", KINDS)
+def test_target_may_be_of_any_whole_numbers(dtype, through, of):
+    network, x = make_stack((5, 4, 3, 3), "relu")[0], make_points(4, 5)
+    found = jacobian_norm(through(network), x, of=of, target=torch.tensor([2, 0, 1, 1], dtype=dtype))
+    assert_close(found, twin(network, x, of, [2, 0, 1, 1]))
+
+
+# --- refusals
+
+NETWORK = MLP([torch.ones(4, 5), torch.ones(3, 4)], "relu")
+X = torch.zeros(7, 5)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        ({"of": "logit"}, "of must be one of probabilities, logits; got 'logit'"),
+        ({"of": None}, "of must be one of probabilities, logits; got None"),
+        ({"chunk_size": 0}, "chunk_size must be at least 1; got 0"),
+        ({"chunk_size": -3}, "chunk_size must be at least 1; got -3"),
+        *[
+            ({"x": x}, r"x must be a floating-point tensor of points \[N, ...\], at least one")
+            for x in (torch.zeros(5), torch.zeros(0, 5), torch.zeros(7, 5, dtype=torch.int64), [[0.0] * 5], None)
+        ],
+        (
+            {"target": torch.zeros(6, dtype=torch.int64)},
+            r"target must be a tensor of classes \[7\], one a point; got torch.int64 \[6\]",
+        ),
+        ({"target": torch.zeros(7)}, r"target must be a tensor of classes \[7\], one a point; got torch.float32 \[7\]"),
+        (
+            {"target": torch.zeros(7, 1, dtype=torch.int64)},
+            r"target must be a tensor of classes \[7\], .*; got torch.int64 \[7, 1\]",
+        ),
+        ({"target": torch.tensor([0, 0, 0, 3, 0, 0, 0])}, "target must hold classes 0 to 2; got 0 to 3"),
+        ({"target": torch.tensor([0, 0, 0, -1, 0, 0, 2])}, "target must hold classes 0 to 2; got -1 to 2"),
+    ],
+)
+@pytest.mark.parametrize("model", [NETWORK, as_callable(NETWORK)], ids=["structured", "generic"])
+def test_bad_argument_is_refused(refused, model, arguments, expected):
+    with refused(expected):
+        jacobian_norm(**{"model": model, "x": X, **arguments})
+
+
+@pytest.mark.parametrize("target", [[0] * 7, torch.zeros(7, dtype=torch.bool)], ids=["a list", "truth values"])
+def test_target_that_is_no_tensor_of_classes_is_refused(refused, target):
+    with refused("target must be a tensor of classes"):
+        jacobian_norm(NETWORK, X, target=target)
+
+
+@pytest.mark.parametrize("x", [torch.zeros(7, 4), torch.zeros(7, 5, 1)])
+def test_points_of_another_shape_are_refused(refused, x):
+    with refused(r"x must be points \[N, 5\]; got \[7, "):
+        jacobian_norm(NETWORK, x)
+
+
+@pytest.mark.parametrize("model", [lambda x: x.sum(), lambda x: x.unsqueeze(2), lambda x: torch.cat([x, x])])
+def test_model_that_gives_no_logits_is_refused(refused, model):
+    with refused(r"model must map points \[n, ...\] to logits \[n, C\]; it maps \[1, 5\] to \["):
+        jacobian_norm(model, X)
+
+
+def test_norm_is_not_the_mean_of_anything():
+    """The 3-4-5 triangle: one point, one output, two inputs."""
+    assert jacobian_norm(MLP([torch.tensor([[3.0, 4.0]])], "relu"), torch.zeros(1, 2), of="logits").tolist() == [5.0]
+    # p = 1/2 each: (diag(p) - p p^T) J = [[1, -1], [-1, 1]] / 4 times [[2], [0]].
+    assert jacobian_norm(MLP([torch.tensor([[2.0], [0.0]])], "relu"), torch.zeros(1, 1)).item() == pytest.approx(math.sqrt(0.5))

@@ -1,0 +1,229 @@
+import math
+import random
+
+import pytest
+import torch
+from reference import ACTIVATIONS, GAINS, forward
+from safetensors.torch import save_file
+
+from sensitometer.errors import SensitometerError
+from sensitometer.networks import MLP, MLPStack, initial_weights, layer_shapes
+
+SHAPES = {
+    "depth 1": (5, 4, 1, 3),
+    "depth 2": (5, 4, 2, 3),
+    "width 1": (5, 1, 4, 3),
+    "wide": (3, 17, 3, 2),
+    "one input": (1, 4, 3, 3),
+    "one class": (5, 4, 3, 1),
+    "deep": (5, 6, 17, 3),
+}
+
+
+def random_weights(stream, shape, *, networks=None, dtype=torch.float64):
+    stack = () if networks is None else (networks,)
+    return [torch.randn(*stack, *layer, generator=stream, dtype=dtype) for layer in layer_shapes(*shape)]
+
+
+@pytest.fixture
+def stream():
+    return torch.Generator().manual_seed(3)
+
+
+def test_layer_shapes():
+    assert layer_shapes(784, 100, 2, 10) == [(100, 784), (10, 100)]
+    assert layer_shapes(5, 4, 4, 3) == [(4, 5), (4, 4), (4, 4), (3, 4)]
+    assert layer_shapes(5, 4, 1, 3) == [(3, 5)]
+
+
+@pytest.mark.parametrize("name", ACTIVATIONS)
+@pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
+def test_one_network_and_a_stack_give_the_twins_logits(stream, name, shape):
+    weights = random_weights(stream, shape, networks=3)
+    x = torch.randn(7, shape[0], generator=stream, dtype=torch.float64)
+    untouched = x.clone()
+    stack = MLPStack(weights, name)
+    expected = torch.stack([forward([weight[i] for weight in weights], name, x) for i in range(3)])
+    logits = stack(x)
+    assert logits.shape == (3, 7, shape[3])
+    torch.testing.assert_close(logits, expected)
+    torch.testing.assert_close(torch.stack([network(x) for network in stack]), expected)
+    assert torch.equal(x, untouched)
+
+
+@pytest.mark.parametrize("name", ACTIVATIONS)
+def test_float32_is_close_to_float64(stream, name):
+    weights = [weight / weight.shape[2] ** 0.5 for weight in random_weights(stream, SHAPES["deep"], networks=2)]
+    x = torch.randn(7, 5, generator=stream)
+    logits = MLPStack([weight.float() for weight in weights], name)(x)
+    assert logits.dtype == torch.float32
+    torch.testing.assert_close(logits.double(), MLPStack(weights, name)(x.double()), rtol=1e-4, atol=1e-5)
+
+
+def test_a_network_of_a_stack_shares_its_weights(stream):
+    stack = MLPStack(random_weights(stream, SHAPES["wide"], networks=3), "tanh")
+    assert len(stack) == 3
+    assert isinstance(stack[1], MLP)
+    assert stack[1].activation == "tanh"
+    for mine, all_of_them in zip(stack[1].weights, stack.weights, strict=True):
+        assert mine.data_ptr() == all_of_them[1].data_ptr()
+    assert torch.equal(stack[-1].weights[0], stack.weights[0][2])
+    with pytest.raises(IndexError):
+        stack[3]
+
+
+def test_weights_are_a_tuple(stream):
+    weights = random_weights(stream, SHAPES["depth 2"])
+    assert MLP(weights, "relu").weights == tuple(weights)
+
+
+def ones(*shape, dtype=torch.float32):
+    return torch.ones(shape, dtype=dtype)
+
+
+@pytest.mark.parametrize(
+    ("weights", "expected"),
+    [
+        ([], r"weights must be a list of tensors \[fan_out, fan_in\], at least one; got \[\]"),
+        ([ones(3)], r"weights\[0\] must be a tensor \[fan_out, fan_in\], all float32 or all float64; got torch.float32 \[3\]"),
+        ([ones(2, 3, 3)], r"weights\[0\] must be .*; got torch.float32 \[2, 3, 3\]"),
+        ([ones(0, 3)], r"weights\[0\] must be .*; got torch.float32 \[0, 3\]"),
+        ([ones(3, 3), ones(3, 3, dtype=torch.int64)], r"weights\[1\] must be .*; got torch.int64 \[3, 3\]"),
+        ([ones(3, 3), [[1.0]]], r"weights\[1\] must be .*; got list"),
+        ([ones(3, 5), ones(2, 4)], r"weights\[1\] must be \[2, 3\], to take what weights\[0\] \[3, 5\] gives; got \[2, 4\]"),
+    ],
+)
+def test_weights_that_are_no_network_are_refused(refused, weights, expected):
+    with refused(expected):
+        MLP(weights, "relu")
+
+
+@pytest.mark.parametrize(
+    ("weights", "expected"),
+    [
+        ([], r"weights must be a list of tensors \[S, fan_out, fan_in\], at least one; got \[\]"),
+        (
+            [ones(3, 3)],
+            r"weights\[0\] must be a tensor \[S, fan_out, fan_in\], all float32 or all float64; got torch.float32 \[3, 3\]",
+        ),
+        ([ones(0, 3, 3)], r"weights\[0\] must be .*; got torch.float32 \[0, 3, 3\]"),
+        ([ones(2, 3, 5), ones(2, 2, 4)], r"weights\[1\] must be \[2, 2, 3\], to take .*; got \[2, 2, 4\]"),
+    ],
+)
+def test_weights_that_are_no_stack_are_refused(refused, weights, expected):
+    with refused(expected):
+        MLPStack(weights, "relu")
+
+
+def test_stack_with_another_number_of_networks_in_one_layer_is_refused_for_that(refused):
+    with refused(r"weights\[1\] must be \[2, 2, 3\], to take .*; got \[3, 2, 3\]"):
+        MLPStack([ones(2, 3, 5), ones(3, 2, 3)], "relu")
+
+
+@pytest.mark.parametrize("make", [lambda: MLP([ones(2, 3)], "gelu"), lambda: MLPStack([ones(1, 2, 3)], "gelu")])
+def test_unknown_activation_is_refused(refused, make):
+    with refused("activation must be one of .*; got 'gelu'"):
+        make()
+
+
+@pytest.mark.parametrize("network", [MLP([ones(2, 3)], "relu"), MLPStack([ones(1, 2, 3)], "relu")], ids=["MLP", "MLPStack"])
+@pytest.mark.parametrize("shape", [(3,), (4, 2), (4, 3, 1)])
+def test_points_of_another_shape_are_refused(refused, network, shape):
+    with refused(rf"x must be a torch.float32 tensor of points \[N, 3\]; got torch.float32 \[{shape[0]}"):
+        network(torch.zeros(shape))
+
+
+@pytest.mark.parametrize("name", ACTIVATIONS)
+def test_vmap_over_the_points_gives_the_same_and_no_warning(stream, name):
+    network = MLP(random_weights(stream, SHAPES["wide"]), name)
+    x = torch.randn(5, 3, generator=stream, dtype=torch.float64)
+    torch.testing.assert_close(torch.func.vmap(lambda point: network(point.unsqueeze(0)).squeeze(0))(x), network(x))
+    J = torch.func.vmap(torch.func.jacrev(lambda point: network(point.unsqueeze(0)).squeeze(0)))(x)
+    assert J.shape == (5, 2, 3)
+
+
+@pytest.mark.parametrize("name", ACTIVATIONS)
+@pytest.mark.parametrize("scale", [1.0, 4.0])
+def test_initial_variance_is_the_papers_times_the_scale_squared(name, scale):
+    shapes = [(300, 200), (200, 300), (50, 200)]
+    for weight, (fan_out, fan_in) in zip(initial_weights(shapes, name, scale, 5), shapes, strict=True):
+        assert weight.shape == (fan_out, fan_in)
+        assert weight.dtype == torch.float32
+        standardised = weight.double() / (scale * math.sqrt(GAINS[name] / fan_in))
+        count = standardised.numel()
+        # Five standard errors of a mean, a variance and a fourth moment of normal numbers.
+        assert abs(float(standardised.mean())) < 5 / math.sqrt(count)
+        assert abs(float(standardised.square().mean()) - 1) < 5 * math.sqrt(2 / count)
+        assert abs(float(standardised.pow(4).mean()) - 3) < 5 * math.sqrt(96 / count)
+
+
+def test_one_seed_is_one_draw_whatever_the_activation_and_the_scale():
+    shapes = layer_shapes(5, 4, 3, 3)
+    first = initial_weights(shapes, "relu", 1.0, 7)
+    for name in ACTIVATIONS:
+        for layer, other in zip(first, initial_weights(shapes, name, 8.0, 7), strict=True):
+            torch.testing.assert_close(other, layer * 8 * math.sqrt(GAINS[name] / 2))
+    assert torch.equal(first[0], initial_weights(shapes, "relu", 1.0, 7)[0])
+
+
+def test_seeds_and_layers_are_different_draws():
+    square = [(6, 6), (6, 6)]
+    (first, second), (other, _) = initial_weights(square, "relu", 1.0, 1), initial_weights(square, "relu", 1.0, 2)
+    assert not torch.isclose(first, second).any()
+    assert not torch.isclose(first, other).any()
+
+
+@pytest.mark.parametrize("name", ACTIVATIONS)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_saved_network_is_loaded_bit_by_bit(stream, tmp_path, name, dtype):
+    network = MLP(random_weights(stream, (5, 4, 13, 3), dtype=dtype), name)
+    network.save(tmp_path / "network.safetensors")
+    loaded = MLP.load(str(tmp_path / "network.safetensors"))
+    assert loaded.activation == name
+    assert len(loaded.weights) == 13
+    for mine, theirs in zip(loaded.weights, network.weights, strict=True):
+        assert mine.dtype == dtype
+        assert torch.equal(mine, theirs)
+
+
+def test_network_of_a_stack_and_transposed_weights_are_saved_as_they_are_seen(stream, tmp_path):
+    flat = torch.randn(2 * 4 * 5 + 2 * 3 * 4, generator=stream)
+    network = MLPStack([flat[:40].view(2, 4, 5), flat[40:].view(2, 4, 3).transpose(1, 2)], "relu")[1]
+    network.save(tmp_path / "file")
+    for mine, theirs in zip(MLP.load(tmp_path / "file").weights, network.weights, strict=True):
+        assert torch.equal(mine, theirs)
+
+
+FILES = {
+    "missing": lambda path: None,
+    "a folder": lambda path: path.mkdir(),
+    "empty": lambda path: path.write_bytes(b""),
+    "random bytes": lambda path: path.write_bytes(random.Random(0).randbytes(200)),
+    "truncated": lambda path: path.write_bytes(_saved(path)[:-10]),
+    "other tensors": lambda path: save_file({"w": ones(2, 2)}, path, metadata={"activation": "relu"}),
+    "one tensor too many": lambda path: save_file({"weights.0": ones(2, 2), "bias": ones(2)}, path, {"activation": "relu"}),
+    "no tensors": lambda path: save_file({}, path, metadata={"activation": "relu"}),
+    "no activation": lambda path: save_file({"weights.0": ones(2, 2)}, path),
+    "whole numbers": lambda path: save_file({"weights.0": ones(2, 2, dtype=torch.int64)}, path, {"activation": "relu"}),
+    "shapes that do not follow": lambda path: save_file(
+        {"weights.0": ones(2, 2), "weights.1": ones(2, 3)}, path, {"activation": "relu"}
+    ),
+}
+
+
+def _saved(path):
+    MLP([ones(4, 4)], "relu").save(path)
+    return path.read_bytes()
+
+
+@pytest.mark.parametrize("make", FILES.values(), ids=FILES)
+def test_file_that_is_no_network_is_refused_by_its_name(refused, tmp_path, make):
+    path = tmp_path / "some.safetensors"
+    make(path)
+    with refused("some.safetensors is not a network that MLP.save wrote"):
+        MLP.load(path)
+
+
+def test_saving_where_nothing_can_be_written_is_one_line(refused, tmp_path):
+    with refused("missing/file", error=SensitometerError):
+        MLP([ones(2, 2)], "relu").save(tmp_path / "missing" / "file")
