@@ -283,10 +283,16 @@ def test_processor_has_a_name_of_one_line():
     assert "\n" not in matmul.processor()
 
 
-def test_worker_processes_have_one_thread():
-    assert matmul.worker_environment({"A": "b", "OMP_NUM_THREADS": "8"}) == {
-        "A": "b",
-        "OMP_NUM_THREADS": "1",
-        "MKL_NUM_THREADS": "1",
-        "OPENBLAS_NUM_THREADS": "1",
+def test_worker_processes_have_one_thread_and_keep_their_memory():
+    environment = matmul.worker_environment({"A": "b", "OMP_NUM_THREADS": "8"})
+    assert environment.pop("A") == "b"
+    assert {name for name, value in environment.items() if value == "1"} == {
+        "OMP_NUM_THREADS",
+        "MKL_NUM_THREADS",
+        "OPENBLAS_NUM_THREADS",
     }
+    assert {name for name, value in environment.items() if int(value) >= 2**25} == {
+        "MALLOC_MMAP_THRESHOLD_",
+        "MALLOC_TRIM_THRESHOLD_",
+    }
+    assert len(environment) == 5

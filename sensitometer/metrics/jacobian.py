@@ -13,7 +13,9 @@ The points' forward pass, a small part of the work, is done in float64. In float
 of a boundary changes a point's norm by percents, and the probabilities inherit the absolute error of large logits.
 """
 
+import math
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -25,8 +27,8 @@ from ..networks import MLP, MLPStack
 KINDS = ("probabilities", "logits")
 # Numbers in the block that is carried through the layers, 2 MiB: larger ones leave the cache.
 STRUCTURED_CHUNK = 2**19
-# Networks with more layers than this are rescaled at each, a tenth of the time.
-DEEP = 4
+# Hidden layers from which on the chain is kept in float32's range point by point.
+DEEP = 8
 # Numbers in a chunk of whole Jacobians of an arbitrary model, 64 MiB.
 GENERIC_CHUNK = 2**24
 
@@ -83,11 +85,11 @@ def jacobian_norm(
 def jacobian_norms(stack: MLPStack, x: Tensor, *, chunk_size: int | None = None) -> tuple[Tensor, Tensor]:
     """Return the norms of probabilities and of logits from one pass, each float64 `[S, N]`; see `jacobian_norm`."""
     chain = _Chain(stack)
-    both = [
-        (_softmax_norm(block, logits) * factor, _norm(block) * factor) for block, factor, logits in chain.blocks(x, chunk_size)
-    ]
-    probabilities, logits = (torch.cat(parts, 1) * chain.scale for parts in zip(*both, strict=True))
-    return probabilities, logits
+    probabilities, logits = [], []
+    for block, points in chain.blocks(x, chunk_size):
+        logits.append(_norm(block, chain.space) * points.factor)
+        probabilities.append(_softmax_norm(block, points.logits, chain.space) * points.factor)
+    return torch.cat(probabilities, 1) * chain.scale, torch.cat(logits, 1) * chain.scale
 
 
 @torch.no_grad()
@@ -100,9 +102,11 @@ def _of_stack(stack: MLPStack, x: Tensor, of: str, target: Tensor | None, chunk_
         _check_target(target, stack.weights[-1].shape[1])
         norms = list(chain.row_norms(x, target, of, chunk_size))
     elif of == "probabilities":
-        norms = [_softmax_norm(block, logits) * factor for block, factor, logits in chain.blocks(x, chunk_size)]
+        norms = [
+            _softmax_norm(block, points.logits, chain.space) * points.factor for block, points in chain.blocks(x, chunk_size)
+        ]
     else:
-        norms = [_norm(block) * factor for block, factor, _ in chain.blocks(x, chunk_size)]
+        norms = [_norm(block, chain.space) * points.factor for block, points in chain.blocks(x, chunk_size)]
     return torch.cat(norms, 1) * chain.scale
 
 
@@ -118,6 +122,36 @@ def _classes(target: object, points: int) -> Tensor:
 def _check_target(target: Tensor, classes: int) -> None:
     if int(target.min()) < 0 or int(target.max()) >= classes:
         raise InvalidInputError(f"target must hold classes 0 to {classes - 1}; got {int(target.min())} to {int(target.max())}")
+
+
+class _Workspace:
+    """
+    Two buffers: what is computed from the one is written to the other.
+
+    A fresh tensor of some megabytes costs as much in page faults as the product that fills it.
+    """
+
+    def __init__(self) -> None:
+        self._buffers = [torch.empty(0), torch.empty(0)]
+
+    def _beside(self, tensor: Tensor, shape: Sequence[int]) -> Tensor:
+        """Return the buffer that does not hold `tensor`, in this shape; what was in it is lost."""
+        place = int(self._buffers[0].data_ptr() == tensor.data_ptr())
+        numbers, buffer = math.prod(shape), self._buffers[place]
+        if buffer.numel() < numbers or buffer.dtype != tensor.dtype or buffer.device != tensor.device:
+            buffer = self._buffers[place] = tensor.new_empty(numbers)
+        return buffer[:numbers].view(shape)
+
+    def product(self, matrix: Tensor, block: Tensor) -> Tensor:
+        """Return `matrix` `[S, A, B]` times `block` `[S, B, ...]`: `[S, A, ...]`."""
+        out = self._beside(block, (*matrix.shape[:2], *block.shape[2:]))
+        torch.bmm(matrix, block.flatten(2), out=out.flatten(2))
+        return out
+
+    def times(self, a: Tensor, b: Tensor) -> Tensor:
+        """Return the elementwise product; `b`, if it is not `a`, is not in the workspace."""
+        shape = [max(sizes) for sizes in zip(a.shape, b.shape, strict=True)]
+        return torch.mul(a, b, out=self._beside(a, shape))
 
 
 class _Chain:
@@ -137,9 +171,10 @@ class _Chain:
         if first.shape[1] < first.shape[2]:
             first = torch.linalg.qr(first.transpose(1, 2), mode="r").R.transpose(1, 2)
         self.first = first  # F, [S, W, R]
+        self.space = _Workspace()
 
-    def _points(self, x: Tensor, chunk_size: int | None, rows: int) -> Iterator[tuple[slice, Tensor, list[Tensor]]]:
-        """Yield a chunk's place, its logits, float64 `[S, C, n]`, and its slopes, `L - 1` tensors float32 `[S, W, 1, n]`."""
+    def _points(self, x: Tensor, chunk_size: int | None, rows: int) -> Iterator["_Points"]:
+        """Yield the forward pass of a chunk of points after the other; `rows` are how many will be carried for each point."""
         S, W, _ = self.weights[0].shape
         size = chunk_size or max(16, STRUCTURED_CHUNK // (S * W * rows))
         for start in range(0, x.shape[0], size):
@@ -147,84 +182,96 @@ class _Chain:
             h = (self.exact[0].flatten(0, 1) @ x[place].double().T).view(S, W, -1)
             slopes = []
             for weight in self.exact[1:]:
-                slopes.append(self.activation.slope(self.activation.apply_(h)).float().unsqueeze(2))
+                slopes.append(self.activation.slope(self.activation.apply_(h)))
                 h = torch.bmm(weight, h)
-            yield place, h, slopes
+            factor = self._take_out_gains(slopes) if len(slopes) >= DEEP else torch.ones_like(self.scale)
+            yield _Points(place, h, [slope.float().unsqueeze(2) for slope in slopes], factor)
 
-    def blocks(self, x: Tensor, chunk_size: int | None) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+    def _take_out_gains(self, slopes: Sequence[Tensor]) -> Tensor:
         """
-        Yield chunk by chunk what the norms are computed from.
+        Divide the slopes `[S, W, n]` of each layer and point by about what the chain gains there; return the product, `[S, n]`.
 
-        The Jacobian of the logits times F, over factor and `scale`, float32 `[S, R, C, n]`; factor, float64 `[S, n]` or
-        `[S, 1]`; the logits, float64 `[S, C, n]`.
+        The gain is that of one vector, carried back from the outputs: a tenth of the work for ten classes. Without it a chain of
+        many saturated layers would underflow float32; in shallow networks, what is lost so is below 1e-12.
+        """
+        factor = torch.ones_like(slopes[0][:, 0])
+        vector = self.last.sum(1).unsqueeze(2)
+        for slope, weight in zip(reversed(slopes), reversed(self.weights[:-1]), strict=True):
+            vector = vector * slope
+            gain = vector.abs().amax(1, keepdim=True)
+            gain = torch.where(gain == 0, 1.0, gain)
+            slope /= gain
+            factor *= gain.squeeze(1)
+            vector = torch.bmm(weight.transpose(1, 2), (vector / gain).float()).double()
+        return factor
+
+    def blocks(self, x: Tensor, chunk_size: int | None) -> Iterator[tuple[Tensor, "_Points"]]:
+        """
+        Yield the Jacobian of the logits times F, over `scale` and the factor, float32 `[S, R, C, n]`, and the points.
+
+        The block stands in the workspace, and may be overwritten.
         """
         C, R = self.weights[-1].shape[1], self.first.shape[2]
-        for _, logits, slopes in self._points(x, chunk_size, min(C, R)):
-            if not slopes:
-                block = self.first.transpose(1, 2).unsqueeze(3).expand(-1, -1, -1, logits.shape[2])
-                factor = torch.ones_like(self.scale)
+        for points in self._points(x, chunk_size, min(C, R)):
+            if not points.slopes:
+                yield self.first.transpose(1, 2).unsqueeze(3).repeat(1, 1, 1, points.logits.shape[2]), points
             elif C <= R:
-                block, factor = self._from_outputs(self.weights[-1].transpose(1, 2).unsqueeze(3), slopes)
+                yield self._from_outputs(self.weights[-1].transpose(1, 2).unsqueeze(3), points.slopes), points
             else:
-                block, factor = self._from_inputs(slopes)
-            yield block, factor, logits
+                yield self._from_inputs(points.slopes), points
 
     def row_norms(self, x: Tensor, target: Tensor, of: str, chunk_size: int | None) -> Iterator[Tensor]:
         """Yield the norms of the rows that belong to `target` `[N]`, over scale, float64 `[S, n]`."""
-        for place, logits, slopes in self._points(x, chunk_size, 1):
-            own = target[place].expand(len(logits), 1, -1)
-            row = torch.zeros_like(logits).scatter_(1, own, 1.0) if of == "logits" else _softmax_row(logits, own)
+        for points in self._points(x, chunk_size, 1):
+            own = target[points.place].expand(len(points.logits), 1, -1)
+            row = torch.zeros_like(points.logits).scatter_(1, own, 1.0) if of == "logits" else _softmax_row(points.logits, own)
             largest = row.abs().amax(1)
             row = row / torch.where(largest == 0, 1.0, largest).unsqueeze(1)
-            if slopes:
+            if points.slopes:
                 start = torch.bmm(self.last.transpose(1, 2), row).float().unsqueeze(2)
-                block, factor = self._from_outputs(start, slopes)
-                largest = largest * factor
+                block = self._from_outputs(start, points.slopes)
             else:  # a linear model has no layer below its last: its rows are mixed from F itself
                 block = torch.bmm(self.first.transpose(1, 2), row.float()).unsqueeze(2)
-            yield _norm(block) * largest
+            yield _norm(block, self.space) * largest * points.factor
 
-    def _from_outputs(self, rows: Tensor, slopes: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-        """Carry `rows` `[S, W, C, n or 1]`, the chain above the last slopes, back through all layers to F: block and factor."""
-        block, factor = rows * slopes[-1], torch.ones_like(self.scale)
+    def _from_outputs(self, rows: Tensor, slopes: Sequence[Tensor]) -> Tensor:
+        """Carry `rows` `[S, W, C, n or 1]`, the chain above the last slopes, back through all layers to F: `[S, R, C, n]`."""
+        block = self.space.times(rows, slopes[-1])
         below = [self.first, *self.weights[1:-1]]
         for layer in range(len(slopes) - 1, -1, -1):
-            block, factor = self._rescaled(block, factor)
-            block = torch.bmm(below[layer].transpose(1, 2), block.flatten(2)).view(len(block), -1, *block.shape[2:])
+            block = self.space.product(below[layer].transpose(1, 2), block)
             if layer:
                 block.mul_(slopes[layer - 1])
-        return self._rescaled(block, factor)
+        return block
 
-    def _from_inputs(self, slopes: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-        """Carry F forward through all layers: block and factor."""
-        block, factor = self.first.unsqueeze(3), torch.ones_like(self.scale)
+    def _from_inputs(self, slopes: Sequence[Tensor]) -> Tensor:
+        """Carry F forward through all layers: `[S, R, C, n]`."""
+        block = self.first.unsqueeze(3)
         for weight, slope in zip(self.weights[1:], slopes, strict=True):
-            block, factor = self._rescaled(block * slope, factor)
-            block = torch.bmm(weight, block.flatten(2)).view(*weight.shape[:2], *block.shape[2:])
-        block, factor = self._rescaled(block, factor)
-        return block.transpose(1, 2), factor
-
-    def _rescaled(self, block: Tensor, factor: Tensor) -> tuple[Tensor, Tensor]:
-        """
-        Move the size of each point's block into its factor, in networks so deep that float32 could not hold the product.
-
-        Saturated units shrink the block by orders of magnitude a layer. In shallow networks what is lost so is below 1e-12.
-        """
-        if len(self.weights) <= DEEP:
-            return block, factor
-        largest = block.abs().amax((1, 2), keepdim=True)
-        largest = torch.where(largest == 0, 1.0, largest)
-        return block / largest, factor * largest.view(len(block), -1).double()
+            block = self.space.product(weight, self.space.times(block, slope))
+        return block.transpose(1, 2)
 
 
-def _norm(block: Tensor) -> Tensor:
+@dataclass(frozen=True)
+class _Points:
+    """The forward pass of a chunk of points."""
+
+    place: slice  # of all points
+    logits: Tensor  # float64 [S, C, n]
+    slopes: Sequence[Tensor]  # L - 1 tensors float32 [S, W, 1, n], divided by what multiplies up to
+    factor: Tensor  # float64 [S, n] or [S, 1]
+
+
+def _norm(block: Tensor, space: _Workspace) -> Tensor:
     """Return the Frobenius norms of `block` `[S, R, C, n]`, float64 `[S, n]`."""
-    return block.square().sum((1, 2)).sqrt().double()
+    return space.times(block, block).sum((1, 2)).sqrt().double()
 
 
-def _softmax_norm(block: Tensor, logits: Tensor) -> Tensor:
+def _softmax_norm(block: Tensor, logits: Tensor, space: _Workspace) -> Tensor:
     r"""
     Return $\|(\mathrm{diag}(p) - p p^T) J\|_F$ for `block` J `[S, R, C, n]` and `logits` `[S, C, n]`; float64 `[S, n]`.
+
+    `block` is overwritten.
 
     Written with the differences $Y_j = J_j - J_m$ from the most probable class m, the rows are $p_i (Y_i - v)$ with
     $v = \sum_{j \ne m} p_j Y_j$, and $-p_m v$ for m itself. No $1 - p_m$ occurs, which float32 rounds to 0 for well-fitted
@@ -234,10 +281,11 @@ def _softmax_norm(block: Tensor, logits: Tensor) -> Tensor:
     others = p.scatter(1, top, 0.0)
     t = others.amax(1, keepdim=True)
     q = (others / torch.where(t == 0, 1.0, t)).float().unsqueeze(1)
-    Y = block - block.gather(2, top.unsqueeze(1).expand(-1, block.shape[1], -1, -1))
-    v = (q * Y).sum(2)
-    rest = (Y - (t.float() * v).unsqueeze(2)).mul_(q).square().sum((1, 2))
-    return (rest + (p.gather(1, top).float() * v).square().sum(1)).double().sqrt() * t.squeeze(1)
+    Y = block.sub_(block.gather(2, top.unsqueeze(1).expand(-1, block.shape[1], -1, -1)))
+    v = space.times(Y, q).sum(2)
+    rest = Y.sub_((t.float() * v).unsqueeze(2)).mul_(q)
+    squares = space.times(rest, rest).sum((1, 2)) + (p.gather(1, top).float() * v).square().sum(1)
+    return squares.double().sqrt() * t.squeeze(1)
 
 
 def _softmax_row(logits: Tensor, own: Tensor) -> Tensor:
@@ -270,16 +318,17 @@ def _of_callable(model: Callable[[Tensor], Tensor], x: Tensor, of: str, target: 
 
     jacobian = torch.func.vmap(torch.func.jacrev(logits_twice, has_aux=True))
     size = chunk_size or max(1, GENERIC_CHUNK // (shape[1] * x[0].numel()))
-    norms = []
+    norms, space = [], _Workspace()
     for start in range(0, len(x), size):
         J, logits = jacobian(x[start : start + size])
-        block, logits = J.detach().flatten(2).permute(2, 1, 0).unsqueeze(0), logits.detach().double().T.unsqueeze(0)
+        block = J.detach().flatten(2).permute(2, 1, 0).unsqueeze(0).contiguous()
+        logits = logits.detach().double().T.unsqueeze(0)
         if target is not None:
             own = target[start : start + size].view(1, 1, -1)
             row = torch.zeros_like(logits).scatter_(1, own, 1.0) if of == "logits" else _softmax_row(logits, own)
             block = (block * row.to(block.dtype).unsqueeze(1)).sum(2, keepdim=True)
-        norm = _softmax_norm(block, logits) if of == "probabilities" and target is None else _norm(block)
-        norms.append(norm[0])
+        whole = of == "probabilities" and target is None
+        norms.append((_softmax_norm(block, logits, space) if whole else _norm(block, space))[0])
     return torch.cat(norms)
 
 

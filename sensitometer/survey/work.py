@@ -4,11 +4,12 @@ import platform
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib.metadata import version
 from typing import Any
 
 import torch
 
-from .. import __version__, matmul
+from .. import matmul
 from ..configuration import Configuration
 from ..data import Dataset
 from ..device import check_device
@@ -141,7 +142,7 @@ def provenance(device: str) -> dict[str, str]:
     """Return where and with what a result was made: version, torch, device, matrix-product path and host."""
     cuda = device.startswith("cuda")
     return {
-        "version": __version__,
+        "version": version("sensitometer"),
         "torch": torch.__version__,
         "device": torch.cuda.get_device_name(device) if cuda else "cpu",
         "matmul_path": "cublas" if cuda else matmul.active(),
