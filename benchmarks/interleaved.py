@@ -12,6 +12,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -104,6 +105,21 @@ def _serve(contender: Contender, cases: Sequence[Mapping[str, Any]]) -> None:
 def ratio(rates: Mapping[str, Sequence[float]], over: str, under: str) -> float:
     """Return the median over rounds of one contender's rate over another's."""
     return median(a / b for a, b in zip(rates[over], rates[under], strict=True))
+
+
+def peak(case: Mapping[str, Any]) -> Callable[[], float]:
+    """Multiply 1024 x 1024 matrices on the path that ours runs on; FLOP/s."""
+    import torch
+
+    a, b, c = (torch.randn(1024, 1024) for _ in range(3))
+
+    def measure() -> float:
+        start = time.perf_counter()
+        for _ in range(10):
+            torch.mm(a, b, out=c)
+        return 10 * 2 * 1024**3 / (time.perf_counter() - start)
+
+    return measure
 
 
 def _machine() -> str:
