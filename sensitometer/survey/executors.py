@@ -39,6 +39,8 @@ class LocalExecutor:
 
     def __init__(self, workers: int, setup: dict[str, Any]) -> None:
         self._setup = setup
+        self._closed = False
+        self._restarting = threading.Lock()
         # Side by side: starting one takes seconds.
         self._workers = [_Worker() for _ in range(workers)]
         try:
@@ -71,19 +73,27 @@ class LocalExecutor:
                 return
             try:
                 if self._workers[place].ended():
-                    self._workers[place].kill()
-                    self._workers[place] = _Worker()
-                    self._workers[place].tell(self._setup)
-                    self._workers[place].answer()
+                    self._restart(place)
                 self._workers[place].tell({"configurations": [one.as_dict() for one in stack]})
                 done.put((stack, self._workers[place].answer()))
             except Exception as error:  # noqa: BLE001  raised again where the answers are read
                 done.put((stack, error))
 
+    def _restart(self, place: int) -> None:
+        with self._restarting:
+            if self._closed:
+                raise WorkerError("the workers were told to end")
+            self._workers[place].kill()
+            self._workers[place] = _Worker()
+        self._workers[place].tell(self._setup)
+        self._workers[place].answer()
+
     def close(self) -> None:
-        """End the workers, in the midst of their stacks."""
-        for worker in self._workers:
-            worker.kill()
+        """End the workers, in the midst of their stacks, and start no other."""
+        with self._restarting:
+            self._closed = True
+            for worker in self._workers:
+                worker.kill()
 
 
 class _Worker:

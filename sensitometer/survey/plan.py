@@ -74,13 +74,11 @@ class CostModel:
 
 def default_workers(device: str = "cpu") -> int:
     """Return how many workers to start unless told otherwise: one a processor that this process may use, or one on a GPU."""
-    return (
-        1
-        if device.startswith("cuda")
-        else len(os.sched_getaffinity(0))
-        if hasattr(os, "sched_getaffinity")
-        else os.cpu_count() or 1
-    )
+    if device.startswith("cuda"):
+        return 1
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def plan(spec: Spec, *, workers: int | None = None) -> Plan:

@@ -32,7 +32,7 @@ def command(*arguments, **options):
     )  # fmt: skip
 
 
-def wait_for_rows(out, rows, timeout=60):
+def wait_for_rows(out, rows, timeout=180):
     """Wait until so many networks are stored."""
     deadline = time.monotonic() + timeout
     while not Store.exists(out) or sum(Store(out).counts().values()) < rows:
@@ -149,6 +149,29 @@ def test_a_worker_that_is_killed_loses_its_own_stack_only_and_the_next_run_train
     assert 0 < len(Store(tmp_path / "out").ids()) < 64
     with sm.run_survey(small, tmp_path / "out") as store:
         same(store.frame(), uninterrupted)
+
+
+def test_a_run_that_an_exception_ends_leaves_no_workers_behind(small, tmp_path, monkeypatch):
+    started = []
+    popen = subprocess.Popen
+
+    def remembering(*arguments, **options):
+        started.append(popen(*arguments, **options))
+        return started[-1]
+
+    class Breaks:
+        def start(self, networks, stored, wanted, seconds):
+            pass
+
+        def stored(self, row, seconds):
+            raise KeyError(row["id"])
+
+    monkeypatch.setattr("sensitometer.survey.executors.subprocess.Popen", remembering)
+    with pytest.raises(KeyError):
+        sm.run_survey(small, tmp_path / "out", workers=2, reporter=Breaks())
+    time.sleep(0.5)
+    assert len(started) == 2, "a worker was started after the end"
+    assert all(process.poll() is not None for process in started)
 
 
 def test_a_finished_survey_is_not_run_again(small, tmp_path):
