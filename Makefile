@@ -38,7 +38,7 @@ bench: .venv/installed-dev
 
 constraints: .venv/installed-dev
 	{ echo "# Every package at the version that the tests ran with; 'make constraints' writes this file."; \
-	  $(BIN)/pip freeze --exclude-editable | sed 's/+cpu$$//'; } > constraints.new
+	  $(BIN)/pip freeze --all --exclude pip --exclude-editable | sed 's/+cpu$$//'; } > constraints.new
 	mv constraints.new constraints.txt
 
 clean:

@@ -46,6 +46,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except SensitometerError as error:
         click.echo(f"sensitometer: {error}", err=True)
         status = 2
+    except OSError as error:
+        click.echo(f"sensitometer: {error}", err=True)
+        status = 2
     except (click.Abort, KeyboardInterrupt):
         click.echo("sensitometer: interrupted; what was stored stays, and the same command goes on from there", err=True)
         status = 130
@@ -71,8 +74,8 @@ def run(spec: str, out: Path, executor: str, workers: int | None, device: str, l
     from .survey import run_survey
     from .survey.progress import TerminalReporter
 
-    console = Console()
-    with TerminalReporter(console) as reporter:
+    # What the command finds goes to standard output, on its own.
+    with TerminalReporter(Console(stderr=True)) as reporter:
         store = run_survey(spec, out, workers=workers, device=device, limit=limit, reporter=reporter)
     with store:
         counts = store.counts()
@@ -182,12 +185,12 @@ def list_() -> None:
     """List the data sets, and where they are on this machine."""
     from .data import list_datasets
 
-    click.echo(f"{'name':14} {'train':>7} {'test':>7} {'classes':>8}  {'image':10} where")
+    click.echo(f"{'name':14} {'train':>7} {'test':>7} {'classes':>8}  {'image':12} where")
     for one in list_datasets():
         where = "part of scikit-learn" if one.folder is None else str(one.folder)
         missing = "" if one.present else f" (not there: sensitometer data fetch {one.name})"
         shape = " x ".join(map(str, one.image_shape))
-        click.echo(f"{one.name:14} {one.train_points:>7,} {one.test_points:>7,} {one.classes:>8}  {shape:10} {where}{missing}")
+        click.echo(f"{one.name:14} {one.train_points:>7,} {one.test_points:>7,} {one.classes:>8}  {shape:12} {where}{missing}")
 
 
 @data.command()

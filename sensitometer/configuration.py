@@ -2,8 +2,10 @@
 
 import hashlib
 import json
+import operator
 import sys
 from dataclasses import asdict, dataclass, fields
+from numbers import Real
 from typing import Any
 
 from .errors import InvalidInputError
@@ -88,12 +90,15 @@ class Configuration:
 
     def _check_integer(self, name: str, least: int) -> None:
         value = getattr(self, name)
-        if isinstance(value, bool) or not isinstance(value, int) or not least <= value < 2**63:
+        # numpy's whole numbers, which loops over arrays bring, have an index too.
+        number = operator.index(value) if hasattr(value, "__index__") and not isinstance(value, bool) else -1
+        if not least <= number < 2**63:
             raise InvalidInputError(f"{name} must be a whole number of at least {least}, below 2^63; got {value!r}")
+        object.__setattr__(self, name, number)
 
     def _check_positive(self, name: str) -> None:
-        value = getattr(self, name)
-        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= sys.float_info.max:
+        value = number = getattr(self, name)
+        if isinstance(value, bool) or not isinstance(value, Real) or not 0 < number <= sys.float_info.max:
             raise InvalidInputError(f"{name} must be a number above 0; got {value!r}")
         # 1 and 1.0 are one configuration, and must have one id.
         object.__setattr__(self, name, float(value))

@@ -5,6 +5,8 @@ from .errors import InvalidInputError
 
 def check_device_name(device: str) -> None:
     """Raise InvalidInputError unless `device` is `cpu`, `cuda` or `cuda:INDEX`."""
+    if not isinstance(device, str):
+        raise InvalidInputError(f"device must be 'cpu' or 'cuda'; got {device!r}")
     kind, _, index = device.partition(":")
     if kind not in ("cpu", "cuda") or (device != kind and not (kind == "cuda" and index.isdecimal())):
         raise InvalidInputError(f"device must be cpu or cuda; got {device!r}")

@@ -118,7 +118,10 @@ def activate(path: str) -> None:
     library = _library()
     if library is None:
         raise WorkerError(f"the matrix-product path {path} needs a C compiler (cc) and Linux on x86-64")
-    ctypes.CDLL(str(library), mode=ctypes.RTLD_GLOBAL)
+    try:
+        ctypes.CDLL(str(library), mode=ctypes.RTLD_GLOBAL)
+    except OSError as error:
+        raise WorkerError(f"cannot load the matrix-product path {path}: {error}; delete {library}") from error
     _active = path
 
 
@@ -168,18 +171,29 @@ def judge(probes: list[Probe]) -> Choice:
 def _run_probes() -> list[Probe]:
     """Measure every path that applies, each in a process of its own, in alternation: the machine may be busy with other work."""
     paths = PATHS if _library() is not None else (STOCK,)
-    command = [sys.executable, "-m", "sensitometer.matmul"]
-    environment = worker_environment(os.environ)
     with contextlib.ExitStack() as stack:
-        processes = [
-            stack.enter_context(
-                subprocess.Popen([*command, path], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment)
-            )
-            for path in paths
-        ]
-        errors = [_ask(process) for process in processes]
-        rounds = [[_ask(process) for process in processes] for _ in range(PROBE_ROUNDS)]
-    return [Probe(path, tuple(tuple(one[place]) for one in rounds), errors[place][0]) for place, path in enumerate(paths)]
+        processes = {path: stack.enter_context(_start(path)) for path in paths}
+        errors = {}
+        for path, process in processes.items():
+            try:
+                (errors[path],) = _ask(process)
+            except WorkerError:
+                # Whatever has ended it: another path than torch's own does not apply here.
+                if path == STOCK:
+                    raise
+        rounds = [{path: _ask(processes[path]) for path in errors} for _ in range(PROBE_ROUNDS)]
+    return [Probe(path, tuple(tuple(one[path]) for one in rounds), error) for path, error in errors.items()]
+
+
+def _start(path: str) -> "subprocess.Popen[str]":
+    return subprocess.Popen(
+        [sys.executable, "-m", "sensitometer.matmul", path],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=None if path == STOCK else subprocess.DEVNULL,
+        text=True,
+        env=worker_environment(os.environ),
+    )
 
 
 def _ask(process: "subprocess.Popen[str]") -> list[float]:

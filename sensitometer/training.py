@@ -37,10 +37,11 @@ class Schedule:
     stop_at_accuracy: float | None = None
 
     def __post_init__(self) -> None:
-        if self.decay_every_epochs is not None and self.decay_every_epochs < 1:
-            raise InvalidInputError(f"decay_every_epochs must be at least 1; got {self.decay_every_epochs}")
-        if self.stop_at_accuracy is not None and not 0 < self.stop_at_accuracy <= 1:
-            raise InvalidInputError(f"stop_at_accuracy must be above 0 and at most 1; got {self.stop_at_accuracy}")
+        decay, stop = self.decay_every_epochs, self.stop_at_accuracy
+        if decay is not None and (not isinstance(decay, int) or decay < 1):
+            raise InvalidInputError(f"decay_every_epochs must be a whole number of at least 1; got {decay!r}")
+        if stop is not None and (not isinstance(stop, int | float) or not 0 < stop <= 1):
+            raise InvalidInputError(f"stop_at_accuracy must be a number above 0 and at most 1; got {stop!r}")
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,7 @@
 """The command line as its user meets it: what it prints, its exit status, and one line for every mistake."""
 
 import re
+import shutil
 import subprocess
 import sys
 
@@ -47,12 +48,13 @@ def survey(tmp_path_factory):
     (folder / "tiny.toml").write_text(SPEC)
     command = [sys.executable, "-m", "sensitometer", "run", folder / "tiny.toml", "--out", folder / "out"]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
-    return folder / "out", done.stdout
+    return folder / "out", done
 
 
 def test_a_run_shows_its_progress_and_ends_with_the_states_and_the_correlations(survey):
-    out, printed = survey
-    assert "24/24 networks" in printed
+    out, done = survey
+    printed = done.stdout
+    assert "24/24 networks" in done.stderr
     assert f"24 networks in {out}: 24 fitted, 0 unfitted, 0 diverged, 0 failed" in printed.replace("\n", "")
     for quantity in ("Jacobian norm", "logit Jacobian norm", "number of weights", "train loss"):
         lines = re.findall(rf"^  {quantity} +[+-]\d\.\d\d  \[[+-]\d\.\d\d, [+-]\d\.\d\d\]$", printed, re.MULTILINE)
@@ -148,7 +150,7 @@ def test_the_doctor_measures_the_matrix_products(run, monkeypatch, tmp_path):
 def test_bad_input_is_one_line_and_status_2_and_makes_nothing(arguments, message, run, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     status, printed, errors = run(*arguments)
-    assert (status, printed.strip()) == (2, "")
+    assert (status, printed) == (2, "")
     assert message in errors
     assert errors.count("\n") == 1
     assert list(tmp_path.iterdir()) == []
@@ -162,6 +164,23 @@ def test_bad_input_is_one_line_and_status_2_and_makes_nothing(arguments, message
         (["--format", "bmp"], "sensitometer: format must be one of png, svg, pdf; got 'bmp'"),
     ],
 )
+def test_figures_that_cannot_be_written_are_one_line(survey, run, tmp_path):
+    shutil.copytree(survey[0], tmp_path / "copy")
+    shutil.rmtree(tmp_path / "copy" / "figures", ignore_errors=True)
+    (tmp_path / "copy" / "figures").write_text("in the way")
+    status, printed, errors = run("figures", tmp_path / "copy")
+    assert (status, printed) == (2, "")
+    assert errors == f"sensitometer: cannot write figures to {tmp_path}/copy/figures: File exists\n"
+
+
+def test_output_that_cannot_be_written_is_one_line(survey):
+    command = f"{sys.executable} -m sensitometer status {survey[0]} > /dev/full"
+    done = subprocess.run(command, shell=True, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert "No space left on device" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
 def test_unknown_figures_and_formats_are_named(survey, options, message, run):
     status, _, errors = run("figures", survey[0], *options)
     assert status == 2

@@ -52,6 +52,11 @@ def test_the_targets_of_make_that_are_named_exist(page):
         assert re.search(rf"^{target}:", makefile, re.MULTILINE), target
 
 
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_no_number_is_left_to_be_filled_in(page):
+    assert not re.search(r"@[A-Z]+@|\bT[O]DO\b|\bTBD\b", page.read_text())
+
+
 def test_every_preset_is_in_the_documentation():
     text = "".join(page.read_text() for page in PAGES)
     for name in preset_names():

@@ -298,10 +298,10 @@ def test_random_streams_are_what_they_have_always_been(purpose, expected):
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
-        ({"decay_every_epochs": 0}, "decay_every_epochs must be at least 1; got 0"),
-        ({"decay_every_epochs": -5}, "decay_every_epochs must be at least 1; got -5"),
+        ({"decay_every_epochs": 0}, "decay_every_epochs must be a whole number of at least 1; got 0"),
+        ({"decay_every_epochs": -5}, "decay_every_epochs must be a whole number of at least 1; got -5"),
         *[
-            ({"stop_at_accuracy": value}, "stop_at_accuracy must be above 0 and at most 1; got")
+            ({"stop_at_accuracy": value}, "stop_at_accuracy must be a number above 0 and at most 1; got")
             for value in (0, -0.1, 1.01, math.nan)
         ],
     ],

@@ -8,7 +8,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, cast
 
-from ..errors import InvalidInputError, MissingDataError
+from ..errors import InvalidInputError, MissingDataError, StoreError
 from .interface import FigureData, FigureModule, SavedFigures, Store
 
 if TYPE_CHECKING:
@@ -57,6 +57,8 @@ def save_figures(
         A figure or a format is unknown.
     MissingDataError
         A figure named in `only` has no data, or none has; nothing was written.
+    StoreError
+        The folder cannot be written to.
     """
     numbers = _known("figure", NUMBERS if only is None else only, NUMBERS)
     formats = _known("format", formats, FORMATS)
@@ -73,8 +75,11 @@ def save_figures(
     if not collected:
         raise MissingDataError(f"no figure can be drawn; {'; '.join(skipped.values())}")
     folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    paths = [path for number, data in collected.items() for path in _save(number, data, folder, formats)]
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        paths = [path for number, data in collected.items() for path in _save(number, data, folder, formats)]
+    except OSError as error:
+        raise StoreError(f"cannot write figures to {folder}: {error.strerror or error}") from error
     return SavedFigures(paths, skipped)
 
 

@@ -27,10 +27,11 @@ from ..networks import MLP, MLPStack
 KINDS = ("probabilities", "logits")
 # Numbers in the block that is carried through the layers, 2 MiB: larger ones leave the cache.
 STRUCTURED_CHUNK = 2**19
-# Hidden layers from which on the chain is kept in float32's range point by point.
+# Layers, or the product of their gains, above which the chain is kept in float32's range point by point.
 DEEP = 8
-# Numbers in a chunk of whole Jacobians of an arbitrary model, 64 MiB.
-GENERIC_CHUNK = 2**24
+LARGE = 1e3
+# Numbers in a chunk of whole Jacobians of an arbitrary model, 4 MiB: its activations, which nobody counts, take far more.
+GENERIC_CHUNK = 2**20
 
 Model = MLP | MLPStack | Callable[[Tensor], Tensor]
 
@@ -67,8 +68,8 @@ def jacobian_norm(
     """
     if of not in KINDS:
         raise InvalidInputError(f"of must be one of {', '.join(KINDS)}; got {of!r}")
-    if chunk_size is not None and chunk_size < 1:
-        raise InvalidInputError(f"chunk_size must be at least 1; got {chunk_size}")
+    if chunk_size is not None and (not isinstance(chunk_size, int) or chunk_size < 1):
+        raise InvalidInputError(f"chunk_size must be a whole number of at least 1; got {chunk_size!r}")
     if not isinstance(x, Tensor) or not x.is_floating_point() or x.ndim < 2 or not len(x):
         raise InvalidInputError("x must be a floating-point tensor of points [N, ...], at least one")
     if target is not None:
@@ -78,6 +79,8 @@ def jacobian_norm(
     if isinstance(model, MLP):
         stack = MLPStack([weight.unsqueeze(0) for weight in model.weights], model.activation)
         return _of_stack(stack, x, of, target, chunk_size)[0].to(x.dtype)
+    if not callable(model):
+        raise InvalidInputError(f"model must be an MLP, an MLPStack, a module or another callable; got {type(model).__name__}")
     return _of_callable(model, x, of, target, chunk_size).to(x.dtype)
 
 
@@ -164,8 +167,10 @@ class _Chain:
         # large weights the chain itself would overflow.
         gains = [weight.norm(dim=(1, 2), keepdim=True) / weight.shape[1] ** 0.5 for weight in self.exact]
         gains = [torch.where(gain == 0, 1.0, gain) for gain in gains]
-        self.weights = [(weight / gain).float() for weight, gain in zip(self.exact, gains, strict=True)]
+        self.dtype = stack.weights[0].dtype
+        self.weights = [(weight / gain).to(self.dtype) for weight, gain in zip(self.exact, gains, strict=True)]
         self.scale = torch.stack(gains).prod(0).view(-1, 1)
+        self.careful = len(gains) > DEEP or float(self.scale.max()) > LARGE
         self.last = self.exact[-1] / gains[-1]
         first: Tensor = self.weights[0]
         if first.shape[1] < first.shape[2]:
@@ -184,15 +189,15 @@ class _Chain:
             for weight in self.exact[1:]:
                 slopes.append(self.activation.slope(self.activation.apply_(h)))
                 h = torch.bmm(weight, h)
-            factor = self._take_out_gains(slopes) if len(slopes) >= DEEP else torch.ones_like(self.scale)
-            yield _Points(place, h, [slope.float().unsqueeze(2) for slope in slopes], factor)
+            factor = self._take_out_gains(slopes) if slopes and self.careful else torch.ones_like(self.scale)
+            yield _Points(place, h, [slope.to(self.dtype).unsqueeze(2) for slope in slopes], factor)
 
     def _take_out_gains(self, slopes: Sequence[Tensor]) -> Tensor:
         """
         Divide the slopes `[S, W, n]` of each layer and point by about what the chain gains there; return the product, `[S, n]`.
 
         The gain is that of one vector, carried back from the outputs: a tenth of the work for ten classes. Without it a chain of
-        many saturated layers would underflow float32; in shallow networks, what is lost so is below 1e-12.
+        many saturated layers would underflow float32; in other networks, what is lost so is below 1e-12.
         """
         factor = torch.ones_like(slopes[0][:, 0])
         vector = self.last.sum(1).unsqueeze(2)
@@ -202,7 +207,7 @@ class _Chain:
             gain = torch.where(gain == 0, 1.0, gain)
             slope /= gain
             factor *= gain.squeeze(1)
-            vector = torch.bmm(weight.transpose(1, 2), (vector / gain).float()).double()
+            vector = torch.bmm(weight.transpose(1, 2), (vector / gain).to(self.dtype)).double()
         return factor
 
     def blocks(self, x: Tensor, chunk_size: int | None) -> Iterator[tuple[Tensor, "_Points"]]:
@@ -228,10 +233,10 @@ class _Chain:
             largest = row.abs().amax(1)
             row = row / torch.where(largest == 0, 1.0, largest).unsqueeze(1)
             if points.slopes:
-                start = torch.bmm(self.last.transpose(1, 2), row).float().unsqueeze(2)
+                start = torch.bmm(self.last.transpose(1, 2), row).to(self.dtype).unsqueeze(2)
                 block = self._from_outputs(start, points.slopes)
             else:  # a linear model has no layer below its last: its rows are mixed from F itself
-                block = torch.bmm(self.first.transpose(1, 2), row.float()).unsqueeze(2)
+                block = torch.bmm(self.first.transpose(1, 2), row.to(self.dtype)).unsqueeze(2)
             yield _norm(block, self.space) * largest * points.factor
 
     def _from_outputs(self, rows: Tensor, slopes: Sequence[Tensor]) -> Tensor:
@@ -280,11 +285,11 @@ def _softmax_norm(block: Tensor, logits: Tensor, space: _Workspace) -> Tensor:
     p, top = _probabilities(logits)
     others = p.scatter(1, top, 0.0)
     t = others.amax(1, keepdim=True)
-    q = (others / torch.where(t == 0, 1.0, t)).float().unsqueeze(1)
+    q = (others / torch.where(t == 0, 1.0, t)).to(block.dtype).unsqueeze(1)
     Y = block.sub_(block.gather(2, top.unsqueeze(1).expand(-1, block.shape[1], -1, -1)))
     v = space.times(Y, q).sum(2)
-    rest = Y.sub_((t.float() * v).unsqueeze(2)).mul_(q)
-    squares = space.times(rest, rest).sum((1, 2)) + (p.gather(1, top).float() * v).square().sum(1)
+    rest = Y.sub_((t.to(v.dtype) * v).unsqueeze(2)).mul_(q)
+    squares = space.times(rest, rest).sum((1, 2)) + (p.gather(1, top).to(v.dtype) * v).square().sum(1)
     return squares.double().sqrt() * t.squeeze(1)
 
 
@@ -305,10 +310,7 @@ def _of_callable(model: Callable[[Tensor], Tensor], x: Tensor, of: str, target: 
     """Return the norms by torch.func, float64 `[N]`: whole Jacobians of the logits, a chunk of points at a time."""
     if isinstance(model, nn.Module):
         _check_evaluation_mode(model)
-    with torch.no_grad():
-        shape = model(x[:1]).shape
-    if len(shape) != 2 or shape[0] != 1:
-        raise InvalidInputError(f"model must map points [n, ...] to logits [n, C]; it maps {list(x[:1].shape)} to {list(shape)}")
+    shape = _logits_shape(model, x[:1])
     if target is not None:
         _check_target(target, shape[1])
 
@@ -330,6 +332,20 @@ def _of_callable(model: Callable[[Tensor], Tensor], x: Tensor, of: str, target: 
         whole = of == "probabilities" and target is None
         norms.append((_softmax_norm(block, logits, space) if whole else _norm(block, space))[0])
     return torch.cat(norms)
+
+
+def _logits_shape(model: Callable[[Tensor], Tensor], x: Tensor) -> torch.Size:
+    """Return the shape of the model's logits for one point `[1, ...]`, or raise InvalidInputError."""
+    try:
+        with torch.no_grad():
+            logits = model(x)
+    except (RuntimeError, TypeError, ValueError) as error:
+        reason = str(error).strip().partition("\n")[0]
+        raise InvalidInputError(f"model does not take {x.dtype} points {list(x.shape)}: {reason}") from error
+    if not isinstance(logits, Tensor) or logits.ndim != 2 or len(logits) != 1 or not logits.is_floating_point():
+        got = f"{logits.dtype} {list(logits.shape)}" if isinstance(logits, Tensor) else type(logits).__name__
+        raise InvalidInputError(f"model must map points [n, ...] to logits [n, C]; it maps {list(x.shape)} to {got}")
+    return logits.shape
 
 
 def _check_evaluation_mode(model: nn.Module) -> None:

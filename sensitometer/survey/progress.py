@@ -35,7 +35,8 @@ class TerminalReporter:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._progress.stop()
+        if self._progress.live.is_started:
+            self._progress.stop()
 
     def start(self, networks: int, stored: int, wanted: int, seconds: float) -> None:
         """Begin: so many networks in all, so many of them stored, so many to be trained now, in so much time at most."""

@@ -15,10 +15,12 @@ from ..data.sources import find_source
 from ..device import check_device_name
 from ..errors import InvalidInputError, StoreError, WorkerError
 from ..store import SPECIFICATION, Store
-from .executors import LocalExecutor, Row, Stack
+from .executors import LocalExecutor
 from .plan import CostModel, default_workers
 from .spec import Spec, load_spec, parse_spec
 from .stacks import make_stacks
+
+WEIGHTS = "weights"
 
 
 class Reporter(Protocol):
@@ -88,24 +90,30 @@ def run_survey(
         Workers ended before they had answered; all other networks are stored.
     """
     for name, value in (("workers", workers), ("limit", limit)):
-        if value is not None and value < 1:
-            raise InvalidInputError(f"{name} must be at least 1; got {value}")
+        if value is not None and (not isinstance(value, int) or value < 1):
+            raise InvalidInputError(f"{name} must be a whole number of at least 1; got {value!r}")
     check_device_name(device)
     checked, text = load_spec(spec)
     for name in checked.data.names:
         require_files(find_source(name), data_root() / name)
-    store = _open(Path(out), checked, text)
+    out = Path(out)
     with contextlib.ExitStack() as stack:
-        stack.enter_context(store)
-        stack.enter_context(_only_writer(store))
-        _Run(store, checked, workers or default_workers(device), device, limit).go(reporter or Silent())
+        store = None
+        if Store.exists(out):
+            store = stack.enter_context(_open(out, checked))
+            stack.enter_context(_only_writer(out))
+        run = _Run(checked, out, store.ids() if store else set(), workers or default_workers(device), device, limit)
+        executor = stack.enter_context(contextlib.closing(LocalExecutor(run.workers, run.setup())))
+        if store is None:
+            # Only now, when all is well: a run that is refused leaves nothing behind.
+            store = stack.enter_context(Store.create(out, text))
+            stack.enter_context(_only_writer(out))
+        run.go(store, executor, reporter or Silent())
     return Store(out)
 
 
-def _open(out: Path, spec: Spec, text: str) -> Store:
-    """Open the survey in `out`, made if there is none, or raise StoreError if it is another one."""
-    if not Store.exists(out):
-        return Store.create(out, text)
+def _open(out: Path, spec: Spec) -> Store:
+    """Open the survey in `out`, or raise StoreError if it is another one."""
     store = Store(out)
     there = parse_spec(store.specification, str(out / SPECIFICATION))
     for section, ours in msgspec.structs.asdict(spec).items():
@@ -120,22 +128,21 @@ def _open(out: Path, spec: Spec, text: str) -> Store:
 
 
 @contextlib.contextmanager
-def _only_writer(store: Store) -> Iterator[None]:
+def _only_writer(out: Path) -> Iterator[None]:
     try:
-        with FileLock(store.folder / "run.lock", timeout=0):
+        with FileLock(out / "run.lock", timeout=0):
             yield
     except Timeout:
-        raise StoreError(f"another run is writing to {store.folder}: wait for it, or choose another folder") from None
+        raise StoreError(f"another run is writing to {out}: wait for it, or choose another folder") from None
 
 
 class _Run:
     """What one call of `run_survey` has to train, and the training of it."""
 
-    def __init__(self, store: Store, spec: Spec, workers: int, device: str, limit: int | None) -> None:
-        self.store = store
+    def __init__(self, spec: Spec, out: Path, stored: set[str], workers: int, device: str, limit: int | None) -> None:
         self.spec = spec
+        self.out = out
         self.device = device
-        stored = store.ids()
         configurations = list(spec.configurations())
         self.total = len(configurations)
         self.stored = sum(c.id in stored for c in configurations)
@@ -148,35 +155,31 @@ class _Run:
         self.stacks = sorted(stacks, key=self.cost.seconds, reverse=True)
         self.workers = min(workers, len(stacks))
 
-    def go(self, reporter: Reporter) -> None:
+    def go(self, store: Store, executor: LocalExecutor, reporter: Reporter) -> None:
         seconds = sum(self.cost.seconds(stack) for stack in self.stacks)
         reporter.start(self.total, self.stored, len(self.wanted), seconds / max(1, self.workers))
+        if not self.stacks:
+            return
+        store.begin_run()
+        if self.spec.survey.keep_weights:
+            (self.out / WEIGHTS).mkdir(exist_ok=True)
         lost: list[str] = []
-        if self.stacks:
-            self.store.begin_run()
-            with contextlib.closing(LocalExecutor(self.workers, self._setup())) as executor:
-                for stack, answer in executor.run(self.stacks):
-                    if isinstance(answer, WorkerError):
-                        lost.append(str(answer))
-                    else:
-                        self._record(stack, answer, reporter)
+        for stack, answer in executor.run(self.stacks):
+            if isinstance(answer, WorkerError):
+                lost.append(str(answer))
+                continue
+            for row in answer:
+                if row["id"] in self.wanted:
+                    store.record(row)
+                    reporter.stored(row, self.cost.seconds(stack) / len(stack) / self.workers)
         if lost:
             raise WorkerError(
                 f"{len(lost)} of {len(self.stacks)} stacks were not trained, {lost[0]}; the rest is stored: run again"
             )
 
-    def _record(self, stack: Stack, rows: list[Row], reporter: Reporter) -> None:
-        for row in rows:
-            if row["id"] in self.wanted:
-                self.store.record(row)
-                reporter.stored(row, self.cost.seconds(stack) / len(stack) / self.workers)
-
-    def _setup(self) -> dict[str, Any]:
+    def setup(self) -> dict[str, Any]:
         """Return what a worker is set up with."""
         spec = self.spec
-        weights = self.store.folder / "weights" if spec.survey.keep_weights else None
-        if weights is not None:
-            weights.mkdir(exist_ok=True)
         return {
             "matmul_path": self.path.path if self.path and self.device == "cpu" else matmul.STOCK,
             "device": self.device,
@@ -186,5 +189,5 @@ class _Run:
                 "stop_at_accuracy": spec.training.stop_at_accuracy,
             },
             "jacobian_points": None if spec.measure.jacobian == "all" else spec.measure.jacobian,
-            "weights_folder": None if weights is None else str(weights),
+            "weights_folder": str(self.out / WEIGHTS) if spec.survey.keep_weights else None,
         }

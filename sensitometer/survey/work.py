@@ -16,6 +16,7 @@ from ..device import check_device
 from ..errors import InvalidInputError
 from ..metrics import jacobian_norms
 from ..networks import MLP, MLPStack
+from ..store import COLUMNS
 from ..training import Schedule, Trained, train_stack
 from .cost import number_of_weights
 from .stacks import make_stacks
@@ -74,7 +75,15 @@ def train(
         A configuration names another data set, a minibatch is larger than the training set, or the device is not there.
     """
     check_device(device)
+    if jacobian_points is not None and (not isinstance(jacobian_points, int) or jacobian_points < 0):
+        raise InvalidInputError(f"jacobian_points must be a whole number of at least 0; got {jacobian_points!r}")
+    if not isinstance(dataset, Dataset):
+        raise InvalidInputError(f"dataset must be a Dataset, as load_dataset returns it; got {dataset!r}")
+    if not isinstance(configurations, Sequence):
+        raise InvalidInputError(f"configurations must be a list of Configuration; got {configurations!r}")
     for configuration in configurations:
+        if not isinstance(configuration, Configuration):
+            raise InvalidInputError(f"configurations must be a list of Configuration; got {configuration!r} in it")
         if configuration.dataset != dataset.name:
             raise InvalidInputError(
                 f"the data set is {dataset.name}; configuration {configuration.id} is for {configuration.dataset}"
@@ -126,6 +135,8 @@ def _row(trained: Trained, dataset: Dataset, norms: dict[str, float], device: st
     }
     configuration = trained.configuration
     return {
+        # A column that was not measured is null, and there.
+        **dict.fromkeys(name for name in COLUMNS if name != "stored_at"),
         "id": configuration.id,
         **configuration.as_dict(),
         "state": trained.state,

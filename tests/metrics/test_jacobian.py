@@ -306,8 +306,8 @@ X = torch.zeros(7, 5)
     [
         ({"of": "logit"}, "of must be one of probabilities, logits; got 'logit'"),
         ({"of": None}, "of must be one of probabilities, logits; got None"),
-        ({"chunk_size": 0}, "chunk_size must be at least 1; got 0"),
-        ({"chunk_size": -3}, "chunk_size must be at least 1; got -3"),
+        ({"chunk_size": 0}, "chunk_size must be a whole number of at least 1; got 0"),
+        ({"chunk_size": -3}, "chunk_size must be a whole number of at least 1; got -3"),
         *[
             ({"x": x}, r"x must be a floating-point tensor of points \[N, ...\], at least one")
             for x in (torch.zeros(5), torch.zeros(0, 5), torch.zeros(7, 5, dtype=torch.int64), [[0.0] * 5], None)
@@ -345,7 +345,7 @@ def test_points_of_another_shape_are_refused(refused, x):
 
 @pytest.mark.parametrize("model", [lambda x: x.sum(), lambda x: x.unsqueeze(2), lambda x: torch.cat([x, x])])
 def test_model_that_gives_no_logits_is_refused(refused, model):
-    with refused(r"model must map points \[n, ...\] to logits \[n, C\]; it maps \[1, 5\] to \["):
+    with refused(r"model must map points \[n, ...\] to logits \[n, C\]; it maps \[1, 5\] to torch.float32 \["):
         jacobian_norm(model, X)
 
 
@@ -354,3 +354,21 @@ def test_norm_is_not_the_mean_of_anything():
     assert jacobian_norm(MLP([torch.tensor([[3.0, 4.0]])], "relu"), torch.zeros(1, 2), of="logits").tolist() == [5.0]
     # p = 1/2 each: (diag(p) - p p^T) J = [[1, -1], [-1, 1]] / 4 times [[2], [0]].
     assert jacobian_norm(MLP([torch.tensor([[2.0], [0.0]])], "relu"), torch.zeros(1, 1)).item() == pytest.approx(math.sqrt(0.5))
+
+
+def test_large_weights_whose_slopes_nearly_vanish_do_not_underflow():
+    """Weights of 1e4 that cancel, and slopes of 1e-3: the parts of the product leave float32's range, the product does not."""
+    weights = [torch.tensor([[4.0, 0.8], [3.6, 1.2]])]
+    h = torch.tanh(weights[0].double() @ torch.ones(2, dtype=torch.float64))
+    for _ in range(6):
+        rows = [[b, (target - b * h[0]) / h[1]] for b, target in ((1e4, 4.15), (7e3, 4.25))]
+        weights.append(torch.tensor(rows, dtype=torch.float32))
+        h = torch.tanh(weights[-1].double() @ h)
+    weights.append(torch.tensor([[1.0, 2.0], [-1.0, 0.5], [0.3, -2.0]]))
+    exact = MLP([weight.double() for weight in weights], "tanh")
+    x = torch.ones(1, 2)
+    for of in ("logits", "probabilities"):
+        found = jacobian_norm(MLP(weights, "tanh"), x, of=of)
+        expected = jacobian_norm(lambda points: exact(points), x.double(), of=of)
+        assert expected > 0.1
+        torch.testing.assert_close(found.double(), expected, rtol=1e-3, atol=0)

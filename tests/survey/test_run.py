@@ -1,5 +1,7 @@
 """Surveys as a whole: run, interrupted, killed, resumed, refused."""
 
+import dataclasses
+import os
 import random
 import signal
 import sqlite3
@@ -14,7 +16,7 @@ import torch
 
 import sensitometer as sm
 from sensitometer.errors import DataError, StoreError, WorkerError
-from sensitometer.store import RESULT_COLUMNS, Store
+from sensitometer.store import COLUMNS, RESULT_COLUMNS, Store
 from sensitometer.survey.executors import LocalExecutor
 from sensitometer.survey.spec import parse_spec
 from sensitometer.survey.worker import _Worker
@@ -116,10 +118,11 @@ def test_the_workers_of_a_run_that_was_killed_end_too(small, tmp_path):
     wait_for_rows(tmp_path / "out", 1)
     run.kill()
     run.communicate(timeout=60)
-    deadline = time.monotonic() + 20
-    while subprocess.run(["pgrep", "-s", str(run.pid)], stdout=subprocess.DEVNULL, check=False).returncode == 0:
-        assert time.monotonic() < deadline, "workers outlive the run"
-        time.sleep(0.1)
+    deadline = time.monotonic() + 60
+    with pytest.raises(ProcessLookupError):
+        while time.monotonic() < deadline:
+            os.killpg(run.pid, 0)  # raises once no process of the group is left
+            time.sleep(0.1)
 
 
 def test_a_worker_that_is_killed_loses_its_own_stack_only_and_the_next_run_trains_that(
@@ -174,14 +177,13 @@ def test_a_run_that_an_exception_ends_leaves_no_workers_behind(small, tmp_path, 
     assert all(process.poll() is not None for process in started)
 
 
-def test_a_finished_survey_is_not_run_again(small, tmp_path):
+def test_a_finished_survey_starts_no_workers(small, tmp_path, monkeypatch):
     text = SMALL.replace("steps = 120", "steps = 1").replace("[4, 12]", "[4]")
     small.write_text(text)
     sm.run_survey(small, tmp_path / "out").close()
-    begun = time.monotonic()
+    monkeypatch.setattr("sensitometer.survey.executors.subprocess.Popen", None)
     with sm.run_survey(small, tmp_path / "out") as store:
         assert sum(store.counts().values()) == 32
-    assert time.monotonic() - begun < 1, "workers were started for nothing"
 
 
 def test_limits_add_up_to_the_whole_survey(small, tmp_path, uninterrupted):
@@ -239,13 +241,16 @@ def test_damaged_data_are_named_by_the_worker_that_reads_them(small, tmp_path, m
     small.write_text(SMALL.replace('"digits"', '"mnist"'))
     with refused("train-images-idx3-ubyte", DataError):
         sm.run_survey(small, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"workers": 0}, "workers must be at least 1; got 0"),
-        ({"limit": 0}, "limit must be at least 1; got 0"),
+        ({"workers": 0}, "workers must be a whole number of at least 1; got 0"),
+        ({"workers": "two"}, "workers must be a whole number of at least 1; got 'two'"),
+        ({"limit": 1.5}, "limit must be a whole number of at least 1; got 1.5"),
+        ({"device": None}, "device must be 'cpu' or 'cuda'; got None"),
         ({"device": "tpu"}, "device must be cpu or cuda; got 'tpu'"),
     ],
 )
@@ -258,6 +263,7 @@ def test_bad_options_are_refused(small, tmp_path, options, message, refused):
 def test_a_device_that_is_not_there_is_refused(small, tmp_path, refused):
     with refused("device cuda was asked for, but torch finds 0 CUDA devices here"):
         sm.run_survey(small, tmp_path / "out", device="cuda")
+    assert not (tmp_path / "out").exists()
 
 
 def test_an_exception_in_a_stack_is_stored_with_its_text(monkeypatch):
@@ -326,6 +332,34 @@ def test_training_on_another_data_set_than_the_configuration_names_is_refused(re
     other = sm.Configuration("mnist", 4, 2, batch_size=10, steps=0)
     with refused(f"the data set is digits; configuration {other.id} is for mnist"):
         sm.train([other], digits)
+
+
+@pytest.mark.parametrize(
+    ("configurations", "options", "message"),
+    [
+        (sm.Configuration("digits", 4, 2), {}, "configurations must be a list of Configuration; got Configuration"),
+        (["quick"], {}, "configurations must be a list of Configuration; got 'quick' in it"),
+        ([], {"jacobian_points": -1}, "jacobian_points must be a whole number of at least 0; got -1"),
+        ([], {"device": torch.device("cpu")}, r"device must be 'cpu' or 'cuda'; got device\(type='cpu'\)"),
+    ],
+)
+def test_what_is_no_training_is_refused(configurations, options, message, refused):
+    with refused(message):
+        sm.train(configurations, sm.load_dataset("digits", train_points=50), **options)
+
+
+def test_what_is_no_data_set_is_refused(refused):
+    with refused("dataset must be a Dataset, as load_dataset returns it; got 'digits'"):
+        sm.train([sm.Configuration("digits", 4, 2)], "digits")
+
+
+def test_a_row_has_every_column_whatever_was_measured():
+    digits = sm.load_dataset("digits", train_points=50)
+    hot = sm.Configuration("digits", 4, 2, activation="tanh", learning_rate=1e30, batch_size=10, steps=50)
+    for result in sm.train([hot, dataclasses.replace(hot, learning_rate=0.01)], digits, jacobian_points=0):
+        assert result.row.keys() == COLUMNS.keys() - {"stored_at"}
+        assert result.row["jacobian_norm"] is None
+        assert (result.row["gap"] is None) == (result.row["state"] == "diverged")
 
 
 def test_training_gives_the_process_its_threads_back():
