@@ -164,6 +164,12 @@ def test_bad_input_is_one_line_and_status_2_and_makes_nothing(arguments, message
         (["--format", "bmp"], "sensitometer: format must be one of png, svg, pdf; got 'bmp'"),
     ],
 )
+def test_unknown_figures_and_formats_are_named(survey, options, message, run):
+    status, _, errors = run("figures", survey[0], *options)
+    assert status == 2
+    assert errors.startswith(message)
+
+
 def test_figures_that_cannot_be_written_are_one_line(survey, run, tmp_path):
     shutil.copytree(survey[0], tmp_path / "copy")
     shutil.rmtree(tmp_path / "copy" / "figures", ignore_errors=True)
@@ -179,12 +185,6 @@ def test_output_that_cannot_be_written_is_one_line(survey):
     assert done.returncode == 2
     assert "No space left on device" in done.stderr
     assert "Traceback" not in done.stderr
-
-
-def test_unknown_figures_and_formats_are_named(survey, options, message, run):
-    status, _, errors = run("figures", survey[0], *options)
-    assert status == 2
-    assert errors.startswith(message)
 
 
 def test_figures_without_data_say_why(tmp_path, run):
