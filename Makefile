@@ -30,11 +30,11 @@ bench: .venv/installed-dev
 
 .venv/installed: pyproject.toml constraints.txt | .venv/bin/python
 	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable .
-	touch $@
+	@touch $@
 
 .venv/installed-dev: pyproject.toml constraints.txt | .venv/bin/python
 	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
-	touch $@ .venv/installed
+	@touch $@ .venv/installed
 
 constraints: .venv/installed-dev
 	{ echo "# Every package at the version that the tests ran with; 'make constraints' writes this file."; \
