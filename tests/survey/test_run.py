@@ -55,6 +55,20 @@ def uninterrupted(tmp_path_factory):
         return store.frame()
 
 
+@pytest.fixture
+def started(monkeypatch):
+    """The processes that this test starts, as they come."""
+    processes = []
+    popen = subprocess.Popen
+
+    def remembering(*arguments, **options):
+        processes.append(popen(*arguments, **options))
+        return processes[-1]
+
+    monkeypatch.setattr("sensitometer.survey.executors.subprocess.Popen", remembering)
+    return processes
+
+
 def test_every_network_is_there_once_and_measured(uninterrupted):
     wanted = [c.id for c in parse_spec(SMALL, "test").configurations()]
     assert sorted(wanted) == list(uninterrupted["id"])
@@ -125,16 +139,7 @@ def test_the_workers_of_a_run_that_was_killed_end_too(small, tmp_path):
             time.sleep(0.1)
 
 
-def test_a_worker_that_is_killed_loses_its_own_stack_only_and_the_next_run_trains_that(
-    small, tmp_path, uninterrupted, monkeypatch
-):
-    started = []
-    popen = subprocess.Popen
-
-    def remembering(*arguments, **options):
-        started.append(popen(*arguments, **options))
-        return started[-1]
-
+def test_a_worker_that_is_killed_loses_its_own_stack_only_and_the_next_run_trains_that(small, tmp_path, uninterrupted, started):
     class KillsAWorker:
         def start(self, networks, stored, wanted, seconds):
             self.count = 0
@@ -144,24 +149,15 @@ def test_a_worker_that_is_killed_loses_its_own_stack_only_and_the_next_run_train
             if self.count == 1:
                 started[-1].kill()
 
-    monkeypatch.setattr("sensitometer.survey.executors.subprocess.Popen", remembering)
     with pytest.raises(WorkerError, match=r"\A1 of 8 stacks were not trained, a worker was ended by signal 9; .*: run again\Z"):
         sm.run_survey(small, tmp_path / "out", workers=1, reporter=KillsAWorker())
-    monkeypatch.undo()
     assert len(started) == 2
     assert 0 < len(Store(tmp_path / "out").ids()) < 64
     with sm.run_survey(small, tmp_path / "out") as store:
         same(store.frame(), uninterrupted)
 
 
-def test_a_run_that_an_exception_ends_leaves_no_workers_behind(small, tmp_path, monkeypatch):
-    started = []
-    popen = subprocess.Popen
-
-    def remembering(*arguments, **options):
-        started.append(popen(*arguments, **options))
-        return started[-1]
-
+def test_a_run_that_an_exception_ends_leaves_no_workers_behind(small, tmp_path, started):
     class Breaks:
         def start(self, networks, stored, wanted, seconds):
             pass
@@ -169,7 +165,6 @@ def test_a_run_that_an_exception_ends_leaves_no_workers_behind(small, tmp_path, 
         def stored(self, row, seconds):
             raise KeyError(row["id"])
 
-    monkeypatch.setattr("sensitometer.survey.executors.subprocess.Popen", remembering)
     with pytest.raises(KeyError):
         sm.run_survey(small, tmp_path / "out", workers=2, reporter=Breaks())
     time.sleep(0.5)
