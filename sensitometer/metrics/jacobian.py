@@ -212,7 +212,7 @@ class _Chain:
 
     def blocks(self, x: Tensor, chunk_size: int | None) -> Iterator[tuple[Tensor, "_Points"]]:
         """
-        Yield the Jacobian of the logits times F, over `scale` and the factor, float32 `[S, R, C, n]`, and the points.
+        Yield the Jacobian of the logits times F, over `scale` and the factor, `[S, R, C, n]`, and the points.
 
         The block stands in the workspace, and may be overwritten.
         """
@@ -229,7 +229,7 @@ class _Chain:
         """Yield the norms of the rows that belong to `target` `[N]`, over scale, float64 `[S, n]`."""
         for points in self._points(x, chunk_size, 1):
             own = target[points.place].expand(len(points.logits), 1, -1)
-            row = torch.zeros_like(points.logits).scatter_(1, own, 1.0) if of == "logits" else _softmax_row(points.logits, own)
+            row = _row(points.logits, own, of)
             largest = row.abs().amax(1)
             row = row / torch.where(largest == 0, 1.0, largest).unsqueeze(1)
             if points.slopes:
@@ -263,7 +263,7 @@ class _Points:
 
     place: slice  # of all points
     logits: Tensor  # float64 [S, C, n]
-    slopes: Sequence[Tensor]  # L - 1 tensors float32 [S, W, 1, n], divided by what multiplies up to
+    slopes: Sequence[Tensor]  # L - 1 tensors [S, W, 1, n] of the weights' type, divided by what multiplies up to factor
     factor: Tensor  # float64 [S, n] or [S, 1]
 
 
@@ -293,8 +293,14 @@ def _softmax_norm(block: Tensor, logits: Tensor, space: _Workspace) -> Tensor:
     return squares.double().sqrt() * t.squeeze(1)
 
 
-def _softmax_row(logits: Tensor, own: Tensor) -> Tensor:
-    r"""Return row y of $\mathrm{diag}(p) - p p^T$ for `logits` `[S, C, n]` and classes `own` `[S, 1, n]`; float64 `[S, C, n]`."""
+def _row(logits: Tensor, own: Tensor, of: str) -> Tensor:
+    r"""
+    Return what row y of the Jacobian mixes from those of the logits, float64 `[S, C, n]`.
+
+    That is row y of $\mathrm{diag}(p) - p p^T$ for probabilities, of the identity for logits; `own` y is `[S, 1, n]`.
+    """
+    if of == "logits":
+        return torch.zeros_like(logits).scatter_(1, own, 1.0)
     p, _ = _probabilities(logits)
     p_own = p.gather(1, own)
     rest = p.scatter(1, own, 0.0).sum(1, keepdim=True)  # 1 - p_y, without cancellation
@@ -327,7 +333,7 @@ def _of_callable(model: Callable[[Tensor], Tensor], x: Tensor, of: str, target: 
         logits = logits.detach().double().T.unsqueeze(0)
         if target is not None:
             own = target[start : start + size].view(1, 1, -1)
-            row = torch.zeros_like(logits).scatter_(1, own, 1.0) if of == "logits" else _softmax_row(logits, own)
+            row = _row(logits, own, of)
             block = (block * row.to(block.dtype).unsqueeze(1)).sum(2, keepdim=True)
         whole = of == "probabilities" and target is None
         norms.append((_softmax_norm(block, logits, space) if whole else _norm(block, space))[0])

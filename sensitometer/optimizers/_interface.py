@@ -46,9 +46,9 @@ class Optimizer(ABC):
     def step(self) -> None:
         """Update the weights, the gradients of all layers being in `into`."""
 
-    @abstractmethod
     def decay(self, factor: float) -> None:
         """Multiply every learning rate by `factor`."""
+        self.learning_rates *= factor
 
     def state(self) -> list[Tensor]:
         """Return the per-network state besides the weights, each `[S, ...]`, as views that `load_state` can fill."""

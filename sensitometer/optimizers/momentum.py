@@ -35,7 +35,7 @@ class Momentum(Optimizer):
 
     def decay(self, factor: float) -> None:
         """Multiply every learning rate, and the velocity that carries it, by `factor`."""
-        self.learning_rates *= factor
+        super().decay(factor)
         self.velocity *= factor
 
     def state(self) -> list[Tensor]:

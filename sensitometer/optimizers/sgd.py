@@ -28,7 +28,3 @@ class SGD(Optimizer):
 
     def step(self) -> None:
         """Do nothing: the products have updated the weights."""
-
-    def decay(self, factor: float) -> None:
-        """Multiply every learning rate by `factor`."""
-        self.learning_rates *= factor
