@@ -11,10 +11,12 @@ from typing import Any
 from .errors import InvalidInputError
 
 ACTIVATIONS = ("relu", "relu6", "tanh", "hardtanh", "hardsigmoid")
-OPTIMIZERS = ("sgd", "momentum")
+OPTIMIZERS = ("sgd", "momentum", "adam", "rmsprop", "lbfgs")
 LABELS = ("true", "random")
-AUGMENTATIONS = ("none",)
-LOSSES = ("cross-entropy",)
+AUGMENTATIONS = ("none", "shift-flip", "shift-flip-rotate")
+LOSSES = ("cross-entropy", "l2")
+# Paper, A.5.5: the most iterations of L-BFGS.
+MOST_LBFGS_ITERATIONS = 2684
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +37,8 @@ class Configuration:
     init_scale
         Multiplies the standard deviation of the initial weights (paper, A.5.5).
     optimizer
-        One of `sgd`, `momentum`.
+        One of `sgd`, `momentum`, `adam`, `rmsprop`, `lbfgs`. L-BFGS is full batch with a line search: it has neither a learning
+        rate nor a batch size, and both become None whatever is given.
     learning_rate
         Step size before any decay.
     batch_size
@@ -43,13 +46,15 @@ class Configuration:
     labels
         `true`, or `random`: one fixed, uniformly random relabelling of the training set per seed.
     augmentation
-        `none`.
+        `none`; `shift-flip`: translations by up to 4 pixels, wrapping, and horizontal flips (paper, A.5.4); `shift-flip-rotate`:
+        flips along both axes and rotations by 90 degrees too (paper, A.5.3).
     loss
-        `cross-entropy`.
+        `cross-entropy`, or `l2`: half the squared distance of the logits from the one-hot label.
     steps
-        Most minibatches to train on; 0 leaves the network as it was initialised.
+        Most minibatches to train on; 0 leaves the network as it was initialised. For L-BFGS the most iterations, which become
+        2684 where more are given (paper, A.5.5).
     seed
-        Drives the initial weights, the shuffling and the random labels (paper, A.5.1).
+        Drives the initial weights, the shuffling, the augmentation and the random labels (paper, A.5.1).
 
     Raises
     ------
@@ -63,8 +68,8 @@ class Configuration:
     activation: str = "relu"
     init_scale: float = 1.0
     optimizer: str = "momentum"
-    learning_rate: float = 0.005
-    batch_size: int = 256
+    learning_rate: float | None = 0.005
+    batch_size: int | None = 256
     labels: str = "true"
     augmentation: str = "none"
     loss: str = "cross-entropy"
@@ -74,10 +79,6 @@ class Configuration:
     def __post_init__(self) -> None:
         if not isinstance(self.dataset, str) or not self.dataset:
             raise InvalidInputError(f"dataset must be the name of a data set; got {self.dataset!r}")
-        for name, least in (("width", 1), ("depth", 2), ("batch_size", 1), ("steps", 0), ("seed", 0)):
-            self._check_integer(name, least)
-        for name in ("init_scale", "learning_rate"):
-            self._check_positive(name)
         for name, allowed in (
             ("activation", ACTIVATIONS),
             ("optimizer", OPTIMIZERS),
@@ -87,6 +88,16 @@ class Configuration:
         ):
             if getattr(self, name) not in allowed:
                 raise InvalidInputError(f"{name} must be one of {', '.join(allowed)}; got {getattr(self, name)!r}")
+        for name, least in (("width", 1), ("depth", 2), ("steps", 0), ("seed", 0)):
+            self._check_integer(name, least)
+        self._check_positive("init_scale")
+        if self.full_batch:
+            # What does not apply must not make two configurations of one network.
+            for name, value in (("learning_rate", None), ("batch_size", None), ("steps", min(self.steps, MOST_LBFGS_ITERATIONS))):
+                object.__setattr__(self, name, value)
+        else:
+            self._check_integer("batch_size", 1)
+            self._check_positive("learning_rate")
 
     def _check_integer(self, name: str, least: int) -> None:
         value = getattr(self, name)
@@ -104,13 +115,18 @@ class Configuration:
         object.__setattr__(self, name, float(value))
 
     @property
+    def full_batch(self) -> bool:
+        """Whether each step takes the whole training set (L-BFGS) rather than a minibatch."""
+        return self.optimizer == "lbfgs"
+
+    @property
     def id(self) -> str:
         """Hash of the content, 16 hexadecimal digits: the same on every machine and in every version."""
         content = json.dumps(self.as_dict(), sort_keys=True)
         return hashlib.sha256(content.encode()).hexdigest()[:16]
 
     @property
-    def stack_key(self) -> tuple[str | int, ...]:
+    def stack_key(self) -> tuple[str | int | None, ...]:
         """What the networks of one stack have in common: all but seed, learning rate, initial scale and labels."""
         shape = (self.dataset, self.width, self.depth, self.activation)
         return (*shape, self.optimizer, self.batch_size, self.augmentation, self.loss, self.steps)

@@ -4,30 +4,27 @@ from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor
-from torch.nn.functional import softplus
 
+from .losses import loss as find_loss
 from .networks import MLPStack
 
 # Activations of an evaluation chunk, in numbers: larger ones leave the cache.
 EVALUATION_CHUNK = 2**18
 
 
-def evaluate(stack: MLPStack, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-    r"""
-    Return accuracy and mean cross-entropy of each network over the points `x` `[N, D]` with labels `y` `[N]` or `[S, N]`.
-
-    Both are float64 `[S]`. The loss is $\mathrm{softplus}(\log \sum_{j \ne y} e^{f_j - f_y})$, computed in float64: it neither
-    overflows for large logits nor rounds to 0 for well-fitted points, whose loss may be below 1e-12.
+def evaluate(stack: MLPStack, x: Tensor, y: Tensor, loss: str = "cross-entropy") -> tuple[Tensor, Tensor]:
     """
-    correct, loss = torch.zeros(2, len(stack), dtype=torch.float64)
-    labels = y.expand(len(stack), -1)
-    for logits, chunk in _chunks(stack, x, labels):
-        correct += _correct(logits, chunk)
-        scores = logits.double()
-        own = chunk.unsqueeze(1)
-        margins = (scores - scores.gather(1, own)).scatter_(1, own, -torch.inf)
-        loss += softplus(margins.logsumexp(1)).sum(1).cpu()
-    return correct / x.shape[0], loss / x.shape[0]
+    Return accuracy and mean loss of each network over the points `x` `[N, D]` with labels `y` `[N]` or `[S, N]`.
+
+    Both are float64 `[S]`. The loss is computed in float64 from float32 logits: it neither overflows for large logits nor
+    rounds to 0 for well-fitted points, whose cross-entropy may be below 1e-12.
+    """
+    correct, total = torch.zeros(2, len(stack), dtype=torch.float64)
+    values = find_loss(loss).values
+    for logits, labels in _chunks(stack, x, y.expand(len(stack), -1)):
+        correct += _correct(logits, labels)
+        total += values(logits.double(), labels.unsqueeze(1)).sum(1).cpu()
+    return correct / x.shape[0], total / x.shape[0]
 
 
 def accuracy(stack: MLPStack, x: Tensor, y: Tensor) -> Tensor:

@@ -79,11 +79,12 @@ class SampleSection(_Section, frozen=True):
 
 
 class TrainingSection(_Section, frozen=True):
-    """`[training]`: most steps of a network; learning-rate decay; early stopping (ours; None in the paper)."""
+    """`[training]`: most steps of a network, and the keys of `Schedule`."""
 
     steps: Annotated[int, Meta(ge=0)]
     decay_every_epochs: AtLeastOne | None = 500
     stop_at_accuracy: Annotated[float, Meta(gt=0, le=1)] | None = None
+    checkpoint_steps: AtLeastOne | None = None
 
 
 class MeasureSection(_Section, frozen=True):
@@ -135,20 +136,36 @@ class Spec(_Section, frozen=True):
         return sizes
 
 
-@dataclass(frozen=True)
 class Grid:
-    """The product of the axes, seeds apart, of which no list is ever made."""
+    """
+    The product of the axes, seeds apart, of which no list is ever made.
 
-    axes: dict[str, Sequence[Any]]
-    steps: int
+    L-BFGS has neither a learning rate nor a batch size: its configurations are a product of their own, without these axes, and
+    come last.
+    """
+
+    def __init__(self, axes: dict[str, Sequence[Any]], steps: int) -> None:
+        self.steps = steps
+        minibatch = [name for name in axes["optimizer"] if name != "lbfgs"]
+        full_batch = [name for name in axes["optimizer"] if name == "lbfgs"]
+        self.products: list[dict[str, Sequence[Any]]] = [
+            {**axes, "optimizer": minibatch},
+            {**axes, "optimizer": full_batch, "learning_rate": [None], "batch_size": [None]},
+        ]
 
     def __len__(self) -> int:
-        return math.prod(len(values) for values in self.axes.values())
+        return sum(self._sizes())
+
+    def _sizes(self) -> list[int]:
+        return [math.prod(len(values) for values in product.values()) for product in self.products]
 
     def configuration(self, index: int, seed: int) -> Configuration:
         """Return the configuration at `index`, the last axis varying fastest."""
+        first = self._sizes()[0]
+        product = self.products[0] if index < first else self.products[1]
+        index -= 0 if index < first else first
         chosen = {}
-        for name, values in reversed(self.axes.items()):
+        for name, values in reversed(product.items()):
             index, place = divmod(index, len(values))
             chosen[name] = values[place]
         return Configuration(**chosen, steps=self.steps, seed=seed)

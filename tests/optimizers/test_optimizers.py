@@ -45,6 +45,7 @@ class Driver:
         return [torch.randn(shape, generator=self.stream, dtype=torch.float64) for shape in SHAPES]
 
     def step(self, gradients):
+        self.optimizer.prepare()
         scale = self.optimizer.delta_scale(BATCH)
         assert scale.shape == (3, 1, 1)
         for into, g in zip(self.optimizer.into, gradients, strict=True):

@@ -4,9 +4,9 @@ import pytest
 import torch
 from reference import ACTIVATIONS, gradients, train
 
-from sensitometer.backpropagation import TrainingStack
 from sensitometer.configuration import Configuration
 from sensitometer.networks import layer_shapes
+from sensitometer.training.backpropagation import TrainingStack
 
 INPUTS, CLASSES, POINTS, BATCH = 5, 3, 30, 6
 RATES = (0.05, 0.2, 0.01, 0.1, 0.3, 0.07)
@@ -46,6 +46,7 @@ class Case:
         self.batches.append(batch)
         staying = [self.y[i][batch[c.seed]] for i, c in self.numbered()]
         index = torch.cat([batch[seed] for seed in self.stack.seeds])
+        self.stack.prepare()
         self.stack.step(self.x, index, torch.stack(staying).unsqueeze(1))
 
     def numbered(self):

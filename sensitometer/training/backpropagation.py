@@ -1,0 +1,201 @@
+"""
+The pass that the engine repeats: a stack of networks forward and backward on one minibatch, and the step made of it.
+
+Inside, activations and error signals are `[S, W, B]`, units before points. The first layer of all networks that see the same
+minibatch is then a single product, `[g W, D] x [D, B]`, and every elementwise pass runs along the points. All buffers are
+allocated once; products write into them.
+"""
+
+import itertools
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ..activations import activation
+from ..configuration import Configuration
+from ..losses import loss
+from ..optimizers import Optimizer, optimizer_class
+from .augmentation import Augmentation
+
+
+@dataclass(frozen=True)
+class _Block:
+    """Consecutive minibatches that `g` networks each share: the first layers of these networks are one batched product."""
+
+    weights: Tensor  # [U, g W, D], a view of the first layer
+    inputs: Tensor  # [U, B, D], a view of the minibatches
+    outputs: Tensor  # [U, g W, B], a view of the first activations
+    delta: Tensor  # [U, g W, B], a view of the first error signals
+    into: Tensor  # [U, g W, D], a view of what the first layer's gradient is added to
+
+
+class Backpropagation:
+    r"""
+    The buffers of a stack for minibatches of one size, and the passes through them.
+
+    Parameters
+    ----------
+    weights
+        `L` tensors `[S, fan_out, fan_in]`, read at each pass.
+    into, beta, alpha
+        `into[l] <- beta * into[l] + alpha * delta_l h_{l-1}^T`, `L` tensors shaped as the weights; they may be the weights.
+    configuration
+        Its activation and loss.
+    shares
+        How many networks, side by side, see each of the `U` minibatches; their sum is `S`.
+    batch_size
+        `B`.
+
+    Attributes
+    ----------
+    inputs
+        `[U, B, D]`, to be filled before `forward`.
+    logits
+        `[S, C, B]`, after `forward`.
+    """
+
+    def __init__(
+        self,
+        weights: Sequence[Tensor],
+        into: Sequence[Tensor],
+        configuration: Configuration,
+        shares: Sequence[int],
+        batch_size: int,
+        *,
+        beta: float,
+        alpha: float,
+    ) -> None:
+        self.weights, self.into, self.shares = weights, into, shares
+        self.beta, self.alpha = beta, alpha
+        self.activation = activation(configuration.activation)
+        self.loss = loss(configuration.loss)
+        B, S = batch_size, weights[0].shape[0]
+        new = weights[0].new_empty
+        self.inputs = new(len(shares), B, weights[0].shape[2])
+        self.hidden = [new(S, weight.shape[1], B) for weight in weights]
+        self.logits = self.hidden[-1]
+        # Two error signals are alive at a time: the one of a layer and the one below it.
+        widest = max(weight.shape[1] for weight in weights)
+        pair = [new(S * widest * B) for _ in range(2)]
+        self.deltas = [pair[i % 2][: h.numel()].view(h.shape) for i, h in enumerate(self.hidden)]
+        self.minus_one = new(S, 1, B).fill_(-1.0)
+        self.transposed = [weight.transpose(1, 2) for weight in weights]
+        self.hidden_transposed = [h.transpose(1, 2) for h in self.hidden]
+        self.blocks = list(self._blocks())
+
+    def _blocks(self) -> Iterator[_Block]:
+        minibatch = network = 0
+        for g, equal in itertools.groupby(self.shares):
+            U = len(list(equal))
+            first = slice(network, network + U * g)
+            layers = (self.weights[0], self.hidden[0], self.deltas[0], self.into[0])
+            weights, outputs, delta, into = (tensor[first].view(U, -1, tensor.shape[2]) for tensor in layers)
+            yield _Block(weights, self.inputs[minibatch : minibatch + U], outputs, delta, into)
+            minibatch, network = minibatch + U, network + U * g
+
+    def forward(self) -> None:
+        """Compute the logits of the minibatches in `inputs`."""
+        for block in self.blocks:
+            torch.bmm(block.weights, block.inputs.transpose(1, 2), out=block.outputs)
+        for weight, below, h in zip(self.weights[1:], self.hidden, self.hidden[1:], strict=False):
+            self.activation.apply_(below)
+            torch.bmm(weight, below, out=h)
+
+    def backward(self, labels: Tensor, scale: Tensor) -> None:
+        r"""
+        Add the weights' gradients to `into`, the labels being `[S, 1, B]` and `scale` what the error signal is multiplied by.
+
+        $\delta_L = \frac{\partial \ell}{\partial f} \, \mathrm{scale}$,
+        $\delta_{l-1} = W_l^T \delta_l \odot \phi'(z_{l-1})$, $\nabla W_l = \delta_l h_{l-1}^T$.
+        """
+        top = self.deltas[-1]
+        self.loss.outputs_(self.logits, top)
+        top.scatter_add_(1, labels, self.minus_one)
+        top.mul_(scale)
+        for layer in range(len(self.weights) - 1, 0, -1):
+            delta, below = self.deltas[layer], self.deltas[layer - 1]
+            torch.bmm(self.transposed[layer], delta, out=below)
+            self.activation.backward_(below, self.hidden[layer - 1])
+            # After the product above, which needs the weights as they were: the optimizer may update them in place.
+            self.into[layer].baddbmm_(delta, self.hidden_transposed[layer - 1], beta=self.beta, alpha=self.alpha)
+        for block in self.blocks:
+            block.into.baddbmm_(block.delta, block.inputs, beta=self.beta, alpha=self.alpha)
+
+
+def flat_layers(weights: Sequence[Tensor]) -> tuple[Tensor, list[Tensor]]:
+    """Copy the layers into one buffer, layer by layer; return it, and its views shaped as the layers."""
+    flat = torch.cat([weight.flatten() for weight in weights])
+    parts = torch.split(flat, [weight.numel() for weight in weights])
+    return flat, [part.view(weight.shape) for part, weight in zip(parts, weights, strict=True)]
+
+
+class TrainingStack:
+    """The weights, optimizer and buffers of the networks still in training, and their step on a minibatch for each seed."""
+
+    def __init__(
+        self,
+        weights: Sequence[Tensor],
+        learning_rates: Tensor,
+        configurations: Sequence[Configuration],
+        augmentation: Augmentation | None = None,
+    ) -> None:
+        first = configurations[0]
+        assert first.batch_size is not None
+        flat, self.weights = flat_layers(weights)
+        self.optimizer: Optimizer = optimizer_class(first.optimizer)(flat, self.weights, learning_rates)
+        self.augmentation = augmentation
+        self.batch_size = first.batch_size
+        self.seeds = list(dict.fromkeys(c.seed for c in configurations))
+        self.counts = [sum(c.seed == seed for c in configurations) for seed in self.seeds]
+        optimizer, B = self.optimizer, self.batch_size
+        self.scale = optimizer.delta_scale(B)
+        self.pass_ = Backpropagation(
+            self.weights, optimizer.into, first, self.counts, B, beta=optimizer.beta, alpha=optimizer.alpha
+        )
+        self.gathered = self.pass_.inputs.flatten(0, 1)
+        self.unmoved = torch.empty_like(self.gathered) if augmentation else self.gathered
+
+    def select(self, staying: Tensor, configurations: Sequence[Configuration]) -> "TrainingStack":
+        """Return the stack of the networks at `staying` `[S']`, whose configurations are given."""
+        weights = [weight[staying] for weight in self.weights]
+        rates = self.optimizer.learning_rates.flatten()[staying]
+        new = TrainingStack(weights, rates, configurations, self.augmentation)
+        new.optimizer.steps = self.optimizer.steps
+        for old, state in zip(self.optimizer.state(), new.optimizer.state(), strict=True):
+            state.copy_(old[staying])
+        return new
+
+    def decay(self, factor: float) -> None:
+        """Multiply every learning rate by `factor`."""
+        self.optimizer.decay(factor)
+        # In place: a CUDA graph reads the tensor that it was captured with.
+        self.scale.copy_(self.optimizer.delta_scale(self.batch_size))
+
+    def prepare(self) -> None:
+        """Set what depends on the number of the step; before each `step`."""
+        self.optimizer.prepare()
+
+    def step(self, x: Tensor, index: Tensor, labels: Tensor, moves: Tensor | None = None) -> None:
+        """
+        Train on one minibatch for each of the `U` seeds.
+
+        Parameters
+        ----------
+        x
+            The training points, `[N, D]`.
+        index
+            `[U B]`, the points of the minibatches.
+        labels
+            `[S, 1, B]`.
+        moves
+            `[U B]`, the move of each point where there is augmentation.
+        """
+        torch.index_select(x, 0, index, out=self.unmoved)
+        if self.augmentation is not None:
+            assert moves is not None
+            self.augmentation.apply(self.unmoved, moves, out=self.gathered)
+        self.pass_.forward()
+        self.pass_.backward(labels, self.scale)
+        self.optimizer.step()

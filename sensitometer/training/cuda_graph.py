@@ -1,0 +1,51 @@
+"""A stack's step as a CUDA graph: one launch, where the step itself is dozens of small kernels."""
+
+import torch
+from torch import Tensor
+
+from .backpropagation import TrainingStack
+
+# Steps that are taken as they are before the graph is captured: libraries choose and allocate what they need in these.
+WARM_UP_STEPS = 3
+
+
+class GraphedStep:
+    """
+    Takes the steps of a stack on a GPU: the first ones launch by launch, the others by replaying a graph of one.
+
+    A graph reads and writes fixed memory. Each minibatch is copied to where it looks; everything else is the stack's own buffers,
+    which the optimizers and `TrainingStack` change in place only. Numbers that change with the step are set in `prepare`, which
+    is not part of the graph.
+    """
+
+    def __init__(self, stack: TrainingStack) -> None:
+        self.stack = stack
+        self.graph: torch.cuda.CUDAGraph | None = None
+        self.fixed: tuple[Tensor, Tensor, Tensor | None] | None = None
+        self.taken = 0
+
+    def __call__(self, x: Tensor, index: Tensor, labels: Tensor, moves: Tensor | None = None) -> None:
+        """Take one step; see `TrainingStack.step`. `x` must be the same tensor every time."""
+        if self.graph is not None and self.fixed is not None:
+            for fixed, new in zip(self.fixed, (index, labels, moves), strict=True):
+                if fixed is not None and new is not None:
+                    fixed.copy_(new)
+            self.graph.replay()
+            return
+        if self.taken < WARM_UP_STEPS:
+            self._on_side_stream(x, index, labels, moves)
+            self.taken += 1
+            return
+        self.fixed = (index.clone(), labels.clone(), None if moves is None else moves.clone())
+        self.graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(self.graph):
+            self.stack.step(x, *self.fixed)
+        self.graph.replay()
+
+    def _on_side_stream(self, x: Tensor, index: Tensor, labels: Tensor, moves: Tensor | None) -> None:
+        # What runs before a capture must not run on the stream that all others wait for.
+        current, side = torch.cuda.current_stream(), torch.cuda.Stream()  # type: ignore[no-untyped-call]
+        side.wait_stream(current)
+        with torch.cuda.stream(side):
+            self.stack.step(x, index, labels, moves)
+        current.wait_stream(side)

@@ -1,0 +1,165 @@
+"""The training of one stack by L-BFGS, on the whole training set at once."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..configuration import Configuration
+from ..optimizers import LBFGS
+from ..randomness import generator
+from .augmentation import Augmentation
+from .backpropagation import Backpropagation, flat_layers
+from .roster import EPOCHS_BETWEEN_CHECKS, Roster
+from .saving import State
+
+# Activations of a chunk of points, in numbers: larger ones leave the cache.
+CHUNK = 2**17
+
+
+class Objective:
+    """
+    The mean loss over the training set, and its gradient, of `S` networks at once, a chunk of points at a time.
+
+    Without augmentation all networks see the same points, and their first layers are one product.
+    """
+
+    def __init__(
+        self, configuration: Configuration, layers: Sequence[Tensor], x: Tensor, augmentation: Augmentation | None
+    ) -> None:
+        S, N = layers[0].shape[0], x.shape[0]
+        self.x, self.augmentation = x, augmentation
+        self.flat, self.layers = flat_layers(layers)
+        self.gradient, gradients = flat_layers(layers)
+        size = min(N, max(128, min(1024, CHUNK // (S * configuration.width))))
+        shares = (S,) if augmentation is None else (1,) * S
+        self.gradients = gradients
+        self.pass_ = Backpropagation(self.layers, gradients, configuration, shares, size, beta=1.0, alpha=1.0)
+        self.chunks = []
+        for start in range(0, N, size):
+            # The last chunk is filled up with points whose error signals are multiplied by 0.
+            places = torch.arange(start, start + size, device=x.device)
+            scale = (places < N).to(x) / N
+            self.chunks.append((places.clamp(max=N - 1), scale.view(1, 1, -1), min(size, N - start)))
+
+    def __call__(self, points: Tensor, labels: Tensor, moves: Tensor | None) -> tuple[Tensor, Tensor]:
+        """
+        Return the losses `[S]`, float64, and their gradients `[S, P]`.
+
+        `points` `[S, P]` are the weights, `labels` `[S, N]`; `moves` `[S, N]`, where there is augmentation.
+        """
+        for layer, part in zip(self.layers, split(points, self.layers), strict=True):
+            layer.copy_(part)
+        self.gradient.zero_()
+        losses = points.new_zeros(len(points), dtype=torch.float64)
+        for places, scale, count in self.chunks:
+            self._fill(places, moves)
+            self.pass_.forward()
+            chunk = labels[:, places].unsqueeze(1)
+            losses += self.pass_.loss.values(self.pass_.logits.double(), chunk)[:, :count].sum(1)
+            self.pass_.backward(chunk, scale)
+        return losses / self.x.shape[0], torch.cat([layer.flatten(1) for layer in self.gradients], 1)
+
+    def _fill(self, places: Tensor, moves: Tensor | None) -> None:
+        inputs = self.pass_.inputs
+        if self.augmentation is None:
+            torch.index_select(self.x, 0, places, out=inputs[0])
+            return
+        assert moves is not None
+        images = self.x.index_select(0, places).expand(len(inputs), -1, -1).flatten(0, 1)
+        self.augmentation.apply(images, moves[:, places].flatten(), out=inputs.flatten(0, 1))
+
+
+def split(points: Tensor, layers: Sequence[Tensor]) -> list[Tensor]:
+    """Return the weights `[S, P]` of networks as views shaped as the layers, `[S, fan_out, fan_in]`."""
+    parts = torch.split(points, [layer.shape[1] * layer.shape[2] for layer in layers], 1)
+    return [part.view(layer.shape) for part, layer in zip(parts, layers, strict=True)]
+
+
+class FullBatchRun:
+    """
+    Rounds of one evaluation for every network; networks that are finished, stop or diverge leave on the way.
+
+    With augmentation, a network's images are moved anew for each of its iterations, from a stream of its own, and stay as they
+    are during its line search (an interpretation: a loss that changes from one trial to the next cannot be searched).
+    """
+
+    def __init__(self, roster: Roster) -> None:
+        self.roster = roster
+        first = roster.configurations[0]
+        layers = roster.initial_weights()
+        points = torch.cat([layer.flatten(1) for layer in layers], 1)
+        self.optimizer = LBFGS(points, first.steps, renewed=roster.augmentation is not None)
+        self.rounds = 0
+        self.streams = {i: generator(roster.configurations[i].seed, "augmentation") for i in roster.active}
+        self.moves = None
+        if roster.augmentation is not None:
+            self.moves = torch.zeros(len(points), roster.x.shape[0], dtype=torch.int64, device=roster.x.device)
+        if roster.saver is not None and (saved := roster.saver.load()) is not None:
+            self._load_state(*saved)
+        self._take()
+
+    def _take(self) -> None:
+        roster = self.roster
+        layers = [weight.expand(len(roster.active), -1, -1) for weight in self._layers(0)]
+        self.objective = Objective(roster.configurations[0], layers, roster.x, roster.augmentation)
+
+    def _layers(self, place: int) -> list[Tensor]:
+        """Return one network's weights."""
+        shapes = self.roster.shapes
+        parts = torch.split(self.optimizer.points[place], [out * inside for out, inside in shapes])
+        return [part.view(shape) for part, shape in zip(parts, shapes, strict=True)]
+
+    def train(self) -> None:
+        """Train all networks to their end."""
+        roster = self.roster
+        while roster.active:
+            if not all(self.optimizer.finished):
+                self._round()
+            self._retire()
+            if roster.active and roster.saver is not None and roster.saver.due():
+                roster.saver.save(*self._state())
+
+    def _round(self) -> None:
+        roster = self.roster
+        if self.moves is not None and roster.augmentation is not None:
+            for place, index in enumerate(roster.active):
+                if self.optimizer.begun[place]:
+                    self.moves[place] = roster.augmentation.draw(self.moves.shape[1], self.streams[index])
+        labels = roster.labels[roster.active]
+        self.optimizer.tell(*self.objective(self.optimizer.trials, labels, self.moves))
+        self.rounds += 1
+
+    def _retire(self) -> None:
+        """Take the networks that are finished, diverged, or reached the accuracy asked for, out of the stack."""
+        roster, optimizer = self.roster, self.optimizer
+        leaving = torch.tensor(optimizer.finished)
+        if self.rounds % EPOCHS_BETWEEN_CHECKS == 0 and not leaving.all():
+            leaving |= roster.reached(split(optimizer.points, self.objective.layers))
+        if not leaving.any():
+            return
+        staying = roster.end(leaving.nonzero().flatten().tolist(), self._layers, lambda place: optimizer.done[place])
+        if staying:
+            optimizer.select(staying)
+            self.moves = None if self.moves is None else self.moves[staying]
+            self._take()
+
+    def _state(self) -> State:
+        tensors, numbers = self.roster.state()
+        mine, counts = self.optimizer.state()
+        tensors |= {f"lbfgs.{name}": tensor for name, tensor in mine.items()}
+        tensors |= {f"stream.{i}": self.streams[i].get_state() for i in self.roster.active}
+        if self.moves is not None:
+            tensors["moves"] = self.moves
+        return tensors, numbers | {"lbfgs": counts, "rounds": self.rounds}
+
+    def _load_state(self, tensors: dict[str, Tensor], numbers: dict[str, Any]) -> None:
+        self.roster.load_state(tensors, numbers)
+        mine = {name.removeprefix("lbfgs."): tensor for name, tensor in tensors.items() if name.startswith("lbfgs.")}
+        self.optimizer.load_state(mine, numbers["lbfgs"])
+        self.rounds = numbers["rounds"]
+        for i in self.roster.active:
+            self.streams[i].set_state(tensors[f"stream.{i}"])
+        if self.moves is not None:
+            self.moves = tensors["moves"].to(self.moves.device)

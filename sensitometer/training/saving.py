@@ -1,0 +1,60 @@
+"""The state of a long training on disk, so that a killed process goes on from there."""
+
+import json
+import os
+import time
+import warnings
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+SECONDS_BETWEEN_SAVES = 180.0
+
+# Tensors by name, and what JSON can hold.
+State = tuple[dict[str, Tensor], dict[str, Any]]
+
+
+class Saver:
+    """
+    Where and how often the state of one training is saved.
+
+    Parameters
+    ----------
+    path
+        The file. Its folder must be there.
+    every
+        Seconds from one save to the next.
+    """
+
+    def __init__(self, path: str | Path, every: float = SECONDS_BETWEEN_SAVES) -> None:
+        self.path = Path(path)
+        self.every = every
+        self._last = time.monotonic()
+
+    def due(self) -> bool:
+        """Return whether it is time to save."""
+        return time.monotonic() - self._last >= self.every
+
+    def save(self, tensors: dict[str, Tensor], numbers: dict[str, Any]) -> None:
+        """Replace the file by this state. Whenever the process or the machine ends, there is the old state or the new one."""
+        temporary = self.path.with_suffix(".new")
+        save_file({name: tensor.cpu().clone() for name, tensor in tensors.items()}, temporary, {"numbers": json.dumps(numbers)})
+        with temporary.open("rb") as file:
+            os.fsync(file.fileno())
+        temporary.replace(self.path)
+        self._last = time.monotonic()
+
+    def load(self) -> State | None:
+        """Return the state saved last; None if there is none. A file that cannot be read is one too, and a warning."""
+        if not self.path.exists():
+            return None
+        try:
+            with safe_open(self.path, framework="pt") as file:
+                numbers = json.loads(file.metadata()["numbers"])
+                return {name: file.get_tensor(name) for name in file.keys()}, numbers  # noqa: SIM118  it is not a mapping
+        except (OSError, SafetensorError, TypeError, KeyError, ValueError) as error:
+            warnings.warn(f"{self.path} is damaged ({error}): the training begins again", stacklevel=2)
+            return None

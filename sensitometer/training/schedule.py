@@ -1,0 +1,36 @@
+"""What the networks of a survey share in their training."""
+
+from dataclasses import dataclass
+
+from ..errors import InvalidInputError
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """
+    What the networks of a survey share in their training.
+
+    Parameters
+    ----------
+    decay_every_epochs
+        The learning rate is multiplied by 0.1 every so many epochs (paper, A.5); None: never.
+    stop_at_accuracy
+        A network stops when its train accuracy, looked at every fifth epoch, has reached this share; None: never. This is
+        ours: the paper trained for a fixed number of steps.
+    checkpoint_steps
+        A network that diverges after so many steps is given as it was then (paper, A.5.5: "if training did not complete, a
+        checkpoint at step 2^18 was used instead"); None: as diverged. It does not concern L-BFGS.
+    """
+
+    decay_every_epochs: int | None = 500
+    stop_at_accuracy: float | None = None
+    checkpoint_steps: int | None = None
+
+    def __post_init__(self) -> None:
+        stop = self.stop_at_accuracy
+        for name in ("decay_every_epochs", "checkpoint_steps"):
+            value = getattr(self, name)
+            if value is not None and (not isinstance(value, int) or value < 1):
+                raise InvalidInputError(f"{name} must be a whole number of at least 1; got {value!r}")
+        if stop is not None and (not isinstance(stop, int | float) or not 0 < stop <= 1):
+            raise InvalidInputError(f"stop_at_accuracy must be a number above 0 and at most 1; got {stop!r}")
