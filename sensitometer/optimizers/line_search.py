@@ -48,11 +48,11 @@ def strong_wolfe(value: float, slope: float, step: float, curvature: float = CUR
     for trials in range(MOST_TRIALS):
         trial = _Trial(step, *(yield step))
         if _too_high(trial, start) or (trials > 0 and trial.value >= previous.value):
-            return (yield from _zoom(previous, trial, start, curvature, MOST_TRIALS - trials))
+            return (yield from _zoom(previous, trial, start, curvature, MOST_TRIALS - 1 - trials))
         if abs(trial.slope) <= -curvature * slope:
             return True
         if trial.slope >= 0:
-            return (yield from _zoom(trial, previous, start, curvature, MOST_TRIALS - trials))
+            return (yield from _zoom(trial, previous, start, curvature, MOST_TRIALS - 1 - trials))
         # Between just beyond the trial and ten times as far.
         step = _minimiser(previous, trial, trial.step + 0.01 * (trial.step - previous.step), 10 * trial.step)
         previous = trial
@@ -95,7 +95,7 @@ def _minimiser(a: _Trial, b: _Trial, least: float, most: float) -> float:
         return least + (most - least) / 8 if a.step < b.step else most - (most - least) / 8
     d = a.slope + b.slope - 3 * (a.value - b.value) / (a.step - b.step)
     square = d * d - a.slope * b.slope
-    if square < 0:
+    if not 0 <= square < math.inf:  # no minimum, or a slope at `a` that is not a number
         return (least + most) / 2
     root = math.copysign(math.sqrt(square), b.step - a.step)
     under = b.slope - a.slope + 2 * root
