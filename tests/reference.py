@@ -48,10 +48,18 @@ def mean_cross_entropy(logits, y):
     return -logits.log_softmax(1)[torch.arange(len(y)), y].mean()
 
 
-def gradients(weights, name, x, y):
-    """The gradient of the mean cross-entropy by each weight matrix, from autograd."""
+def mean_half_square(logits, y):
+    """Mean over the points of 1/2 ||f - onehot(y)||^2."""
+    return (logits - torch.eye(logits.shape[1], dtype=logits.dtype)[y]).square().sum(1).mean() / 2
+
+
+MEAN_LOSSES = {"cross-entropy": mean_cross_entropy, "l2": mean_half_square}
+
+
+def gradients(weights, name, x, y, loss="cross-entropy"):
+    """The gradient of the mean loss by each weight matrix, from autograd."""
     weights = [weight.detach().double().requires_grad_() for weight in weights]
-    return torch.autograd.grad(mean_cross_entropy(forward(weights, name, x), y), weights)
+    return torch.autograd.grad(MEAN_LOSSES[loss](forward(weights, name, x), y), weights)
 
 
 def minibatches(order, points, size, steps):
@@ -68,15 +76,125 @@ def learning_rates(initial, steps, steps_per_epoch, decay_every):
     return [initial * 0.1 ** (step // steps_per_epoch // decay_every if decay_every else 0) for step in range(steps)]
 
 
-def train(weights, name, x, y, batches, rates, optimizer):
-    """SGD, w <- w - rate g, or TensorFlow 1's momentum, v <- 0.9 v + g and w <- w - rate v."""
+def sgd(w, g, rate, step, memory):
+    """w <- w - rate g."""
+    return w - rate * g, memory
+
+
+def momentum(w, g, rate, step, memory):
+    """TensorFlow 1's: v <- 0.9 v + g, w <- w - rate v."""
+    v = 0.9 * (0 if memory is None else memory) + g
+    return w - rate * v, v
+
+
+def adam(w, g, rate, step, memory):
+    """TensorFlow 1's: epsilon is added to sqrt(v) itself, and the bias corrections are in the rate of step 1, 2, ..."""
+    m, v = (torch.zeros_like(w), torch.zeros_like(w)) if memory is None else memory
+    m, v = 0.9 * m + 0.1 * g, 0.999 * v + 0.001 * g**2
+    corrected = rate * math.sqrt(1 - 0.999**step) / (1 - 0.9**step)
+    return w - corrected * m / (v.sqrt() + 1e-8), (m, v)
+
+
+def rmsprop(w, g, rate, step, memory):
+    """TensorFlow 1's: the mean square is 1 at first, and epsilon is inside the root."""
+    square = 0.9 * (torch.ones_like(w) if memory is None else memory) + 0.1 * g**2
+    return w - rate * g / (square + 1e-10).sqrt(), square
+
+
+# What takes minibatches. Each takes (weights, gradient, learning rate, number of the step from 1, memory, None at first).
+MINIBATCH = {"sgd": sgd, "momentum": momentum, "adam": adam, "rmsprop": rmsprop}
+
+
+def train(weights, name, x, y, batches, rates, optimizer, loss="cross-entropy", move=None):
+    """The weights after a step on each minibatch; `move(images, step)`, with steps from 0, augments it."""
     weights = [weight.double() for weight in weights]
-    velocities = [torch.zeros_like(weight) for weight in weights]
-    for batch, rate in zip(batches, rates, strict=True):
-        found = gradients(weights, name, x[batch], y[batch])
-        velocities = [(0.9 * v if optimizer == "momentum" else 0) + g for v, g in zip(velocities, found, strict=True)]
-        weights = [w - rate * v for w, v in zip(weights, velocities, strict=True)]
-    return weights
+    memories = [None] * len(weights)
+    for step, (batch, rate) in enumerate(zip(batches, rates, strict=True)):
+        images = x[batch] if move is None else move(x[batch], step)
+        found = gradients(weights, name, images, y[batch], loss)
+        steps = (MINIBATCH[optimizer](w, g, rate, step + 1, m) for w, g, m in zip(weights, found, memories, strict=True))
+        weights, memories = zip(*steps, strict=True)
+    return list(weights)
+
+
+def dot(a, b):
+    return sum(one * other for one, other in zip(a, b, strict=True))
+
+
+def inverse_hessian_times(pairs, g):
+    """Nocedal and Wright, algorithm 7.4: `pairs` (s, y), the oldest first; H_0 = s^T y / y^T y of the newest, times 1."""
+    q, alphas = list(g), []
+    for s, y in reversed(pairs):
+        alphas.append(dot(s, q) / dot(s, y))
+        q = [one - alphas[-1] * other for one, other in zip(q, y, strict=True)]
+    if pairs:
+        s, y = pairs[-1]
+        q = [dot(s, y) / dot(y, y) * one for one in q]
+    for (s, y), alpha in zip(pairs, reversed(alphas), strict=True):
+        beta = dot(y, q) / dot(s, y)
+        q = [one + (alpha - beta) * other for one, other in zip(q, s, strict=True)]
+    return q
+
+
+def lbfgs(function, point, iterations, search, history=10, gradient_tolerance=1e-5, change_tolerance=2.2e-9, renewed=False):
+    """
+    L-BFGS of one network, in lists of numbers; the points where its iterations ended.
+
+    `function(point, iteration)` is the loss and its gradient; `search(along, value, slope, first)` the step of a line search, or
+    None, where `along(step)` is the loss and its slope. A renewed function is another one in every iteration: neither a gradient
+    that is not 0 nor a small decrease ends it.
+    """
+    point, pairs, path = list(point), [], []
+    flat = 0 if renewed else gradient_tolerance
+    while len(path) < iterations:
+        value, g = function(point, len(path))
+        if not math.isfinite(value) or max(map(abs, g)) <= flat:
+            break
+        direction = [-one for one in inverse_hessian_times(pairs, g)]
+        if not dot(direction, g) < 0:
+            pairs, direction = [], [-one for one in g]
+
+        def to(step, point=point, direction=direction):
+            return [one + step * other for one, other in zip(point, direction, strict=True)]
+
+        def along(step, to=to, direction=direction):
+            there, slope = function(to(step), len(path))
+            return there, dot(slope, direction)
+
+        step = search(along, value, dot(direction, g), 1.0 if pairs else min(1.0, 1 / math.sqrt(dot(g, g))))
+        if step is None and not pairs:
+            break
+        if step is None:
+            pairs = []
+            continue
+        there, after = function(to(step), len(path))
+        s = [one - other for one, other in zip(to(step), point, strict=True)]
+        y = [one - other for one, other in zip(after, g, strict=True)]
+        if dot(s, y) > 1e-10 * dot(y, y):
+            pairs = [*pairs, (s, y)][-history:]
+        point = to(step)
+        path.append(point)
+        if not renewed and value - there <= change_tolerance * max(abs(value), abs(there), 1):
+            break
+    return path
+
+
+def moved(image, flips, quarters, shift):
+    """
+    An image `[channels][rows][columns]` after a move, pixel by pixel.
+
+    `flips` (up-down, left-right), `quarters` counter-clockwise, then `shift` (down, right) with wrapping.
+    """
+    height, width = len(image[0]), len(image[0][0])
+    new = [[[None] * width for _ in range(height)] for _ in image]
+    for row in range(height):
+        for column in range(width):
+            i, j = (height - 1 - row if flips[0] else row), (width - 1 - column if flips[1] else column)
+            for _ in range(quarters % 4):
+                i, j = width - 1 - j, i
+            for channel, plane in enumerate(image):
+                new[channel][(i + shift[0]) % height][(j + shift[1]) % width] = plane[row][column]
+    return new
 
 
 def accuracy(logits, y):
@@ -93,6 +211,18 @@ def cross_entropy(logits, y):
             top = Decimal(max(f))
             total += sum((Decimal(one) - top).exp() for one in f).ln() + top - Decimal(f[label])
         return float(total / len(y))
+
+
+def half_square(logits, y):
+    """Mean over the points of 1/2 sum_j (f_j - onehot(y)_j)^2, with digits enough for losses of 1e-300."""
+    with localcontext(DIGITS, prec=400):
+        total = Decimal(0)
+        for f, label in zip(logits.tolist(), y.tolist(), strict=True):
+            total += sum((Decimal(one) - (j == label)) ** 2 for j, one in enumerate(f)) / 2
+        return float(total / len(y))
+
+
+LOSSES = {"cross-entropy": cross_entropy, "l2": half_square}
 
 
 def softmax_jacobian(logits):
