@@ -188,7 +188,7 @@ class LBFGS:
             for row in uphill.nonzero().flatten().tolist():
                 self.kept[turning[row]] = 0
         self.directions[where] = directions
-        norms: list[float] = gradients.norm(dim=1).tolist()
+        norms: list[float] = _dot(gradients, gradients).sqrt().tolist()
         for i, slope, norm in zip(turning, slopes.tolist(), norms, strict=True):
             # Without curvature to tell the length, the first trial moves the weights by at most 1.
             first = 1.0 if self.kept[i] else min(1.0, 1.0 / norm)
@@ -261,5 +261,5 @@ class LBFGS:
 
 
 def _dot(a: Tensor, b: Tensor) -> Tensor:
-    """Return the inner products of rows, `[S]`, summed in float64."""
-    return (a * b).sum(1, dtype=torch.float64)
+    """Return the inner products of rows, `[S]`, in float64: float32 does not hold the squares of large or small gradients."""
+    return (a.double() * b.double()).sum(1)
