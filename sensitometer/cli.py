@@ -119,7 +119,7 @@ def plan(spec: str, workers: int | None) -> None:
         ("stacks", f"{made.stacks:,}"),
         ("operations", f"{made.flops:.2e} FLOP{note}"),
         ("time", f"{_duration(made.seconds)} with {made.workers} workers{note}"),
-        ("memory", f"{_size(made.memory)} of data and networks, and 0.3 GB a worker for the libraries"),
+        ("memory", f"{_size(made.memory)} at most"),
         ("disk", _size(made.disk)),
     ):
         click.echo(f"{name:10}  {value}")
@@ -210,14 +210,20 @@ def fetch(name: str) -> None:
 
 @cli.command()
 def doctor() -> None:
-    """Check this machine: versions, device, and the matrix products, how fast and how right."""
+    """
+    Check this machine: versions, device, and the matrix products, how fast and how right.
+
+    What was measured here before, for `plan` and for the sizes of stacks, is measured anew when it is next needed.
+    """
     import importlib.metadata
     import platform
 
     from . import matmul
     from .survey.plan import default_workers
+    from .survey.speed import Speeds
 
     choice = matmul.choose(fresh=True)
+    Speeds(choice.path).forget()
     click.echo(f"sensitometer    {__version__}")
     click.echo(f"python          {platform.python_version()}")
     for package in ("torch", "numpy"):

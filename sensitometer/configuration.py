@@ -131,6 +131,11 @@ class Configuration:
         shape = (self.dataset, self.width, self.depth, self.activation)
         return (*shape, self.optimizer, self.batch_size, self.augmentation, self.loss, self.steps)
 
+    @property
+    def kind(self) -> str:
+        """The `stack_key` in words."""
+        return " ".join(map(str, self.stack_key))
+
     def as_dict(self) -> dict[str, Any]:
         """Return the fields by name, in the order of their definition."""
         return asdict(self)

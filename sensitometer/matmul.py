@@ -251,7 +251,7 @@ def _library() -> Path | None:
         return None
     compiler = shlex.split(os.environ.get("CC", "cc"))
     try:
-        file = _cache() / "libsensitometer_mkl.so"
+        file = cache_folder() / "libsensitometer_mkl.so"
         if file.exists():
             return file
         with tempfile.TemporaryDirectory(dir=file.parent) as folder:
@@ -269,7 +269,7 @@ def _library() -> Path | None:
 def _read() -> dict[str, list[Probe]]:
     """Return the probes kept, by processor and torch; none if they were never run, or the file is not as `_write` leaves it."""
     try:
-        return msgspec.json.decode((_cache() / "matmul.json").read_bytes(), type=dict[str, list[Probe]])
+        return msgspec.json.decode((cache_folder() / "matmul.json").read_bytes(), type=dict[str, list[Probe]])
     except (OSError, msgspec.DecodeError):  # in both cases they are run again
         return {}
 
@@ -282,14 +282,15 @@ def _complete(probes: Sequence[Probe]) -> bool:
 
 def _write(known: Mapping[str, Sequence[Probe]]) -> None:
     try:
-        with tempfile.NamedTemporaryFile(dir=_cache(), delete=False) as temporary:
+        with tempfile.NamedTemporaryFile(dir=cache_folder(), delete=False) as temporary:
             temporary.write(msgspec.json.encode(known))
-        Path(temporary.name).replace(_cache() / "matmul.json")
+        Path(temporary.name).replace(cache_folder() / "matmul.json")
     except OSError:  # a folder that cannot be written to: they will be run again
         return
 
 
-def _cache() -> Path:
+def cache_folder() -> Path:
+    """Return the folder where what was measured on this machine is kept."""
     return Path(platformdirs.user_cache_dir("sensitometer", ensure_exists=True))
 
 

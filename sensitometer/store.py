@@ -15,7 +15,7 @@ from .errors import StoreError
 if TYPE_CHECKING:
     import pandas
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 FILE = "survey.sqlite"
 SPECIFICATION = "spec.toml"
 
@@ -62,6 +62,7 @@ COLUMNS = {"id": "TEXT PRIMARY KEY", **CONFIGURATION_COLUMNS, **RESULT_COLUMNS, 
 _SCHEMA = f"""
 CREATE TABLE networks ({", ".join(f"{name} {kind}" for name, kind in COLUMNS.items())}) STRICT;
 CREATE TABLE runs (begun_at REAL NOT NULL) STRICT;
+CREATE TABLE stack_sizes (kind TEXT PRIMARY KEY, networks INTEGER NOT NULL, seconds REAL NOT NULL) STRICT;
 PRAGMA user_version = {SCHEMA_VERSION};
 """
 STATES = ("fitted", "unfitted", "diverged", "failed")
@@ -172,6 +173,22 @@ class Store:
         """Note the time at which a run begins to train."""
         with self._writing("the beginning of a run"), self._connection:
             self._connection.execute("INSERT INTO runs VALUES (?)", (time.time(),))
+
+    def record_stack_sizes(self, sizes: Mapping[str, tuple[int, float]]) -> None:
+        """
+        Store how many networks of each kind are trained together, and the seconds that each of them is predicted to take.
+
+        What is stored stays: networks that are trained again are then trained in the same company, and so to the same bits.
+        """
+        rows = [(kind, *size) for kind, size in sizes.items()]
+        with self._writing("the sizes of the stacks"), self._connection:
+            self._connection.executemany("INSERT INTO stack_sizes VALUES (?, ?, ?)", rows)
+
+    def stack_sizes(self) -> dict[str, tuple[int, float]]:
+        """Return what `record_stack_sizes` has stored."""
+        with self._reading():
+            rows = self._connection.execute("SELECT kind, networks, seconds FROM stack_sizes").fetchall()
+        return {kind: (networks, seconds) for kind, networks, seconds in rows}
 
     def last_run(self) -> tuple[set[str], float]:
         """Return the ids of the networks that the last run has stored, and the seconds from its beginning to the last of them."""

@@ -1,5 +1,7 @@
 """What the tests of several modules share."""
 
+import os
+
 import pytest
 import torch
 from hypothesis import settings
@@ -34,8 +36,15 @@ def toy():
 
 
 @pytest.fixture(autouse=True, scope="session")
-def _stock_matrix_products():
-    """Give every run the same matrix-product path, whatever this machine's self-check prefers: its last bits are compared."""
+def _same_for_every_run(tmp_path_factory):
+    """
+    Give every run the same matrix-product path and the same sizes of stacks: the last bits of results are compared.
+
+    What is measured while tests keep the machine busy is not what its user wants to find in the cache.
+    """
+    base = tmp_path_factory.getbasetemp()
+    shared = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("SENSITOMETER_MATMUL", "stock")
+        patch.setenv("XDG_CACHE_HOME", str(shared / "cache"))
         yield

@@ -34,7 +34,8 @@ ALLOWED = {
     "analysis": {"configuration", "errors", "store"},
     "figures": {"analysis", "errors", "metrics", "networks", "paths", "store"},
     "survey": {
-        *("analysis", "configuration", "data", "device", "errors", "matmul", "metrics", "networks", "paths", "store", "training"),
+        *("activations", "analysis", "configuration", "data", "device", "errors", "matmul", "metrics", "networks", "optimizers"),
+        *("paths", "store", "training"),
     },
     "claims": {"analysis", "errors", "store"},
 }

@@ -1,7 +1,7 @@
 """Runs a survey: enumerate, divide into stacks, train what is not stored yet, store. Imports no torch."""
 
 import contextlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any, Protocol
@@ -10,17 +10,20 @@ import msgspec
 from filelock import FileLock, Timeout
 
 from .. import matmul
+from ..configuration import Configuration
 from ..data.locations import data_root, require_files
 from ..data.sources import find_source
 from ..device import check_device_name
 from ..errors import InvalidInputError, StoreError, WorkerError
 from ..store import SPECIFICATION, Store
 from .executors import LocalExecutor
-from .plan import CostModel, default_workers
+from .plan import choose_stack_sizes, default_workers
 from .spec import Spec, load_spec, parse_spec
-from .stacks import make_stacks
+from .stacks import StackSize, make_stacks, saved_state
 
 WEIGHTS = "weights"
+SAVED = "saved"
+SECONDS_BETWEEN_SAVES = 180.0
 
 
 class Reporter(Protocol):
@@ -102,7 +105,7 @@ def run_survey(
         if Store.exists(out):
             store = stack.enter_context(_open(out, checked))
             stack.enter_context(_only_writer(out))
-        run = _Run(checked, out, store.ids() if store else set(), workers or default_workers(device), device, limit)
+        run = _Run(checked, out, store, workers or default_workers(device), device, limit)
         executor = stack.enter_context(contextlib.closing(LocalExecutor(run.workers, run.setup())))
         if store is None:
             # Only now, when all is well: a run that is refused leaves nothing behind.
@@ -139,28 +142,38 @@ def _only_writer(out: Path) -> Iterator[None]:
 class _Run:
     """What one call of `run_survey` has to train, and the training of it."""
 
-    def __init__(self, spec: Spec, out: Path, stored: set[str], workers: int, device: str, limit: int | None) -> None:
+    def __init__(self, spec: Spec, out: Path, store: Store | None, workers: int, device: str, limit: int | None) -> None:
         self.spec = spec
         self.out = out
         self.device = device
         configurations = list(spec.configurations())
+        stored = store.ids() if store else set()
         self.total = len(configurations)
         self.stored = sum(c.id in stored for c in configurations)
         self.wanted = set(islice((c.id for c in configurations if c.id not in stored), limit))
+        self.sizes = {kind: StackSize(*size) for kind, size in store.stack_sizes().items()} if store else {}
+        unknown = [c for c in configurations if c.kind not in self.sizes] if self.wanted else []
+        self.chosen = choose_stack_sizes(spec, unknown, workers, device) if unknown else {}
+        self.sizes |= self.chosen
         # Divided as if nothing were stored: a stack that was interrupted is trained whole again, to the same bits.
-        stacks = [stack for stack in make_stacks(configurations) if any(c.id in self.wanted for c in stack)]
-        self.path = matmul.choose() if stacks else None
-        self.cost = CostModel(spec, self.path.peak if self.path else 1.0)
+        divided = make_stacks(configurations, self.sizes) if self.wanted else []
+        stacks = [stack for stack in divided if any(c.id in self.wanted for c in stack)]
         # The long ones first, so that the workers finish together.
-        self.stacks = sorted(stacks, key=self.cost.seconds, reverse=True)
+        self.stacks = sorted(stacks, key=self._seconds, reverse=True)
         self.workers = min(workers, len(stacks))
 
+    def _seconds(self, stack: Sequence[Configuration]) -> float:
+        """Return the predicted time of a stack."""
+        return self.sizes[stack[0].kind].seconds * len(stack)
+
     def go(self, store: Store, executor: LocalExecutor, reporter: Reporter) -> None:
-        seconds = sum(self.cost.seconds(stack) for stack in self.stacks)
+        seconds = sum(self._seconds(stack) for stack in self.stacks)
         reporter.start(self.total, self.stored, len(self.wanted), seconds / max(1, self.workers))
         if not self.stacks:
             return
+        store.record_stack_sizes(self.chosen)
         store.begin_run()
+        (self.out / SAVED).mkdir(exist_ok=True)
         if self.spec.survey.keep_weights:
             (self.out / WEIGHTS).mkdir(exist_ok=True)
         lost: list[str] = []
@@ -171,7 +184,10 @@ class _Run:
             for row in answer:
                 if row["id"] in self.wanted:
                     store.record(row)
-                    reporter.stored(row, self.cost.seconds(stack) / len(stack) / self.workers)
+                    reporter.stored(row, self.sizes[stack[0].kind].seconds / self.workers)
+            saved_state(self.out / SAVED, stack).unlink(missing_ok=True)
+        if not any((self.out / SAVED).iterdir()):
+            (self.out / SAVED).rmdir()
         if lost:
             raise WorkerError(
                 f"{len(lost)} of {len(self.stacks)} stacks were not trained, {lost[0]}; the rest is stored: run again"
@@ -181,13 +197,16 @@ class _Run:
         """Return what a worker is set up with."""
         spec = self.spec
         return {
-            "matmul_path": self.path.path if self.path and self.device == "cpu" else matmul.STOCK,
+            "matmul_path": matmul.choose().path if self.stacks and self.device == "cpu" else matmul.STOCK,
             "device": self.device,
             "data": {"names": spec.data.names, "crop": spec.data.crop, "train_points": spec.data.train_points},
             "schedule": {
                 "decay_every_epochs": spec.training.decay_every_epochs,
                 "stop_at_accuracy": spec.training.stop_at_accuracy,
+                "checkpoint_steps": spec.training.checkpoint_steps,
             },
             "jacobian_points": None if spec.measure.jacobian == "all" else spec.measure.jacobian,
             "weights_folder": str(self.out / WEIGHTS) if spec.survey.keep_weights else None,
+            "saved_folder": str(self.out / SAVED),
+            "save_seconds": SECONDS_BETWEEN_SAVES,
         }

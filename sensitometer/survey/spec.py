@@ -9,7 +9,6 @@ import re
 import tomllib
 import typing
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -19,7 +18,7 @@ from msgspec import Meta
 from ..configuration import Configuration
 from ..data.sources import find_source
 from ..errors import InvalidInputError
-from .cost import training_flops
+from .cost import Sizes, training_flops
 
 PRESETS = importlib.resources.files("sensitometer") / "experiments"
 
@@ -117,7 +116,7 @@ class Spec(_Section, frozen=True):
         taken. (Weighted: A-ES of Efraimidis and Spirakis 2006, with keys $-\\log(u) / w$.)
         """
         grid = self.grid()
-        drawn = range(len(grid)) if self.sample is None else _draw(grid, self.sample, len(self.space.seed), self.image_sizes())
+        drawn = range(len(grid)) if self.sample is None else _draw(grid, self.sample, len(self.space.seed), self.sizes())
         networks = (grid.configuration(index, seed) for index in drawn for seed in self.space.seed)
         yield from networks if self.sample is None else itertools.islice(networks, self.sample.count)
 
@@ -125,14 +124,20 @@ class Spec(_Section, frozen=True):
         whole = len(self.grid()) * len(self.space.seed)
         return whole if self.sample is None else self.sample.count
 
-    def image_sizes(self) -> dict[str, tuple[int, int]]:
-        """Return (inputs D, classes C) of each data set."""
+    def sizes(self) -> dict[str, Sizes]:
+        """Return the sizes of each data set, as the survey uses it."""
         sizes = {}
+        crop, measured = self.data.crop, self.measure.jacobian
         for name in self.data.names:
             source = find_source(name)
             channels, height, width = source.image_shape
-            crop = self.data.crop
-            sizes[name] = (channels * (crop * crop if crop else height * width), source.classes)
+            sizes[name] = Sizes(
+                inputs=channels * (crop * crop if crop else height * width),
+                classes=source.classes,
+                train_points=self.data.train_points or source.train.points,
+                test_points=source.test.points,
+                measured_points=source.test.points if measured == "all" else measured,
+            )
         return sizes
 
 
@@ -171,7 +176,7 @@ class Grid:
         return Configuration(**chosen, steps=self.steps, seed=seed)
 
 
-def _draw(grid: Grid, sample: SampleSection, seeds: int, sizes: dict[str, tuple[int, int]]) -> list[int]:
+def _draw(grid: Grid, sample: SampleSection, seeds: int, sizes: dict[str, Sizes]) -> list[int]:
     """Return as many indices into the grid as make `sample.count` networks, in the order of their random keys."""
 
     def key(index: int) -> float:
@@ -180,7 +185,7 @@ def _draw(grid: Grid, sample: SampleSection, seeds: int, sizes: dict[str, tuple[
         if sample.weight == "uniform":
             return exponential
         configuration = grid.configuration(index, seed=1)
-        return exponential * training_flops(configuration, *sizes[configuration.dataset])
+        return exponential * training_flops(configuration, *sizes[configuration.dataset][:3])
 
     return heapq.nsmallest(math.ceil(sample.count / seeds), range(len(grid)), key=key)
 

@@ -1,31 +1,90 @@
-"""Which networks are trained together. Imports no torch."""
+"""Which networks are trained together: by what the memory holds, and by how fast stacks were when they were measured."""
 
-from collections.abc import Sequence
+import hashlib
+import math
+from collections.abc import Mapping, Sequence
 from itertools import groupby
+from pathlib import Path
+from typing import NamedTuple
 
 from ..configuration import Configuration
+from .cost import CostModel, stack_bytes
 
-# Activations in a training stack, in numbers: larger ones leave the cache.
-STACK_SIZE = 2**17
-MOST_NETWORKS_IN_A_STACK = 64
+# What a larger stack must gain to be worth its coarser division of the work, and how many doublings without gain end the search.
+WORTH_IT = 0.97
+TRIES = 2
+# The share of the memory that stacks may fill; the rest is for the libraries and for what was estimated too low.
+MEMORY_SHARE = 0.8
+LIBRARIES = 500_000_000
 
 
-def stack_size(width: int, batch_size: int) -> int:
-    """Return how many networks of one width to train in one stack: the narrower, the more."""
-    return max(1, min(MOST_NETWORKS_IN_A_STACK, STACK_SIZE // (width * batch_size)))
+class StackSize(NamedTuple):
+    """How many networks of one kind are trained together, and the seconds that each of them takes, predicted."""
+
+    networks: int
+    seconds: float
 
 
-def make_stacks(configurations: Sequence[Configuration]) -> list[list[Configuration]]:
-    """
-    Divide configurations into stacks of at most `stack_size`, alike in `Configuration.stack_key`, those of one seed together.
-
-    The division depends on the set of configurations alone, not on their order.
-    """
-    stacks = []
+def kinds(configurations: Sequence[Configuration]) -> dict[str, list[Configuration]]:
+    """Return the networks of each `Configuration.kind`, those of one seed together; repeated ones once."""
     distinct = {configuration.id: configuration for configuration in configurations}.values()
     ordered = sorted(distinct, key=lambda c: (c.stack_key, c.seed, c.id))
-    for _, group in groupby(ordered, key=lambda c: c.stack_key):
-        alike = list(group)
-        size = stack_size(alike[0].width, alike[0].batch_size)
+    return {kind: list(group) for kind, group in groupby(ordered, key=lambda c: c.kind)}
+
+
+def stack_sizes(configurations: Sequence[Configuration], cost: CostModel, workers: int) -> dict[str, StackSize]:
+    """
+    Choose how many networks of each kind to train in one stack.
+
+    Stacks are doubled, as long as a network's share of the measured step becomes shorter, up to what a worker's share of the
+    memory holds, and up to half of a worker's share of the networks.
+    """
+    most = len(configurations) if workers == 1 else math.ceil(len(configurations) / (2 * workers))
+    data = max(4 * sizes.inputs * (sizes.train_points + sizes.test_points) for sizes in cost.sizes.values())
+    memory = MEMORY_SHARE * cost.speeds.memory() / workers - LIBRARIES - data
+    sizes = {}
+    for kind, networks in kinds(configurations).items():
+        first = networks[0]
+        one = stack_bytes(first, 1, cost.sizes[first.dataset])
+        held = max(1, int(memory // one))
+        size = _fastest(networks, cost, min(most, held, len(networks)))
+        sizes[kind] = StackSize(size, cost.stack_seconds(networks[:size]) / size)
+    return sizes
+
+
+def _fastest(networks: Sequence[Configuration], cost: CostModel, most: int) -> int:
+    """Return the smallest stack, of a power of 2 or all, whose networks take about the shortest time each."""
+
+    def share(size: int) -> float:
+        chosen = networks[:size]
+        return cost.step_seconds(chosen[0], size, len({c.seed for c in chosen})) / size
+
+    if most == 1:
+        return 1
+    size = best = 1
+    shortest = share(1)
+    while size < most and size < best * 2**TRIES:
+        size = min(2 * size, most)
+        now = share(size)
+        if now < WORTH_IT * shortest:
+            best, shortest = size, now
+    return best
+
+
+def make_stacks(configurations: Sequence[Configuration], sizes: Mapping[str, StackSize]) -> list[list[Configuration]]:
+    """
+    Divide configurations into stacks, of at most the size that their kind has, those of one seed together.
+
+    The division depends on the set of configurations and on the sizes alone, not on the order.
+    """
+    stacks = []
+    for kind, alike in kinds(configurations).items():
+        size = sizes[kind].networks
         stacks += [alike[start : start + size] for start in range(0, len(alike), size)]
     return stacks
+
+
+def saved_state(folder: Path, stack: Sequence[Configuration]) -> Path:
+    """Return the file for the state of a stack in training; another one for any other stack."""
+    digest = hashlib.sha256(" ".join(one.id for one in stack).encode()).hexdigest()
+    return folder / f"{digest[:16]}.safetensors"

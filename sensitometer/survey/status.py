@@ -4,9 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..store import SPECIFICATION, open_survey
-from .plan import CostModel
 from .spec import parse_spec
-from .stacks import make_stacks
 
 
 @dataclass(frozen=True)
@@ -41,13 +39,14 @@ def survey_status(folder: str | Path) -> Status:
         spec = parse_spec(store.specification, str(Path(folder) / SPECIFICATION))
         stored, counts = store.ids(), store.counts()
         recent, elapsed = store.last_run()
+        sizes = store.stack_sizes()
     if not recent or elapsed <= 0:
         return Status(spec.survey.name, len(spec), counts, None, None)
-    # Only ratios of costs are looked at: any rate of the matrix products will do.
-    cost = CostModel(spec, peak=100.0)
     done = left = 0.0
-    for stack in make_stacks(list(spec.configurations())):
-        share = cost.seconds(stack) / len(stack)
-        done += share * sum(c.id in recent for c in stack)
-        left += share * sum(c.id not in stored for c in stack)
+    for one in spec.configurations():
+        if one.kind not in sizes:  # the survey has grown since the last run
+            return Status(spec.survey.name, len(spec), counts, len(recent) / elapsed, None)
+        _, seconds = sizes[one.kind]
+        done += seconds * (one.id in recent)
+        left += seconds * (one.id not in stored)
     return Status(spec.survey.name, len(spec), counts, len(recent) / elapsed, elapsed * left / done)

@@ -17,9 +17,11 @@ from ..errors import InvalidInputError
 from ..metrics import jacobian_norms
 from ..networks import MLP, MLPStack
 from ..store import COLUMNS
-from ..training import Schedule, Trained, train_stack
-from .cost import number_of_weights
-from .stacks import make_stacks
+from ..training import Saver, Schedule, Trained, train_stack
+from .cost import CostModel, Sizes, number_of_weights
+from .speed import Speeds
+from .stacks import make_stacks, stack_sizes
+from .step_timer import StepTimer
 
 
 @dataclass(frozen=True)
@@ -89,10 +91,21 @@ def train(
                 f"the data set is {dataset.name}; configuration {configuration.id} is for {configuration.dataset}"
             )
     results: dict[str, Result] = {}
-    for stack in make_stacks(configurations):
+    for stack in _stacks(configurations, dataset, schedule, jacobian_points, device):
         for result in train_and_measure(stack, dataset, schedule=schedule, jacobian_points=jacobian_points, device=device):
             results[result.row["id"]] = result
     return [results[configuration.id] for configuration in configurations]
+
+
+def _stacks(
+    configurations: Sequence[Configuration], dataset: Dataset, schedule: Schedule | None, points: int | None, device: str
+) -> list[list[Configuration]]:
+    """Divide configurations into stacks, by steps that are measured here where they are not known yet."""
+    D, test = dataset.train.x.shape[1], len(dataset.test.y)
+    sizes = Sizes(D, dataset.classes, len(dataset.train.y), test, test if points is None else points)
+    with _one_thread(), Speeds(matmul.active(), device, StepTimer(device)) as speeds:
+        cost = CostModel({dataset.name: sizes}, speeds, checked=schedule is not None and schedule.stop_at_accuracy is not None)
+        return make_stacks(configurations, stack_sizes(configurations, cost, workers=1))
 
 
 def train_and_measure(
@@ -101,11 +114,12 @@ def train_and_measure(
     *,
     schedule: Schedule | None = None,
     jacobian_points: int | None = None,
+    saver: Saver | None = None,
     device: str = "cpu",
 ) -> list[Result]:
-    """Train and measure one stack; see `train`."""
+    """Train and measure one stack; see `train`, and for `saver` `train_stack`."""
     with _one_thread():
-        trained = train_stack(stack, dataset, schedule=schedule, device=device)
+        trained = train_stack(stack, dataset, schedule=schedule, saver=saver, device=device)
         norms = _mean_jacobian_norms(trained, dataset, jacobian_points)
     return [Result(one.network, _row(one, dataset, norm, device)) for one, norm in zip(trained, norms, strict=True)]
 

@@ -18,6 +18,7 @@ from typing import Any
 from .. import matmul
 from ..configuration import Configuration
 from ..errors import SensitometerError
+from .stacks import saved_state
 
 
 def main() -> None:
@@ -71,6 +72,8 @@ class _Worker:
         schedule: dict[str, Any],
         jacobian_points: int | None,
         weights_folder: str | None,
+        saved_folder: str,
+        save_seconds: float,
     ) -> None:
         from ..data import load_dataset
         from ..device import check_device
@@ -82,17 +85,21 @@ class _Worker:
         self.jacobian_points = jacobian_points
         self.device = device
         self.weights_folder = weights_folder
+        self.saved_folder, self.save_seconds = Path(saved_folder), save_seconds
 
     def work(self, stack: list[Configuration]) -> list[dict[str, Any]]:
         """Train and measure one stack and return its rows; those of a stack that an exception ended are `failed`."""
+        from ..training import Saver
         from .work import provenance, train_and_measure
 
+        saver = Saver(saved_state(self.saved_folder, stack), self.save_seconds)
         try:
             results = train_and_measure(
                 stack,
                 self.datasets[stack[0].dataset],
                 schedule=self.schedule,
                 jacobian_points=self.jacobian_points,
+                saver=saver,
                 device=self.device,
             )
         except Exception as error:  # noqa: BLE001  whatever it is, it is stored, and the survey goes on

@@ -8,10 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
-
-SECONDS_BETWEEN_SAVES = 180.0
 
 # Tensors by name, and what JSON can hold.
 State = tuple[dict[str, Tensor], dict[str, Any]]
@@ -29,7 +27,7 @@ class Saver:
         Seconds from one save to the next.
     """
 
-    def __init__(self, path: str | Path, every: float = SECONDS_BETWEEN_SAVES) -> None:
+    def __init__(self, path: str | Path, every: float) -> None:
         self.path = Path(path)
         self.every = every
         self._last = time.monotonic()
@@ -40,9 +38,12 @@ class Saver:
 
     def save(self, tensors: dict[str, Tensor], numbers: dict[str, Any]) -> None:
         """Replace the file by this state. Whenever the process or the machine ends, there is the old state or the new one."""
-        temporary = self.path.with_suffix(".new")
-        save_file({name: tensor.cpu().clone() for name, tensor in tensors.items()}, temporary, {"numbers": json.dumps(numbers)})
-        with temporary.open("rb") as file:
+        temporary = self.path.with_name(f"{self.path.name}.new")
+        # Not by save_file: it writes to a file of another name each time, which stays where the process is killed.
+        content = save({name: tensor.cpu().clone() for name, tensor in tensors.items()}, {"numbers": json.dumps(numbers)})
+        with temporary.open("wb") as file:
+            file.write(content)
+            file.flush()
             os.fsync(file.fileno())
         temporary.replace(self.path)
         self._last = time.monotonic()
@@ -54,7 +55,8 @@ class Saver:
         try:
             with safe_open(self.path, framework="pt") as file:
                 numbers = json.loads(file.metadata()["numbers"])
-                return {name: file.get_tensor(name) for name in file.keys()}, numbers  # noqa: SIM118  it is not a mapping
+                # Copied: a tensor would be a view of the file, read only when it is used, and begin at any byte.
+                return {name: file.get_tensor(name).clone() for name in file.keys()}, numbers  # noqa: SIM118  it is no mapping
         except (OSError, SafetensorError, TypeError, KeyError, ValueError) as error:
             warnings.warn(f"{self.path} is damaged ({error}): the training begins again", stacklevel=2)
             return None
