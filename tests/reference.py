@@ -136,6 +136,16 @@ def inverse_hessian_times(pairs, g):
     return q
 
 
+def searched(steps, along):
+    """The step that a line search ends at, None for none; `steps` yields steps and is sent `along(step)` for each."""
+    step = next(steps)
+    while True:
+        try:
+            step = steps.send(along(step))
+        except StopIteration as end:
+            return step if end.value else None
+
+
 def lbfgs(function, point, iterations, search, history=10, gradient_tolerance=1e-5, change_tolerance=2.2e-9, renewed=False):
     """
     L-BFGS of one network, in lists of numbers; the points where its iterations ended.

@@ -7,7 +7,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from reference import dot, lbfgs
+from reference import dot, lbfgs, searched
 
 from sensitometer.optimizers import LBFGS
 from sensitometer.optimizers.line_search import CURVATURE, strong_wolfe
@@ -38,14 +38,8 @@ def minimise(functions, starts, iterations=300, dtype=torch.float64, **options):
 
 
 def search(along, value, slope, first, curvature=CURVATURE):
-    """The step that the package's line search, which has tests of its own, ends at; None for none."""
-    steps = strong_wolfe(value, slope, first, curvature)
-    step = next(steps)
-    while True:
-        try:
-            step = steps.send(along(step))
-        except StopIteration as end:
-            return step if end.value else None
+    """The package's line search, which has tests of its own."""
+    return searched(strong_wolfe(value, slope, first, curvature), along)
 
 
 def twin(function, start, iterations=300, **options):

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from reference import ACTIVATIONS, gradients, train
+from reference import ACTIVATIONS, MEAN_LOSSES, MINIBATCH, gradients, train
 
 from sensitometer.configuration import Configuration
 from sensitometer.networks import layer_shapes
@@ -23,11 +23,18 @@ GROUPS = {
 class Case:
     """A stack of networks with random weights in float64, and random points, minibatches and labels."""
 
-    def __init__(self, activation, depth, optimizer, groups=(1, 2, 3), width=4, classes=CLASSES):
+    def __init__(self, activation, depth, optimizer, groups=(1, 2, 3), width=4, classes=CLASSES, loss="cross-entropy"):
         self.stream = torch.Generator().manual_seed(depth)
         seeds = [seed for seed, count in enumerate(groups) for _ in range(count)]
         self.configurations = [
-            Configuration("toy", width, depth, activation, optimizer=optimizer, learning_rate=rate, batch_size=BATCH, seed=seed)
+            Configuration(
+                *("toy", width, depth, activation),
+                optimizer=optimizer,
+                learning_rate=rate,
+                batch_size=BATCH,
+                loss=loss,
+                seed=seed,
+            )
             for rate, seed in zip(RATES, seeds, strict=False)
         ]
         shapes = layer_shapes(INPUTS, width, depth, classes)
@@ -57,7 +64,7 @@ class Case:
         c = self.configurations[i]
         weights = [layer[i] for layer in self.start]
         batches = [batch[c.seed] for batch in self.batches]
-        return train(weights, c.activation, self.x, self.y[i], batches, rates or [RATES[i]] * len(batches), c.optimizer)
+        return train(weights, c.activation, self.x, self.y[i], batches, rates or [RATES[i]] * len(batches), c.optimizer, c.loss)
 
 
 def assert_close(found, expected, rtol=1e-9):
@@ -65,25 +72,27 @@ def assert_close(found, expected, rtol=1e-9):
         torch.testing.assert_close(mine, theirs, rtol=rtol, atol=1e-12)
 
 
+@pytest.mark.parametrize("loss", MEAN_LOSSES)
 @pytest.mark.parametrize("optimizer", ["sgd", "momentum"])
 @pytest.mark.parametrize("depth", [2, 3, 4, 5])
 @pytest.mark.parametrize("activation", ACTIVATIONS)
-def test_first_step_takes_autograds_gradient(activation, depth, optimizer):
-    case = Case(activation, depth, optimizer, width=12)
+def test_first_step_takes_autograds_gradient(activation, depth, optimizer, loss):
+    case = Case(activation, depth, optimizer, width=12, loss=loss)
     case.step()
     for i, c in case.numbered():
         batch = case.batches[0][c.seed]
         start = [layer[i] for layer in case.start]
-        expected = gradients(start, activation, case.x[batch], case.y[i][batch])
+        expected = gradients(start, activation, case.x[batch], case.y[i][batch], loss)
         found = [(before - layer[i]) / RATES[i] for before, layer in zip(start, case.stack.weights, strict=True)]
         assert_close(found, expected)
         assert all(g.abs().max() > 1e-6 for g in expected)
 
 
-@pytest.mark.parametrize("optimizer", ["sgd", "momentum"])
+@pytest.mark.parametrize("loss", MEAN_LOSSES)
+@pytest.mark.parametrize("optimizer", MINIBATCH)
 @pytest.mark.parametrize("groups", GROUPS.values(), ids=GROUPS)
-def test_steps_are_the_twins_whoever_shares_minibatches(groups, optimizer):
-    case = Case("relu", 3, optimizer, groups)
+def test_steps_are_the_twins_whoever_shares_minibatches(groups, optimizer, loss):
+    case = Case("relu", 3, optimizer, groups, loss=loss)
     for _ in range(5):
         case.step()
     for i, _ in case.numbered():
@@ -99,7 +108,7 @@ def test_layers_of_any_width(width, classes):
         assert_close([layer[i] for layer in case.stack.weights], case.twin(i))
 
 
-@pytest.mark.parametrize("optimizer", ["sgd", "momentum"])
+@pytest.mark.parametrize("optimizer", MINIBATCH)
 def test_decay_takes_effect_on_the_next_step_and_leaves_the_velocity(optimizer):
     case = Case("tanh", 3, optimizer)
     for step in range(6):
@@ -111,14 +120,17 @@ def test_decay_takes_effect_on_the_next_step_and_leaves_the_velocity(optimizer):
         assert_close([layer[i] for layer in case.stack.weights], case.twin(i, rates))
 
 
-@pytest.mark.parametrize("optimizer", ["sgd", "momentum"])
+@pytest.mark.parametrize("optimizer", MINIBATCH)
 @pytest.mark.parametrize("staying", [(0, 1, 3, 4, 5), (1, 2), (5,), (0, 4)])
 def test_networks_that_stay_go_on_as_if_the_others_had_never_been(staying, optimizer):
     case = Case("hardtanh", 4, optimizer)
     for _ in range(3):
         case.step()
     case.stack.decay(0.5)
-    case.stack = case.stack.select(torch.tensor(staying), [case.configurations[i] for i in staying])
+    left = [layer.clone() for layer in case.stack.weights]
+    old = case.stack
+    case.stack = old.select(torch.tensor(staying), [case.configurations[i] for i in staying])
+    assert case.stack.optimizer.steps == 3
     case.numbered = lambda: [(i, case.configurations[i]) for i in staying]
     for _ in range(3):
         case.step()
@@ -126,6 +138,7 @@ def test_networks_that_stay_go_on_as_if_the_others_had_never_been(staying, optim
         # The twin needs this network's minibatches only, which those who left do not change.
         rates = [RATES[i]] * 3 + [RATES[i] / 2] * 3
         assert_close([layer[place] for layer in case.stack.weights], case.twin(i, rates))
+    assert all(torch.equal(mine, theirs) for mine, theirs in zip(old.weights, left, strict=True))
 
 
 def test_weights_that_come_in_are_left_alone():
@@ -135,9 +148,10 @@ def test_weights_that_come_in_are_left_alone():
     assert all(torch.equal(mine, theirs) for mine, theirs in zip(case.start, before, strict=True))
 
 
-@pytest.mark.parametrize("optimizer", ["sgd", "momentum"])
-def test_a_network_of_nan_does_not_spread(optimizer):
-    case, sound = Case("relu", 3, optimizer, (3, 3)), Case("relu", 3, optimizer, (3, 3))
+@pytest.mark.parametrize("loss", MEAN_LOSSES)
+@pytest.mark.parametrize("optimizer", MINIBATCH)
+def test_a_network_of_nan_does_not_spread(optimizer, loss):
+    case, sound = (Case("relu", 3, optimizer, (3, 3), loss=loss) for _ in range(2))
     case.stack.weights[0][1].fill_(torch.nan)
     for _ in range(3):
         case.step()
