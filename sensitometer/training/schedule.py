@@ -30,7 +30,7 @@ class Schedule:
         stop = self.stop_at_accuracy
         for name in ("decay_every_epochs", "checkpoint_steps"):
             value = getattr(self, name)
-            if value is not None and (not isinstance(value, int) or value < 1):
+            if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
                 raise InvalidInputError(f"{name} must be a whole number of at least 1; got {value!r}")
-        if stop is not None and (not isinstance(stop, int | float) or not 0 < stop <= 1):
+        if stop is not None and (isinstance(stop, bool) or not isinstance(stop, int | float) or not 0 < stop <= 1):
             raise InvalidInputError(f"stop_at_accuracy must be a number above 0 and at most 1; got {stop!r}")

@@ -82,7 +82,8 @@ def train_stack(
         kept = [Ended(roster.kept[place], steps, ended[place].seconds) for place in diverged]
         judged = _judge([configurations[place] for place in diverged], kept, dataset, roster.x, roster.labels[diverged])
         for place, one in zip(diverged, judged, strict=True):
-            trained[place] = one
+            if one.state != "diverged":  # as it is where it diverged before the checkpoint already
+                trained[place] = one
     return trained
 
 
