@@ -4,6 +4,7 @@ Slow, plain twins of what the package computes fast: one network, one layer or o
 Everything is float64; what float64 cannot hold, the losses and probabilities of well-fitted points, is done in decimals.
 """
 
+import itertools
 import math
 from decimal import Context, Decimal, localcontext
 
@@ -15,6 +16,14 @@ BOUNDARIES = {"relu": (0.0,), "relu6": (0.0, 6.0), "tanh": (0.0,), "hardtanh": (
 # Paper, A.5: the variance of the initial weights times fan_in.
 GAINS = {"relu": 2, "relu6": 2, "tanh": 1, "hardtanh": 1, "hardsigmoid": 2}
 ACTIVATIONS = tuple(BOUNDARIES)
+# Paper, A.5.4 and A.5.3: equally likely moves by their numbers: (up-down, left-right), quarters of a turn, (down, right).
+_SHIFTS = list(itertools.product(range(-4, 5), repeat=2))
+MOVES = {
+    "shift-flip": [((0, flip), 0, shift) for flip in (0, 1) for shift in _SHIFTS],
+    "shift-flip-rotate": [
+        (flips, quarter, shift) for quarter in (-1, 0, 1) for flips in itertools.product((0, 1), repeat=2) for shift in _SHIFTS
+    ],
+}
 
 
 def activate(name, z):
@@ -205,6 +214,12 @@ def moved(image, flips, quarters, shift):
             for channel, plane in enumerate(image):
                 new[channel][(i + shift[0]) % height][(j + shift[1]) % width] = plane[row][column]
     return new
+
+
+def moved_images(images, shape, name, moves):
+    """The images `[N, D]`, each after its move, by the numbers of moves of one kind of augmentation."""
+    after = [moved(image.view(shape).tolist(), *MOVES[name][move]) for image, move in zip(images, moves.tolist(), strict=True)]
+    return torch.tensor(after, dtype=images.dtype).flatten(1)
 
 
 def accuracy(logits, y):

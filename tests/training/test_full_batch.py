@@ -5,7 +5,7 @@ import math
 
 import pytest
 import torch
-from reference import ACTIVATIONS, LOSSES, MEAN_LOSSES, accuracy, forward, gradients, lbfgs, searched
+from reference import ACTIVATIONS, LOSSES, MEAN_LOSSES, accuracy, forward, gradients, lbfgs, moved_images, searched
 
 from sensitometer.configuration import Configuration
 from sensitometer.data import load_dataset
@@ -29,12 +29,6 @@ def initial(c):
     return initial_weights(layer_shapes(6, c.width, c.depth, 3), c.activation, c.init_scale, c.seed)
 
 
-def move_all(images, shape, sources):
-    """The images `[N, D]`, each after the move that takes its pixels from `sources` `[N, height * width]`."""
-    planes = images.view(len(images), shape[0], -1)
-    return torch.stack([plane[:, source] for plane, source in zip(planes, sources, strict=True)]).flatten(1)
-
-
 # --- the objective
 
 
@@ -50,6 +44,7 @@ class Problem:
         self.layers = [self.normal(networks, *shape) / shape[1] ** 0.5 * 1.5 for shape in shapes]
         self.x = self.normal(points, 18)
         self.y = torch.randint(4, (networks, points), generator=self.stream)
+        self.name = augmentation
         self.augmentation = augmentation and Augmentation(augmentation, self.shape, torch.device("cpu"))
         self.moves = None
         if augmentation:
@@ -65,7 +60,7 @@ class Problem:
         weights = [layer[i] for layer in self.layers]
         x = self.x
         if self.moves is not None:
-            x = move_all(x, self.shape, self.augmentation.sources[self.moves[i]])
+            x = moved_images(x, self.shape, self.name, self.moves[i])
         value = MEAN_LOSSES[self.c.loss](forward(weights, self.c.activation, x), self.y[i])
         found = gradients(weights, self.c.activation, x, self.y[i], self.c.loss)
         return float(value), torch.cat([g.flatten() for g in found])
@@ -147,13 +142,12 @@ def twin(c, toy):
     sizes, shapes = [w.numel() for w in weights], [w.shape for w in weights]
     x, y = toy.train.x, training_labels(toy.train.y, 3, c.labels, c.seed)
     renewed = c.augmentation != "none"
-    augmentation = Augmentation(c.augmentation, toy.image_shape, torch.device("cpu")) if renewed else None
     stream = generator(c.seed, "augmentation")
     images = []
 
     def function(point, iteration):
         while len(images) <= iteration:
-            images.append(x if not renewed else move_all(x, toy.image_shape, augmentation.sources[drawn()]))
+            images.append(moved_images(x, toy.image_shape, c.augmentation, drawn()) if renewed else x)
         parts = torch.tensor(point, dtype=torch.float64).split(sizes)
         layers = [part.view(shape) for part, shape in zip(parts, shapes, strict=True)]
         value = MEAN_LOSSES[c.loss](forward(layers, c.activation, images[iteration]), y)
@@ -161,7 +155,7 @@ def twin(c, toy):
         return float(value), torch.cat([g.flatten() for g in found]).tolist()
 
     def drawn():
-        return torch.randint(len(augmentation.sources), (len(x),), generator=stream)
+        return torch.randint(2 * 81, (len(x),), generator=stream)
 
     def search(along, *beginning):
         return searched(strong_wolfe(*beginning), along)
