@@ -1,5 +1,7 @@
 """A stack's step as a CUDA graph: one launch, where the step itself is dozens of small kernels."""
 
+from functools import cache
+
 import torch
 from torch import Tensor
 
@@ -32,20 +34,28 @@ class GraphedStep:
                     fixed.copy_(new)
             self.graph.replay()
             return
-        if self.taken < WARM_UP_STEPS:
-            self._on_side_stream(x, index, labels, moves)
-            self.taken += 1
-            return
-        self.fixed = (index.clone(), labels.clone(), None if moves is None else moves.clone())
-        self.graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(self.graph):
-            self.stack.step(x, *self.fixed)
-        self.graph.replay()
+        # Where there are several GPUs the current one is the first: a graph captured there would be empty.
+        with torch.cuda.device(x.device):
+            if self.taken < WARM_UP_STEPS:
+                self._on_side_stream(x, index, labels, moves)
+                self.taken += 1
+                return
+            self.fixed = (index.clone(), labels.clone(), None if moves is None else moves.clone())
+            self.graph = torch.cuda.CUDAGraph()
+            with torch.cuda.graph(self.graph, stream=_side_stream(x.device)):
+                self.stack.step(x, *self.fixed)
+            self.graph.replay()
 
     def _on_side_stream(self, x: Tensor, index: Tensor, labels: Tensor, moves: Tensor | None) -> None:
         # What runs before a capture must not run on the stream that all others wait for.
-        current, side = torch.cuda.current_stream(), torch.cuda.Stream()  # type: ignore[no-untyped-call]
+        current, side = torch.cuda.current_stream(), _side_stream(x.device)
         side.wait_stream(current)
         with torch.cuda.stream(side):
             self.stack.step(x, index, labels, moves)
         current.wait_stream(side)
+
+
+@cache
+def _side_stream(device: torch.device) -> torch.cuda.Stream:
+    """Return the one stream on which a device warms up and captures: cuBLAS keeps a workspace for every stream that it meets."""
+    return torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
