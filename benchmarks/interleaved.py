@@ -3,6 +3,7 @@ Compares programs on a machine that is busy with other work: each is a process o
 
 A benchmark calls `main(title, contenders, cases, table)`. For each case, each contender's process makes its workload once, and
 then, ROUNDS times in alternation, times it. What is reported is the median over rounds; of ratios, that of those within a round.
+With `twins`, a second process of one contender is timed beside the first, in a turn of its own.
 """
 
 import argparse
@@ -23,6 +24,7 @@ from typing import Any
 from sensitometer import matmul
 
 ROUNDS = 7
+TWINS = "two at once"
 RECORDS = Path(__file__).parent / "records"
 
 # Makes a case's workload, and returns what measures it once: units of work a second.
@@ -38,50 +40,78 @@ class Contender:
     path: str
 
 
-def main(title: str, contenders: Sequence[Contender], cases: Sequence[Mapping[str, Any]], table: Callable[..., str]) -> None:
-    """Run the benchmark and print `table(cases, rates)`, where `rates[case][contender]` is one number a round."""
+def main(
+    title: str,
+    contenders: Sequence[Contender],
+    cases: Sequence[Mapping[str, Any]],
+    table: Callable[..., str],
+    twins: str | None = None,
+    devices: Sequence[str] = ("cpu",),
+) -> None:
+    """
+    Run the benchmark and print `table(cases, rates)`, where `rates[case][contender]` is one number a round.
+
+    A case may name the only `contenders` that it is for. `twins` names the contender that is also timed twice at once: the sum of
+    both rates is then its rate as TWINS.
+    """
     parser = argparse.ArgumentParser(description=title)
     parser.add_argument("--record", metavar="NAME", help="also write it to benchmarks/records/DATE-NAME.md")
+    parser.add_argument("--device", default="cpu", choices=devices, help="default: cpu")
     parser.add_argument("--serve", metavar="CONTENDER", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
+    cases = [{"device": arguments.device, **case} for case in cases]
     by_name = {contender.name: contender for contender in contenders}
     if arguments.serve:
         _serve(by_name[arguments.serve], cases)
         return
-    text = f"# {title}\n\n{_machine()}\n\n{table(cases, _measure(by_name, cases))}\n"
+    rates = _measure(by_name, cases, arguments.device, twins if arguments.device == "cpu" else None)
+    text = f"# {title}\n\n{_machine(arguments.device)}\n\n{table(cases, rates)}\n"
     print(text)
     if arguments.record:
         file = RECORDS / f"{datetime.date.today()}-{arguments.record}.md"
-        command = f"    python benchmarks/{Path(sys.argv[0]).name} --record {arguments.record}\n"
+        device = "" if arguments.device == "cpu" else f" --device {arguments.device}"
+        command = f"    python benchmarks/{Path(sys.argv[0]).name}{device} --record {arguments.record}\n"
         file.write_text(f"{text}\nMade by\n\n{command}")
 
 
-def _measure(contenders: Mapping[str, Contender], cases: Sequence[Mapping[str, Any]]) -> list[dict[str, list[float]]]:
+def _measure(
+    contenders: Mapping[str, Contender], cases: Sequence[Mapping[str, Any]], device: str, twins: str | None
+) -> list[dict[str, list[float]]]:
     environment = matmul.worker_environment(os.environ)
+    started = {name: name for name in contenders} | ({TWINS: twins} if twins else {})
     with ExitStack() as stack:
         processes = {
             name: stack.enter_context(
                 subprocess.Popen(
-                    [sys.executable, sys.argv[0], "--serve", name],
+                    [sys.executable, sys.argv[0], "--device", device, "--serve", served],
                     stdin=subprocess.PIPE,
                     stdout=subprocess.PIPE,
                     text=True,
                     env=environment,
                 )
             )
-            for name in contenders
+            for name, served in started.items()
         }
         rates = []
-        for case in range(len(cases)):
-            rounds = [{name: _ask(process, case) for name, process in processes.items()} for _ in range(ROUNDS + 1)]
+        for place, case in enumerate(cases):
+            names = [name for name in processes if name in case.get("contenders", processes)]
+            rounds = [{name: _turn(processes, name, twins, place) for name in names} for _ in range(ROUNDS + 1)]
             # The first round makes the workloads and warms the caches up.
-            rates.append({name: [one[name] for one in rounds[1:]] for name in processes})
+            rates.append({name: [one[name] for one in rounds[1:]] for name in names})
+            print(f"{place + 1}/{len(cases)}", {name: median(rate) for name, rate in rates[-1].items()}, file=sys.stderr)
     return rates
 
 
-def _ask(process: "subprocess.Popen[str]", case: int) -> float:
-    assert process.stdin is not None and process.stdout is not None
-    print(case, file=process.stdin, flush=True)
+def _turn(processes: "Mapping[str, subprocess.Popen[str]]", name: str, twins: str | None, case: int) -> float:
+    together = [processes[name], processes[twins]] if twins and name == TWINS else [processes[name]]
+    for process in together:
+        assert process.stdin is not None
+        print(case, file=process.stdin, flush=True)
+    return sum(_answer(process) for process in together)
+
+
+def _answer(process: "subprocess.Popen[str]") -> float:
+    assert process.stdout is not None
     answer = process.stdout.readline()
     if not answer:
         raise SystemExit("a contender ended before it had answered; its error is above")
@@ -108,22 +138,33 @@ def ratio(rates: Mapping[str, Sequence[float]], over: str, under: str) -> float:
 
 
 def peak(case: Mapping[str, Any]) -> Callable[[], float]:
-    """Multiply 1024 x 1024 matrices on the path that ours runs on; FLOP/s."""
+    """Multiply 1024 x 1024 matrices on the path that ours runs on, 8192 x 8192 on a GPU; FLOP/s."""
     import torch
 
-    a, b, c = (torch.randn(1024, 1024) for _ in range(3))
+    cuda = case["device"].startswith("cuda")
+    size, times = (8192, 20) if cuda else (1024, 10)
+    a, b, c = (torch.randn(size, size, device=case["device"]) for _ in range(3))
 
     def measure() -> float:
         start = time.perf_counter()
-        for _ in range(10):
+        for _ in range(times):
             torch.mm(a, b, out=c)
-        return 10 * 2 * 1024**3 / (time.perf_counter() - start)
+        if cuda:
+            torch.cuda.synchronize()
+        return times * 2 * size**3 / (time.perf_counter() - start)
 
     return measure
 
 
-def _machine() -> str:
+def _machine(device: str) -> str:
     choice = matmul.choose()
+    if device != "cpu":
+        import torch
+
+        return (
+            f"{datetime.date.today()}, {torch.cuda.get_device_name(device)}, {matmul.processor()}.\n"
+            f"Sensitometer {importlib.metadata.version('sensitometer')}, torch {torch.__version__}, full float32."
+        )
     return (
         f"{datetime.date.today()}, {matmul.processor()}, {os.cpu_count()} processors, one core for each contender.\n"
         f"Sensitometer {importlib.metadata.version('sensitometer')}, torch {importlib.metadata.version('torch')}, "

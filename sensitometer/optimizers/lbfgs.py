@@ -17,6 +17,8 @@ GRADIENT_TOLERANCE = 1e-5
 CHANGE_TOLERANCE = 2.2e-9
 # Pairs of less curvature, relative to the gradients' change, would make the direction's length a matter of rounding.
 LEAST_CURVATURE = 1e-10
+# Weights whose products are summed at a time: temporary numbers stay in the cache.
+PIECE = 2**15
 
 
 @dataclass
@@ -115,7 +117,7 @@ class LBFGS:
     def tell(self, values: Tensor, gradients: Tensor) -> None:
         """Take the losses `[S]`, float64, and gradients `[S, P]` at `trials`, and set the next trials."""
         slopes = _dot(gradients, self.directions)
-        largest = gradients.abs().amax(1).double()
+        largest = torch.linalg.vector_norm(gradients, torch.inf, dim=1).double()
         # One transfer from the device a round: the searches are Python's.
         numbers: list[list[float]] = torch.stack([values, slopes, largest], 1).tolist()
         moved, started, turning = [], [], []
@@ -161,9 +163,8 @@ class LBFGS:
         """Put the step and the gradient's change of the networks that moved into their histories."""
         if not moved:
             return
-        where = self._index(moved)
-        steps = self.trials[where] - self.points[where]
-        changes = gradients[where] - self.gradients[where]
+        steps = _rows(self.trials, moved) - _rows(self.points, moved)
+        changes = _rows(gradients, moved) - _rows(self.gradients, moved)
         curvatures = _dot(steps, changes)
         enough = (curvatures > LEAST_CURVATURE * _dot(changes, changes)).tolist()
         for row, i in enumerate(moved):
@@ -177,9 +178,8 @@ class LBFGS:
         """Set new directions for some networks, and begin their line searches."""
         if not turning:
             return
-        where = self._index(turning)
-        gradients = self.gradients[where]
-        directions = self._two_loops(where, [self.kept[i] for i in turning], gradients)
+        gradients = _rows(self.gradients, turning)
+        directions = self._two_loops(turning, gradients)
         slopes = _dot(gradients, directions)
         uphill = ~(slopes < 0)
         if uphill.any():
@@ -187,7 +187,7 @@ class LBFGS:
             slopes = _dot(gradients, directions)
             for row in uphill.nonzero().flatten().tolist():
                 self.kept[turning[row]] = 0
-        self.directions[where] = directions
+        self.directions[self._index(turning)] = directions
         norms: list[float] = _dot(gradients, gradients).sqrt().tolist()
         for i, slope, norm in zip(turning, slopes.tolist(), norms, strict=True):
             # Without curvature to tell the length, the first trial moves the weights by at most 1.
@@ -195,18 +195,19 @@ class LBFGS:
             self.searches[i] = _Search(self.values[i], slope, first, self.curvature)
             self.begun[i] = False
 
-    def _two_loops(self, where: Tensor, kept: Sequence[int], gradients: Tensor) -> Tensor:
+    def _two_loops(self, turning: Sequence[int], gradients: Tensor) -> Tensor:
         r"""Return $-H g$ of some networks, `[n, P]` (Nocedal and Wright, algorithm 7.4)."""
+        kept = [self.kept[i] for i in turning]
+        counts = torch.tensor(kept, device=gradients.device)
         q = -gradients
-        counts = torch.tensor(kept, device=q.device)
         loops = []
         for back in range(min(self.history, max(kept))):
-            place = (counts - 1 - back) % self.history
-            step, change = self.steps[place, where], self.changes[place, where]
+            places = [(count - 1 - back) % self.history for count in kept]
+            step, change, curvature = (self._pairs(ring, places, turning) for ring in (self.steps, self.changes, self.curvatures))
             # Networks that have fewer pairs are left alone by a factor of 0.
-            rho = torch.where(back < counts, 1 / self.curvatures[place, where], 0.0)
+            rho = torch.where(back < counts, 1 / curvature, 0.0)
             alpha = rho * _dot(step, q)
-            q -= alpha.to(q).unsqueeze(1) * change
+            q.addcmul_(alpha.to(q).unsqueeze(1), change, value=-1)
             loops.append((step, change, rho, alpha))
         if loops:
             _, change, rho, _ = loops[0]
@@ -214,8 +215,14 @@ class LBFGS:
             q *= length.to(q).unsqueeze(1)
         for step, change, rho, alpha in reversed(loops):
             beta = rho * _dot(change, q)
-            q += (alpha - beta).to(q).unsqueeze(1) * step
+            q.addcmul_((alpha - beta).to(q).unsqueeze(1), step)
         return q
+
+    def _pairs(self, ring: Tensor, places: Sequence[int], networks: Sequence[int]) -> Tensor:
+        """Return what the ring holds at a place of its own for each of some networks; of a single one a view."""
+        if len(networks) == 1:
+            return ring[places[0], networks[0] : networks[0] + 1]
+        return ring[self._index(places), self._index(networks)]
 
     def _set_trials(self) -> None:
         """Go from each network's point along its direction by the step of its search; stay where there is none."""
@@ -225,8 +232,7 @@ class LBFGS:
 
     def _copy(self, to: Tensor, source: Tensor, rows: Sequence[int]) -> None:
         if rows:
-            where = self._index(rows)
-            to[where] = source[where]
+            to[self._index(rows)] = _rows(source, rows)
 
     def _index(self, rows: Sequence[int]) -> Tensor:
         return torch.tensor(rows, device=self.points.device)
@@ -262,4 +268,10 @@ class LBFGS:
 
 def _dot(a: Tensor, b: Tensor) -> Tensor:
     """Return the inner products of rows, `[S]`, in float64: float32 does not hold the squares of large or small gradients."""
-    return (a.double() * b.double()).sum(1)
+    pieces = zip(a.split(PIECE, 1), b.split(PIECE, 1), strict=True)  # type: ignore[no-untyped-call]
+    return torch.stack([(x.double() * y.double()).sum(1) for x, y in pieces]).sum(0)
+
+
+def _rows(tensor: Tensor, rows: Sequence[int]) -> Tensor:
+    """Return these rows: of a single network a view, which for the widest networks spares gigabytes."""
+    return tensor[rows[0] : rows[0] + 1] if len(rows) == 1 else tensor[torch.tensor(rows, device=tensor.device)]

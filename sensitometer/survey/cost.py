@@ -22,7 +22,7 @@ CHECKS_SHARE = FORWARD_SHARE / 5
 # Copies of the weights that a training holds: the weights, what the optimizer keeps, and those that have left.
 COPIES = {"sgd": 2, "momentum": 3, "adam": 5, "rmsprop": 5, "lbfgs": 30}
 # Of the evaluation and the Jacobian pass, which follow: the stack again, and a layer or all of it in float64.
-COPIES_MEASURED = 5
+COPIES_MEASURED = 7
 
 
 class Sizes(NamedTuple):

@@ -32,7 +32,7 @@ class Objective:
         self.x, self.augmentation = x, augmentation
         self.flat, self.layers = flat_layers(layers)
         self.gradient, gradients = flat_layers(layers)
-        size = min(N, max(128, min(1024, CHUNK // (S * configuration.width))))
+        size = min(N, max(256, min(1024, CHUNK // (S * configuration.width))))
         shares = (S,) if augmentation is None else (1,) * S
         self.gradients = gradients
         self.pass_ = Backpropagation(self.layers, gradients, configuration, shares, size, beta=1.0, alpha=1.0)

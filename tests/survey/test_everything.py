@@ -1,0 +1,78 @@
+"""A survey over everything that the engine trains: every optimizer, activation, kind of labels, loss and augmentation."""
+
+import pytest
+
+from sensitometer.configuration import ACTIVATIONS, AUGMENTATIONS, LABELS, LOSSES, OPTIMIZERS
+from sensitometer.store import STATES
+from sensitometer.survey import run_survey
+
+EVERYTHING = f"""
+[survey]
+name = "everything"
+
+[data]
+name = "digits"
+train_points = 200
+
+[space]
+width = [16]
+depth = [3]
+activation = {list(ACTIVATIONS)}
+optimizer = {list(OPTIMIZERS)}
+learning_rate = [0.01]
+batch_size = [50]
+labels = {list(LABELS)}
+augmentation = {list(AUGMENTATIONS)}
+loss = {list(LOSSES)}
+
+[training]
+steps = 160
+stop_at_accuracy = 1.0
+
+[measure]
+jacobian = 50
+"""
+
+
+@pytest.fixture(scope="module")
+def frame(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("everything")
+    (folder / "everything.toml").write_text(EVERYTHING)
+    with run_survey(folder / "everything.toml", folder / "out", workers=2) as store:
+        assert not (folder / "out" / "saved").exists()
+        return store.frame()
+
+
+AXES = ["optimizer", "activation", "labels", "loss", "augmentation"]
+
+
+def test_every_combination_is_there_once_in_a_state(frame):
+    assert len(frame) == 5 * 5 * 2 * 2 * 3
+    assert len(frame[AXES].drop_duplicates()) == len(frame)
+    assert set(frame.state) <= set(STATES)
+    assert (frame.state == "failed").sum() == 0
+    assert (frame.state == "diverged").sum() == 0
+    assert (frame.state == "fitted").sum() > 10
+    assert ((frame.state == "fitted") == (frame.train_accuracy == 1)).all()
+
+
+def test_what_does_not_apply_to_lbfgs_is_null(frame):
+    lbfgs = frame.optimizer == "lbfgs"
+    for column in ("learning_rate", "batch_size"):
+        assert (frame[column].isna() == lbfgs).all()
+
+
+def test_every_optimizer_learns_with_every_loss(frame):
+    plain = frame[(frame.labels == "true") & (frame.augmentation == "none")]
+    best = plain.groupby(["optimizer", "loss"]).test_accuracy.max()
+    assert len(best) == 10
+    assert (best > 0.6).all(), best
+
+
+def test_random_labels_say_nothing_of_the_test_points(frame):
+    assert frame[frame.labels == "random"].test_accuracy.mean() < 0.2
+
+
+def test_augmentation_makes_the_training_set_harder_to_fit(frame):
+    fitted = frame[frame.labels == "true"].groupby("augmentation").train_accuracy.mean()
+    assert fitted["none"] > fitted["shift-flip"] > fitted["shift-flip-rotate"]
