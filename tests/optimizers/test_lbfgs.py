@@ -169,6 +169,14 @@ def test_iterations_are_the_twins(name, history):
     assert_same_path(path, twin(FUNCTIONS[name], START, 35, history=history, **ENDLESS))
 
 
+@pytest.mark.parametrize("piece", [1, 4, 6, 7])
+def test_products_may_be_summed_in_pieces(monkeypatch, piece):
+    monkeypatch.setattr("sensitometer.optimizers.lbfgs.PIECE", piece)
+    _, paths = minimise([rosenbrock, FUNCTIONS["huber"]], [START, START], 15, **ENDLESS)
+    for path, function in zip(paths, (rosenbrock, huber), strict=True):
+        assert_same_path(path, twin(function, START, 15, **ENDLESS))
+
+
 def test_history_matters_to_what_the_twin_is_compared_with():
     ends = [twin(rosenbrock, START, 20, history=history, **ENDLESS)[-1] for history in (1, 3, 10, 11, 20)]
     assert all(math.dist(one, other) > 1e-3 for i, one in enumerate(ends) for other in ends[:i])

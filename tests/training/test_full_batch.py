@@ -79,9 +79,12 @@ class Problem:
         return Objective(self.c, [torch.zeros_like(layer) for layer in self.layers], self.x, self.augmentation)
 
 
+SMALL_CHUNK = 256
+
+
 @pytest.fixture
 def small_chunks(monkeypatch):
-    """Chunks of 128 points, the least there are."""
+    """Chunks as small as they come."""
     monkeypatch.setattr(full_batch, "CHUNK", 1)
 
 
@@ -91,16 +94,18 @@ def small_chunks(monkeypatch):
 @pytest.mark.usefixtures("small_chunks")
 def test_loss_and_gradient_are_autograds(activation, loss, augmentation):
     problem = Problem(300, activation, loss, augmentation=augmentation)
-    problem.check(problem.objective())
+    objective = problem.objective()
+    assert len(objective.chunks) == 2
+    problem.check(objective)
 
 
-@pytest.mark.parametrize("points", [1, 2, 127, 128, 129, 255, 256, 257, 385])
+@pytest.mark.parametrize("points", [1, 2, 255, 256, 257, 511, 512, 513, 700])
 @pytest.mark.parametrize("augmentation", [None, "shift-flip"])
 @pytest.mark.usefixtures("small_chunks")
 def test_chunks_need_not_divide_the_points(points, augmentation):
     problem = Problem(points, augmentation=augmentation)
     objective = problem.objective()
-    assert len(objective.chunks) == math.ceil(points / 128)
+    assert len(objective.chunks) == math.ceil(points / SMALL_CHUNK)
     problem.check(objective)
 
 
@@ -112,7 +117,7 @@ def test_objective_of_any_shape(networks, depth):
 
 @pytest.mark.usefixtures("small_chunks")
 def test_objective_remembers_nothing():
-    problem = Problem(200, augmentation="shift-flip")
+    problem = Problem(300, augmentation="shift-flip")
     objective = problem.objective()
     problem.check(objective)
     for layer in problem.layers:

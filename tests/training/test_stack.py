@@ -47,9 +47,10 @@ def assert_same_weights(network, expected, rtol=1e-4):
 RATES = {"sgd": 0.1, "momentum": 0.01, "adam": 0.01, "rmsprop": 0.02}
 
 
-@pytest.mark.parametrize("loss", LOSSES)
 @pytest.mark.parametrize("optimizer", MINIBATCH)
-@pytest.mark.parametrize("activation", ACTIVATIONS)
+@pytest.mark.parametrize(
+    ("activation", "loss"), [*((name, "cross-entropy") for name in ACTIVATIONS), ("relu", "l2"), ("tanh", "l2")]
+)
 def test_weights_after_50_steps_are_the_twins(toy, activation, optimizer, loss):
     rate = RATES[optimizer] * (1 if loss == "cross-entropy" else 0.3)
     configurations = several(
