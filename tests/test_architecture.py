@@ -18,7 +18,7 @@ ALLOWED = {
     "randomness": set(),
     "configuration": {"errors"},
     "matmul": {"errors"},
-    "device": {"errors"},
+    "device": {"errors", "matmul"},
     "store": {"errors"},
     "activations": {"configuration", "errors"},
     "networks": {"activations", "errors", "randomness"},

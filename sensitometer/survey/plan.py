@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from .. import matmul
 from ..configuration import Configuration
+from ..device import matmul_path
 from .cost import CostModel, jacobian_flops, number_of_weights, stack_bytes, training_flops
 from .spec import Spec
 from .speed import Speeds
@@ -58,7 +59,7 @@ def default_workers(device: str = "cpu") -> int:
 
 def choose_stack_sizes(spec: Spec, configurations: Sequence[Configuration], workers: int, device: str) -> dict[str, StackSize]:
     """Choose the stack sizes of configurations of a survey, by steps measured on this machine."""
-    path = matmul.choose().path if device == "cpu" else matmul.STOCK
+    path = matmul.choose().path if device == "cpu" else matmul_path(device)
     with Speeds(path, device) as speeds:
         cost = CostModel(spec.sizes(), speeds, checked=spec.training.stop_at_accuracy is not None)
         return stack_sizes(configurations, cost, workers)

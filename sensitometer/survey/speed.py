@@ -55,6 +55,9 @@ class Timer(Protocol):
     def memory(self) -> int:
         """Return the bytes of memory that the device has."""
 
+    def name(self) -> str:
+        """Return what the device is."""
+
 
 class Speeds:
     """
@@ -72,7 +75,7 @@ class Speeds:
 
     def __init__(self, path: str, device: str = "cpu", timer: Timer | None = None) -> None:
         self._timer = timer or _Probe(path, device)
-        self._machine = f"{device}, {matmul.processor()}, torch {version('torch')}, {path}"
+        self._machine = f"{self._timer.name()}, torch {version('torch')}, {path}"
         self._known = self._read().get(self._machine, {})
 
     def __enter__(self) -> "Speeds":
@@ -138,7 +141,7 @@ class _Probe:
 
     def __init__(self, path: str, device: str) -> None:
         self._device = device
-        self._command = [sys.executable, "-c", _PROBE, path, device]
+        self._command = [sys.executable, "-c", _PROBE, path if device == "cpu" else matmul.STOCK, device]
         self._process: subprocess.Popen[str] | None = None
 
     def step(self, *shape: int) -> float:
@@ -149,6 +152,9 @@ class _Probe:
 
     def memory(self) -> int:
         return machine_memory() if self._device == "cpu" else int(self._ask("memory"))
+
+    def name(self) -> str:
+        return matmul.processor() if self._device == "cpu" else str(self._ask("name"))
 
     def _ask(self, *question: int | str) -> Any:
         if self._process is None:

@@ -7,9 +7,10 @@ from collections.abc import Callable
 
 import torch
 
+from .. import matmul
 from ..activations import activation
 from ..configuration import Configuration
-from ..device import check_device
+from ..device import arithmetic, check_device
 from ..errors import InvalidInputError
 from ..networks import layer_shapes
 from ..optimizers import optimizer_class
@@ -35,6 +36,10 @@ class StepTimer:
     def memory(self) -> int:
         """Return the bytes of memory of the GPU, or of this machine."""
         return torch.cuda.mem_get_info(self.device)[1] if self.device.type == "cuda" else machine_memory()
+
+    def name(self) -> str:
+        """Return the name of the GPU, or of this machine's processor."""
+        return torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else matmul.processor()
 
     def step(self, *shape: int) -> float:
         """Return the seconds of one step of a stack, given the fields of its `Shape`."""
@@ -100,12 +105,12 @@ class StepTimer:
 
 def serve(device: str) -> None:
     """Answer questions, a JSON list a line, of a method's name and its arguments, until standard input ends."""
-    torch.set_num_threads(1)
     for line in sys.stdin:
         method, *arguments = json.loads(line)
         try:
             check_device(device)
-            answer = getattr(StepTimer(device), method)(*arguments)
+            with arithmetic(device):
+                answer = getattr(StepTimer(device), method)(*arguments)
         except InvalidInputError as error:
             answer = {"error": str(error)}
         print(json.dumps(answer), flush=True)  # noqa: T201

@@ -1,18 +1,16 @@
 """The work itself: train a stack of networks, measure it, and say where and with what that was done."""
 
 import platform
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from typing import Any
 
 import torch
 
-from .. import matmul
 from ..configuration import Configuration
 from ..data import Dataset
-from ..device import check_device
+from ..device import arithmetic, check_device, matmul_path
 from ..errors import InvalidInputError
 from ..metrics import jacobian_norms
 from ..networks import MLP, MLPStack
@@ -103,7 +101,7 @@ def _stacks(
     """Divide configurations into stacks, by steps that are measured here where they are not known yet."""
     D, test = dataset.train.x.shape[1], len(dataset.test.y)
     sizes = Sizes(D, dataset.classes, len(dataset.train.y), test, test if points is None else points)
-    with _one_thread(), Speeds(matmul.active(), device, StepTimer(device)) as speeds:
+    with arithmetic(device), Speeds(matmul_path(device), device, StepTimer(device)) as speeds:
         cost = CostModel({dataset.name: sizes}, speeds, checked=schedule is not None and schedule.stop_at_accuracy is not None)
         return make_stacks(configurations, stack_sizes(configurations, cost, workers=1))
 
@@ -118,7 +116,7 @@ def train_and_measure(
     device: str = "cpu",
 ) -> list[Result]:
     """Train and measure one stack; see `train`, and for `saver` `train_stack`."""
-    with _one_thread():
+    with arithmetic(device):
         trained = train_stack(stack, dataset, schedule=schedule, saver=saver, device=device)
         norms = _mean_jacobian_norms(trained, dataset, jacobian_points)
     return [Result(one.network, _row(one, dataset, norm, device)) for one, norm in zip(trained, norms, strict=True)]
@@ -170,17 +168,6 @@ def provenance(device: str) -> dict[str, str]:
         "version": version("sensitometer"),
         "torch": torch.__version__,
         "device": torch.cuda.get_device_name(device) if cuda else "cpu",
-        "matmul_path": "cublas" if cuda else matmul.active(),
+        "matmul_path": matmul_path(device),
         "host": platform.node(),
     }
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    """Run on one thread, on which small products are fastest, and give the process its threads back."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)

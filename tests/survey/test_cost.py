@@ -76,6 +76,9 @@ class Machine:
     def memory(self):
         return self.bytes
 
+    def name(self):
+        return "a machine"
+
 
 @pytest.fixture
 def cost(tmp_path, monkeypatch):
