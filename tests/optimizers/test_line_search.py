@@ -156,6 +156,14 @@ def test_slope_that_never_turns_is_followed_tenfold_and_ends_well():
     assert all(before < after <= 10.001 * before for before, after in itertools.pairwise(steps))
 
 
+def test_it_turns_back_where_a_later_trial_is_higher_though_low_enough_and_falling():
+    search = strong_wolfe(0.0, -2.5, 0.5, 0.1)
+    first = next(search)
+    second = search.send((-1.2, -2.25))
+    assert second > first
+    assert first < search.send((-0.6, -1.0)) < second
+
+
 FAILURES = {
     "it rises, against its slope": lambda step: (step, -1.0 if step == 0 else 1.0),
     "nothing but rounding": lambda step: (1.0 if step == 0 else 1.0 + 1e-15, -1e-20),

@@ -207,6 +207,14 @@ def test_no_steps_leave_the_initial_network(toy):
         assert all(torch.equal(mine, theirs) for mine, theirs in zip(trained.network.weights, initial(c), strict=True))
 
 
+def test_no_steps_take_no_evaluation(toy, monkeypatch):
+    def evaluate(*_):
+        raise AssertionError("a pass over the training set for nothing")
+
+    monkeypatch.setattr(Objective, "__call__", evaluate)
+    assert train_stack(several({"steps": 0}), toy)[0].steps_done == 0
+
+
 def test_digits_are_fitted():
     digits = load_dataset("digits")
     configurations = [
