@@ -59,10 +59,11 @@ PROVENANCE_COLUMNS = {
 }
 COLUMNS = {"id": "TEXT PRIMARY KEY", **CONFIGURATION_COLUMNS, **RESULT_COLUMNS, **PROVENANCE_COLUMNS}
 
+_STACK_SIZES = "TABLE {} stack_sizes (kind TEXT PRIMARY KEY, networks INTEGER NOT NULL, seconds REAL NOT NULL) STRICT;"
 _SCHEMA = f"""
 CREATE TABLE networks ({", ".join(f"{name} {kind}" for name, kind in COLUMNS.items())}) STRICT;
 CREATE TABLE runs (begun_at REAL NOT NULL) STRICT;
-CREATE TABLE stack_sizes (kind TEXT PRIMARY KEY, networks INTEGER NOT NULL, seconds REAL NOT NULL) STRICT;
+CREATE {_STACK_SIZES.format("")}
 PRAGMA user_version = {SCHEMA_VERSION};
 """
 STATES = ("fitted", "unfitted", "diverged", "failed")
@@ -95,9 +96,21 @@ class Store:
         with self._reading():
             self._connection = _connect(file)
             version = self._connection.execute("PRAGMA user_version").fetchone()[0]
+            if version == 1:
+                version = self._upgrade()
         if version != SCHEMA_VERSION:
             self.close()
             raise StoreError(f"{file} has schema version {version}; this version of Sensitometer reads {SCHEMA_VERSION}")
+
+    def _upgrade(self) -> int:
+        """Give a file of version 1 what it lacks, for this connection alone where the file cannot be written; return 2."""
+        try:
+            with self._connection:
+                self._connection.execute(f"CREATE {_STACK_SIZES.format('IF NOT EXISTS')}")
+                self._connection.execute("PRAGMA user_version = 2")
+        except sqlite3.OperationalError:
+            self._connection.execute(f"CREATE TEMP {_STACK_SIZES.format('')}")
+        return 2
 
     @classmethod
     def exists(cls, folder: str | Path) -> bool:

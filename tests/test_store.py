@@ -1,3 +1,4 @@
+import contextlib
 import math
 import os
 import random
@@ -130,6 +131,31 @@ def test_damaged_file_is_refused_or_its_reading_is(fails, folder, damage):
 
     with fails(f"{folder / FILE}"):
         read()
+
+
+def test_sizes_of_stacks_are_kept(store):
+    assert store.stack_sizes() == {}
+    store.record_stack_sizes({"digits 8 3": (16, 0.25), "digits 9 3": (1, 2.0)})
+    assert Store(store.folder).stack_sizes() == {"digits 8 3": (16, 0.25), "digits 9 3": (1, 2.0)}
+
+
+def make_first_version(folder):
+    with contextlib.closing(sqlite3.connect(folder / FILE)) as connection:
+        connection.executescript("DROP TABLE stack_sizes; PRAGMA user_version = 1")
+
+
+def test_a_file_of_the_first_version_is_read_and_gone_on_with(folder, store):
+    store.record(row(1))
+    store.close()
+    make_first_version(folder)
+    with Store(folder) as old:
+        assert old.ids() == {row(1)["id"]}
+        assert old.stack_sizes() == {}
+        old.record_stack_sizes({"kind": (2, 1.0)})
+        old.record(row(2))
+    with Store(folder) as again:
+        assert again.stack_sizes() == {"kind": (2, 1.0)}
+        assert len(again.ids()) == 2
 
 
 @pytest.mark.parametrize("version", [0, SCHEMA_VERSION + 1])
@@ -374,19 +400,23 @@ import os, sys
 import pandas
 from sensitometer.store import Store
 os.setuid(65534)
-print(len(Store(sys.argv[1]).frame()))
+survey = Store(sys.argv[1])
+print(len(survey.frame()), len(survey.stack_sizes()))
 """
 
 
 @pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="only root can become another user")
-def test_survey_of_another_user_can_be_read():
+@pytest.mark.parametrize("first_version", [False, True])
+def test_survey_of_another_user_can_be_read(first_version):
     with tempfile.TemporaryDirectory() as shared:  # tmp_path is below a folder that its user alone may enter
         with Store.create(shared, SPEC) as store:
             store.record(row())
+        if first_version:
+            make_first_version(Path(shared))
         Path(shared).chmod(0o555)
         command = [sys.executable, "-c", READ_AS_ANOTHER_USER, shared]
         answer = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert answer.stdout.strip() == "1", answer.stderr.splitlines()[-1:]
+    assert answer.stdout.strip() == "1 0", answer.stderr.splitlines()[-1:]
 
 
 def test_copy_of_the_folder_is_the_survey(tmp_path, folder):
