@@ -1,6 +1,7 @@
 """Runs a survey: enumerate, divide into stacks, train what is not stored yet, store. Imports no torch."""
 
 import contextlib
+import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
@@ -186,8 +187,8 @@ class _Run:
                     store.record(row)
                     reporter.stored(row, self.sizes[stack[0].kind].seconds / self.workers)
             saved_state(self.out / SAVED, stack).unlink(missing_ok=True)
-        if not any((self.out / SAVED).iterdir()):
-            (self.out / SAVED).rmdir()
+        if not any(state.is_file() for state in (self.out / SAVED).iterdir()):
+            shutil.rmtree(self.out / SAVED)
         if lost:
             raise WorkerError(
                 f"{len(lost)} of {len(self.stacks)} stacks were not trained, {lost[0]}; the rest is stored: run again"

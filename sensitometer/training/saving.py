@@ -2,13 +2,15 @@
 
 import json
 import os
+import shutil
 import time
 import warnings
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
+from safetensors.torch import save_file
 from torch import Tensor
 
 # Tensors by name, and what JSON can hold.
@@ -38,14 +40,16 @@ class Saver:
 
     def save(self, tensors: dict[str, Tensor], numbers: dict[str, Any]) -> None:
         """Replace the file by this state. Whenever the process or the machine ends, there is the old state or the new one."""
-        temporary = self.path.with_name(f"{self.path.name}.new")
-        # Not by save_file: it writes to a file of another name each time, which stays where the process is killed.
-        content = save({name: tensor.cpu().clone() for name, tensor in tensors.items()}, {"numbers": json.dumps(numbers)})
-        with temporary.open("wb") as file:
-            file.write(content)
-            file.flush()
+        # In a folder of its own: where a process is killed while it writes, save_file leaves files under names of its choice.
+        unfinished = self.path.with_name(f"{self.path.name}.new")
+        shutil.rmtree(unfinished, ignore_errors=True)
+        unfinished.mkdir()
+        temporary = unfinished / self.path.name
+        save_file({name: _own(tensor) for name, tensor in tensors.items()}, temporary, {"numbers": json.dumps(numbers)})
+        with temporary.open("rb") as file:
             os.fsync(file.fileno())
         temporary.replace(self.path)
+        unfinished.rmdir()
         self._last = time.monotonic()
 
     def load(self) -> State | None:
@@ -60,3 +64,10 @@ class Saver:
         except (OSError, SafetensorError, TypeError, KeyError, ValueError) as error:
             warnings.warn(f"{self.path} is damaged ({error}): the training begins again", stacklevel=2)
             return None
+
+
+def _own(tensor: Tensor) -> Tensor:
+    """Return the tensor in memory of the CPU and of its own: as it is, if it is there. The largest ones fill half of a machine."""
+    tensor = tensor.cpu()
+    whole = tensor.is_contiguous() and tensor.untyped_storage().nbytes() == tensor.nbytes
+    return tensor if whole else tensor.clone(memory_format=torch.contiguous_format)
