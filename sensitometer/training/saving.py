@@ -67,7 +67,7 @@ class Saver:
 
 
 def _own(tensor: Tensor) -> Tensor:
-    """Return the tensor in memory of the CPU and of its own: as it is, if it is there. The largest ones fill half of a machine."""
+    """Return the tensor in the CPU's memory and alone there: as it is, if it is so. The largest ones fill half of a machine."""
     tensor = tensor.cpu()
     whole = tensor.is_contiguous() and tensor.untyped_storage().nbytes() == tensor.nbytes
     return tensor if whole else tensor.clone(memory_format=torch.contiguous_format)
