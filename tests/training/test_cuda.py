@@ -9,6 +9,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from sensitometer.configuration import ACTIVATIONS, OPTIMIZERS, Configuration
+from sensitometer.device import arithmetic
 from sensitometer.training import Saver, Schedule, train_stack
 from sensitometer.training.cuda_graph import WARM_UP_STEPS, GraphedStep
 from sensitometer.training.minibatches import MinibatchRun
@@ -55,7 +56,7 @@ class OnlyAfter(Saver):
 
 # --- everywhere
 
-# What waits for the device, or asks it for memory of a size that it must be asked for, cannot be captured.
+# What waits for the device, for a number or for the size of an answer, cannot be captured.
 FORBIDDEN = ("_local_scalar_dense", "nonzero", "is_nonzero", "equal", "masked_select", "unique", "_to_copy", "repeat_interleave")
 
 
@@ -221,7 +222,17 @@ def test_what_stands_in_for_a_graph_keeps_its_memory_and_its_numbers():
 
 # --- on a GPU
 
-on_a_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+
+def on_a_gpu(test):
+    skipped = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+    return skipped(pytest.mark.usefixtures("full_precision")(test))
+
+
+@pytest.fixture
+def full_precision():
+    """Compute as surveys do on a GPU."""
+    with arithmetic("cuda"):
+        yield
 
 
 def distance(mine, theirs):
@@ -356,8 +367,6 @@ def test_a_training_on_a_gpu_goes_on_to_the_same_bits(toy, tmp_path, optimizer):
 @on_a_gpu
 def test_products_are_not_rounded_to_tf32(toy):
     train_stack(stack_of("sgd", steps=8), toy, device="cuda")
-    assert torch.get_float32_matmul_precision() == "highest"
-    assert not torch.backends.cuda.matmul.allow_tf32
     stream = torch.Generator().manual_seed(0)
     a, b = (torch.randn(4, 256, 256, generator=stream) for _ in range(2))
     exact = torch.bmm(a.double(), b.double())
