@@ -18,7 +18,7 @@ from interleaved import TWINS, Contender, main, peak, ratio
 from sensitometer import matmul
 
 POINTS, BATCH, CLASSES = 2560, 256, 10
-SECONDS = 0.7  # of one measurement
+SECONDS = 0.6  # of one measurement
 RATE, MOMENTUM = 1e-3, 0.9
 OPTIMIZERS = ("sgd", "momentum", "adam", "rmsprop", "lbfgs")
 AUGMENTATIONS = ("shift-flip", "shift-flip-rotate")
