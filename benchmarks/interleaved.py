@@ -57,9 +57,10 @@ def main(
     parser = argparse.ArgumentParser(description=title)
     parser.add_argument("--record", metavar="NAME", help="also write it to benchmarks/records/DATE-NAME.md")
     parser.add_argument("--device", default="cpu", choices=devices, help="default: cpu")
+    parser.add_argument("--first", type=int, metavar="N", help="only the first N cases")
     parser.add_argument("--serve", metavar="CONTENDER", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
-    cases = [{"device": arguments.device, **case} for case in cases]
+    cases = [{"device": arguments.device, **case} for case in cases][: arguments.first]
     by_name = {contender.name: contender for contender in contenders}
     if arguments.serve:
         _serve(by_name[arguments.serve], cases)
@@ -69,8 +70,7 @@ def main(
     print(text)
     if arguments.record:
         file = RECORDS / f"{datetime.date.today()}-{arguments.record}.md"
-        device = "" if arguments.device == "cpu" else f" --device {arguments.device}"
-        command = f"    python benchmarks/{Path(sys.argv[0]).name}{device} --record {arguments.record}\n"
+        command = f"    python benchmarks/{Path(sys.argv[0]).name} {' '.join(sys.argv[1:])}\n"
         file.write_text(f"{text}\nMade by\n\n{command}")
 
 
@@ -83,7 +83,7 @@ def _measure(
         processes = {
             name: stack.enter_context(
                 subprocess.Popen(
-                    [sys.executable, sys.argv[0], "--device", device, "--serve", served],
+                    [sys.executable, sys.argv[0], *sys.argv[1:], "--serve", served],
                     stdin=subprocess.PIPE,
                     stdout=subprocess.PIPE,
                     text=True,

@@ -287,16 +287,16 @@ def profile() -> None:
         steps = max(POINTS // BATCH, _steps_for(case) // 4)
         train = _ours(case, steps)
         roof = max(peak(case)() for _ in range(5))
-        plain = min(sum(one.seconds for one in train()) for _ in range(3))
+        train()
         with profiler(activities=[ProfilerActivity.CPU]) as found:
-            train()
+            taken = sum(one.seconds for one in train())
         times = dict.fromkeys(PARTS, 0.0)
         for event in found.key_averages():
             for part, names in PARTS.items():
                 if any(name in event.key for name in names):
                     times[part] += event.self_cpu_time_total / 1e6
                     break
-        shares = [times[part] / plain for part in PARTS]
+        shares = [times[part] / taken for part in PARTS]
         speed = _flops(case) * steps * case["networks"] / times["products"] / roof
         cells = " | ".join(f"{100 * share:.0f}%" for share in [*shares, 1 - sum(shares)])
         print(f"{_shape(case)}| {cells} | {speed:.2f} |")

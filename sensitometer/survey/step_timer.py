@@ -95,7 +95,7 @@ class StepTimer:
             for _ in range(count):
                 one()
             if self.device.type == "cuda":
-                torch.cuda.synchronize()
+                torch.cuda.synchronize(self.device)
             return (time.perf_counter() - start) / count
 
         calls(WARM_UP_STEPS + 1 if self.device.type == "cuda" else 1)

@@ -85,6 +85,8 @@ class Roster:
 
     def charge(self) -> None:
         """Share the time since the last call out among the active networks."""
+        if self.x.is_cuda:
+            torch.cuda.synchronize(self.x.device)
         now = time.perf_counter()
         for index in self.active:
             self.seconds[index] += (now - self._since) / len(self.active)

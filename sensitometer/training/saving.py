@@ -13,6 +13,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+# Of what the runs save; to be counted up where that changes.
+FORMAT = 1
 # Tensors by name, and what JSON can hold.
 State = tuple[dict[str, Tensor], dict[str, Any]]
 
@@ -39,7 +41,18 @@ class Saver:
         return time.monotonic() - self._last >= self.every
 
     def save(self, tensors: dict[str, Tensor], numbers: dict[str, Any]) -> None:
-        """Replace the file by this state. Whenever the process or the machine ends, there is the old state or the new one."""
+        """
+        Replace the file by this state. Whenever the process or the machine ends, there is the old state or the new one.
+
+        A disk that is full is no reason to end a training that goes well: the old state stays, and there is a warning.
+        """
+        self._last = time.monotonic()
+        try:
+            self._write(tensors, {**numbers, "format": FORMAT})
+        except (OSError, SafetensorError) as error:
+            warnings.warn(f"cannot save the state of a training to {self.path} ({error}): it goes on", stacklevel=2)
+
+    def _write(self, tensors: dict[str, Tensor], numbers: dict[str, Any]) -> None:
         # In a folder of its own: where a process is killed while it writes, save_file leaves files under names of its choice.
         unfinished = self.path.with_name(f"{self.path.name}.new")
         shutil.rmtree(unfinished, ignore_errors=True)
@@ -50,19 +63,20 @@ class Saver:
             os.fsync(file.fileno())
         temporary.replace(self.path)
         unfinished.rmdir()
-        self._last = time.monotonic()
 
     def load(self) -> State | None:
-        """Return the state saved last; None if there is none. A file that cannot be read is one too, and a warning."""
+        """Return the state saved last. None if there is none, or with a warning if it cannot be read or has another format."""
         if not self.path.exists():
             return None
         try:
             with safe_open(self.path, framework="pt") as file:
                 numbers = json.loads(file.metadata()["numbers"])
+                if numbers["format"] != FORMAT:
+                    raise ValueError(f"its format is {numbers['format']}, not {FORMAT}")
                 # Copied: a tensor would be a view of the file, read only when it is used, and begin at any byte.
                 return {name: file.get_tensor(name).clone() for name in file.keys()}, numbers  # noqa: SIM118  it is no mapping
         except (OSError, SafetensorError, TypeError, KeyError, ValueError) as error:
-            warnings.warn(f"{self.path} is damaged ({error}): the training begins again", stacklevel=2)
+            warnings.warn(f"cannot go on from {self.path} ({error}): the training begins again", stacklevel=2)
             return None
 
 

@@ -353,8 +353,8 @@ def test_a_save_that_fails_leaves_the_old_state(half_way, fail):
     before = path.read_bytes()
     with pytest.MonkeyPatch.context() as patch:
         fail(patch)
-        with pytest.raises(OSError):
-            go_on(Saver(path, every=0))
+        with pytest.warns(UserWarning, match=r"cannot save the state of a training to .+: it goes on"):
+            assert_same(go_on(Saver(path, every=0)), expected)
     assert path.read_bytes() == before
     left = [other for other in path.parent.iterdir() if other != path]
     assert len(left) == 1, "what the failed save has left must be there for this to test anything"
@@ -373,7 +373,7 @@ def test_what_a_first_save_leaves_when_it_fails_is_no_state(toy, tmp_path):
     path = tmp_path / "state"
     with pytest.MonkeyPatch.context() as patch:
         fail_to_rename(patch)
-        with pytest.raises(OSError):
+        with pytest.warns(UserWarning, match="cannot save"):
             train("sgd", "none", toy, Saver(path, every=0))
     assert not path.exists()
     assert Saver(path, NEVER).load() is None
@@ -382,7 +382,7 @@ def test_what_a_first_save_leaves_when_it_fails_is_no_state(toy, tmp_path):
 def test_states_side_by_side_do_not_share_what_they_write_first(monkeypatch, tmp_path):
     fail_to_rename(monkeypatch)
     for name in ("one.1", "one.2", "one", "one.new"):
-        with pytest.raises(OSError):
+        with pytest.warns(UserWarning, match="cannot save"):
             Saver(tmp_path / name, NEVER).save({}, {"name": name})
     assert len(list(tmp_path.iterdir())) == 4
 
@@ -397,6 +397,7 @@ DAMAGES = {
     "zeros": lambda content: bytes(len(content)),
     "another kind of file": lambda content: b"PK\x03\x04" + content,
     "without numbers": lambda content: content.replace(b'"numbers"', b'"nothing"', 1),
+    "of another format": lambda content: content.replace(b'\\"format\\": 1', b'\\"format\\": 0', 1),
     "a file of other tensors": lambda content: save({"weights.0": torch.zeros(2, 2)}),
     "numbers that are none": lambda content: content.replace(b'"numbers":"{', b'"numbers":"[', 1),
 }
@@ -409,14 +410,14 @@ def test_a_damaged_file_gives_a_warning_and_the_training_begins_anew(half_way, d
     path.write_bytes(damage(content))
     assert path.read_bytes() != content
     saver = Counting(path)
-    with pytest.warns(UserWarning, match=rf"\A{path} is damaged \(.+\): the training begins again\Z"):
+    with pytest.warns(UserWarning, match=rf"\Acannot go on from {path} \(.+\): the training begins again\Z"):
         found = go_on(saver)
     assert_same(found, expected)
     undamaged = Counting(path.parent / "none")
     go_on(undamaged)
     assert saver.asked == undamaged.asked
     # And the damaged file is replaced.
-    with pytest.warns(UserWarning, match="is damaged"), pytest.raises(Interrupted):
+    with pytest.warns(UserWarning, match="cannot go on from"), pytest.raises(Interrupted):
         go_on(Interrupting(path, 10))
     assert_same(go_on(Saver(path, NEVER)), expected)
 
