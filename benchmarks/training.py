@@ -63,12 +63,12 @@ def _steps_for(case: Mapping[str, Any]) -> int:
     return max(1, round(steps / (POINTS // BATCH))) * (POINTS // BATCH)
 
 
-def _ours(case: Mapping[str, Any], steps: int) -> Callable[[], list[Any]]:
+def _stack(case: Mapping[str, Any], steps: int) -> tuple[list[Any], Any]:
+    """Return a case's configurations and data."""
     import torch
 
     from sensitometer.configuration import Configuration
     from sensitometer.data import Dataset, Points
-    from sensitometer.training import train_stack
 
     torch.set_flush_denormal(True)
     stream = torch.Generator().manual_seed(0)
@@ -83,17 +83,19 @@ def _ours(case: Mapping[str, Any], steps: int) -> Callable[[], list[Any]]:
         Configuration(*shape, init_scale=1 + 1e-6 * i, learning_rate=RATE, seed=i % case["seeds"], **settings)
         for i in range(case["networks"])
     ]
-    return lambda: train_stack(stack, dataset, device=case["device"])
+    return stack, dataset
 
 
 def ours(case: Mapping[str, Any]) -> Callable[[], float]:
     """Train a stack by `train_stack`; network-steps a second."""
+    from sensitometer.training import train_stack
+
     full_batch = case["optimizer"] == "lbfgs"
     steps = max(3, _steps_for(case) * BATCH // POINTS) if full_batch else _steps_for(case)
-    train = _ours(case, steps)
+    stack, dataset = _stack(case, steps)
 
     def measure() -> float:
-        trained = train()
+        trained = train_stack(stack, dataset, device=case["device"])
         done = sum(one.steps_done for one in trained)
         return done * (POINTS / BATCH if full_batch else 1) / sum(one.seconds for one in trained)
 
@@ -213,8 +215,9 @@ def ensemble(case: Mapping[str, Any]) -> Callable[[], float]:
 
 def table(cases: Sequence[Mapping[str, Any]], rates: Sequence[Mapping[str, Sequence[float]]]) -> str:
     """Lay the results out."""
-    shapes, settings = zip(cases[: len(SHAPES)], rates, strict=False), zip(cases, rates, strict=True)
-    return f"{_shape_table(list(shapes))}\n\n{_setting_table(list(settings)[len(SHAPES) :])}"
+    rows = list(zip(cases, rates, strict=True))
+    shapes, settings = rows[: len(SHAPES)], rows[len(SHAPES) :]
+    return _shape_table(shapes) + (f"\n\n{_setting_table(settings)}" if settings else "")
 
 
 def _shape(case: Mapping[str, Any]) -> str:
@@ -279,17 +282,24 @@ def profile() -> None:
     from torch.profiler import ProfilerActivity
     from torch.profiler import profile as profiler
 
+    from sensitometer.training.minibatches import MinibatchRun
+    from sensitometer.training.roster import Roster
+    from sensitometer.training.schedule import Schedule
+
     torch.set_num_threads(1)
+    with profiler(activities=[ProfilerActivity.CPU]):
+        torch.ones(1).sum()  # the first start takes a second
     print("| inputs, width, depth | networks (seeds) |", " | ".join(PARTS), "| the rest | products' share of peak |")
     print("|---" * (4 + len(PARTS)) + "|")
     for shape in SHAPES:
         case = {**shape, "device": "cpu"}
         steps = max(POINTS // BATCH, _steps_for(case) // 4)
-        train = _ours(case, steps)
         roof = max(peak(case)() for _ in range(5))
-        train()
+        roster = Roster(*_stack(case, steps), Schedule(), None, torch.device("cpu"))
+        run = MinibatchRun(roster)
         with profiler(activities=[ProfilerActivity.CPU]) as found:
-            taken = sum(one.seconds for one in train())
+            run.train()
+        taken = sum(one.seconds for one in roster.ended.values())
         times = dict.fromkeys(PARTS, 0.0)
         for event in found.key_averages():
             for part, names in PARTS.items():

@@ -1,18 +1,21 @@
 """Surveys as a whole: run, interrupted, killed, resumed, refused."""
 
 import dataclasses
+import json
 import os
 import random
 import signal
 import sqlite3
 import subprocess
 import sys
+import threading
 import time
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
+from safetensors import safe_open
 
 import sensitometer as sm
 from sensitometer.errors import DataError, StoreError, WorkerError
@@ -57,13 +60,15 @@ def uninterrupted(tmp_path_factory):
 
 @pytest.fixture
 def started(monkeypatch):
-    """The processes that this test starts, as they come."""
+    """The workers that this test starts, as they come."""
     processes = []
     popen = subprocess.Popen
 
     def remembering(*arguments, **options):
-        processes.append(popen(*arguments, **options))
-        return processes[-1]
+        process = popen(*arguments, **options)
+        if "sensitometer.survey.worker" in arguments[0]:
+            processes.append(process)
+        return process
 
     monkeypatch.setattr("sensitometer.survey.executors.subprocess.Popen", remembering)
     return processes
@@ -149,12 +154,68 @@ def test_a_worker_that_is_killed_loses_its_own_stack_only_and_the_next_run_train
             if self.count == 1:
                 started[-1].kill()
 
-    with pytest.raises(WorkerError, match=r"\A1 of 8 stacks were not trained, a worker was ended by signal 9; .*: run again\Z"):
+    with pytest.raises(WorkerError, match=r"\A1 of \d+ stacks were not trained, a worker was ended by signal 9; .*: run again\Z"):
         sm.run_survey(small, tmp_path / "out", workers=1, reporter=KillsAWorker())
     assert len(started) == 2
     assert 0 < len(Store(tmp_path / "out").ids()) < 64
     with sm.run_survey(small, tmp_path / "out") as store:
         same(store.frame(), uninterrupted)
+
+
+LONG = """
+[survey]
+name = "long"
+
+[data]
+name = "digits"
+
+[space]
+width = [8]
+depth = [3]
+optimizer = ["adam"]
+learning_rate = [0.001]
+augmentation = ["shift-flip"]
+batch_size = [100]
+seed = [1, 2]
+
+[training]
+steps = 9000
+
+[measure]
+jacobian = 50
+"""
+
+
+def test_a_worker_that_is_killed_in_a_long_training_goes_on_from_its_saved_state(tmp_path, started, monkeypatch):
+    monkeypatch.setattr("sensitometer.survey.runner.SECONDS_BETWEEN_SAVES", 0.2)
+    (tmp_path / "long.toml").write_text(LONG)
+    with sm.run_survey(tmp_path / "long.toml", tmp_path / "whole", workers=1) as store:
+        whole = store.frame()
+    out, begun = tmp_path / "out", len(started)
+    killer = threading.Thread(target=lambda: kill_when_saved(out, started, begun))
+    killer.start()
+    with pytest.raises(WorkerError, match="stacks were not trained, a worker was ended by signal 9"):
+        sm.run_survey(tmp_path / "long.toml", out, workers=1)
+    killer.join()
+    saved = [file for file in (out / "saved").iterdir() if file.is_file()]
+    assert saved
+    with safe_open(saved[0], framework="pt") as file:
+        done = json.loads(file.metadata()["numbers"])["done"]
+    assert 0 < done < 9000
+    start = time.perf_counter()
+    with sm.run_survey(tmp_path / "long.toml", out, workers=1) as store:
+        same(store.frame(), whole)
+        # The time before the accident counts, too.
+        assert store.frame().seconds.sum() < time.perf_counter() - start + whole.seconds.sum()
+    assert not (out / "saved").exists()
+
+
+def kill_when_saved(out, started, begun):
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline and not list((out / "saved").glob("*.safetensors")):
+        time.sleep(0.01)
+    time.sleep(0.3)
+    started[begun].kill()
 
 
 def test_a_run_that_an_exception_ends_leaves_no_workers_behind(small, tmp_path, started):
