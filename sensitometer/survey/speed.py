@@ -75,13 +75,21 @@ class Speeds:
 
     def __init__(self, path: str, device: str = "cpu", timer: Timer | None = None) -> None:
         self._timer = timer or _Probe(path, device)
-        self._machine = f"{self._timer.name()}, torch {version('torch')}, {path}"
+        try:
+            self._machine = f"{self._timer.name()}, torch {version('torch')}, {path}"
+        except BaseException:  # the device is not there, and the process that has said so is still running
+            self.close()
+            raise
         self._known = self._read().get(self._machine, {})
 
     def __enter__(self) -> "Speeds":
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End the process that takes the times."""
         if isinstance(self._timer, _Probe):
             self._timer.close()
 
