@@ -171,6 +171,9 @@ class _Run:
         seconds = sum(self._seconds(stack) for stack in self.stacks)
         reporter.start(self.total, self.stored, len(self.wanted), seconds / max(1, self.workers))
         if not self.stacks:
+            if self.stored == self.total:
+                # A run that was killed between its last row and its end has left these.
+                shutil.rmtree(self.out / SAVED, ignore_errors=True)
             return
         store.record_stack_sizes(self.chosen)
         store.begin_run()

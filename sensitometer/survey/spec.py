@@ -265,6 +265,9 @@ def _check(spec: Spec) -> None:
             _check_value(path, key.partition(".")[2], value)
     for name in spec.data.names:
         _check_data(spec, name)
+    checkpoint, steps = spec.training.checkpoint_steps, spec.training.steps
+    if checkpoint is not None and checkpoint >= steps:
+        raise InvalidInputError(f"training.checkpoint_steps: expected less than training.steps, {steps}; got {checkpoint}")
     whole = len(spec.grid()) * len(spec.space.seed)
     if spec.sample is not None and spec.sample.count > whole:
         raise InvalidInputError(f"sample.count: expected at most {whole}, the size of the space; got {spec.sample.count}")
@@ -291,7 +294,7 @@ def _check_data(spec: Spec, name: str) -> None:
         expected = f"expected {source.classes} to {source.train.points} for {name}"
         raise InvalidInputError(f"data.train_points: {expected}; got {points}")
     most, largest = points or source.train.points, max(spec.space.batch_size)
-    if largest > most:
+    if largest > most and set(spec.space.optimizer) != {"lbfgs"}:
         raise InvalidInputError(f"space.batch_size: expected at most {most}, the training points of {name}; got {largest}")
     if measured != "all" and measured > source.test.points:
         expected = f"expected at most {source.test.points}, the test points of {name}"

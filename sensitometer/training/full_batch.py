@@ -90,13 +90,16 @@ class FullBatchRun:
         first = roster.configurations[0]
         layers = roster.initial_weights()
         points = torch.cat([layer.flatten(1) for layer in layers], 1)
-        self.optimizer = LBFGS(points, first.steps, renewed=roster.augmentation is not None)
+        saved = roster.saver.load() if roster.saver is not None else None
+        # A saved history replaces this one: both together would take twice the memory of the widest networks.
+        mine = points if saved is None else points[:0]
+        self.optimizer = LBFGS(mine, first.steps, renewed=roster.augmentation is not None)
         self.rounds = 0
         self.streams = {i: generator(roster.configurations[i].seed, "augmentation") for i in roster.active}
         self.moves = None
         if roster.augmentation is not None:
             self.moves = torch.zeros(len(points), roster.x.shape[0], dtype=torch.int64, device=roster.x.device)
-        if roster.saver is not None and (saved := roster.saver.load()) is not None:
+        if saved is not None:
             self._load_state(*saved)
         self._take()
 

@@ -2,6 +2,7 @@
 
 import pytest
 
+import sensitometer as sm
 from sensitometer.configuration import ACTIVATIONS, AUGMENTATIONS, LABELS, LOSSES, OPTIMIZERS
 from sensitometer.store import STATES
 from sensitometer.survey import run_survey
@@ -76,3 +77,14 @@ def test_random_labels_say_nothing_of_the_test_points(frame):
 def test_augmentation_makes_the_training_set_harder_to_fit(frame):
     fitted = frame[frame.labels == "true"].groupby("augmentation").train_accuracy.mean()
     assert fitted["none"] > fitted["shift-flip"] > fitted["shift-flip-rotate"]
+
+
+@pytest.mark.parametrize("optimizer", ["momentum", "lbfgs"])
+@pytest.mark.parametrize(("width", "depth"), [(2**16, 2), (256, 65)])
+def test_the_widest_and_the_deepest_networks_of_the_paper_train_and_measure(width, depth, optimizer):
+    dataset = sm.load_dataset("digits", train_points=100)
+    one = sm.Configuration("digits", width, depth, optimizer=optimizer, learning_rate=1e-4, batch_size=50, steps=3)
+    (result,) = sm.train([one], dataset, jacobian_points=20)
+    assert result.row["state"] in ("fitted", "unfitted")
+    assert result.row["steps_done"] == 3
+    assert result.row["jacobian_norm"] > 0

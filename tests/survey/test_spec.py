@@ -1,6 +1,7 @@
 """Specifications: what they stand for, and every way in which they can be wrong."""
 
 import itertools
+import re
 import tomllib
 from collections import Counter
 from pathlib import Path
@@ -195,3 +196,29 @@ def test_whatever_a_key_is_set_to_the_answer_is_a_survey_or_one_line(line, value
         assert str(error).startswith("my.toml")
     else:
         assert len(list(spec.configurations())) == len(spec)
+
+
+def test_lbfgs_alone_needs_no_batch_size(refused):
+    small = """
+[survey]
+name = "full batch"
+[data]
+name = "digits"
+train_points = 100
+[space]
+width = [4]
+depth = [2]
+optimizer = ["lbfgs"]
+[training]
+steps = 5
+"""
+    assert [c.batch_size for c in parse_spec(small, "test").configurations()] == [None]
+    with refused("space.batch_size: expected at most 100"):
+        parse_spec(small.replace('"lbfgs"', '"lbfgs", "adam"'), "test")
+
+
+def test_a_checkpoint_that_no_training_outlasts_is_refused(refused):
+    steps = re.search(r"^steps = (\d+)$", SAMPLED, re.MULTILINE)
+    late = SAMPLED.replace(steps[0], f"{steps[0]}\ncheckpoint_steps = {steps[1]}")
+    with refused("training.checkpoint_steps: expected less than training.steps"):
+        parse_spec(late, "test")
