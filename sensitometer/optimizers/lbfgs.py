@@ -19,6 +19,10 @@ CHANGE_TOLERANCE = 2.2e-9
 LEAST_CURVATURE = 1e-10
 # Weights whose products are summed at a time: temporary numbers stay in the cache.
 PIECE = 2**15
+# The state: a row for each network, a column in each ring, an entry in each list.
+_VECTORS = ("points", "trials", "gradients", "directions")
+_RINGS = ("steps", "changes", "curvatures")
+_NUMBERS = ("kept", "values", "done", "finished", "begun")
 
 
 @dataclass
@@ -240,25 +244,24 @@ class LBFGS:
     def select(self, staying: Sequence[int]) -> None:
         """Keep the networks at these places only."""
         where = self._index(staying)
-        for name in ("points", "trials", "gradients", "directions"):
+        for name in _VECTORS:
             setattr(self, name, getattr(self, name)[where])
-        for name in ("steps", "changes", "curvatures"):
+        for name in _RINGS:
             setattr(self, name, getattr(self, name)[:, where])
-        for name in ("kept", "values", "done", "finished", "begun", "searches"):
+        for name in (*_NUMBERS, "searches"):
             setattr(self, name, [getattr(self, name)[i] for i in staying])
 
     def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """Return everything that decides how it goes on: tensors by name, and what JSON can hold."""
-        names = ("points", "trials", "gradients", "directions", "steps", "changes", "curvatures")
         searches = [search and (search.value, search.slope, search.first, search.answers) for search in self.searches]
-        numbers = {name: getattr(self, name) for name in ("kept", "values", "done", "finished", "begun")}
-        return {name: getattr(self, name) for name in names}, {**numbers, "searches": searches}
+        numbers = {name: getattr(self, name) for name in _NUMBERS}
+        return {name: getattr(self, name) for name in (*_VECTORS, *_RINGS)}, {**numbers, "searches": searches}
 
     def load_state(self, tensors: dict[str, Tensor], numbers: dict[str, Any]) -> None:
         """Go on from what `state` returned."""
         for name, tensor in tensors.items():
             setattr(self, name, tensor.to(self.points.device))
-        for name in ("kept", "values", "done", "finished", "begun"):
+        for name in _NUMBERS:
             setattr(self, name, numbers[name])
         self.searches = [saved and self._search_again(*saved) for saved in numbers["searches"]]
 

@@ -157,7 +157,7 @@ class _Run:
         self.chosen = choose_stack_sizes(spec, unknown, workers, device) if unknown else {}
         self.sizes |= self.chosen
         # Divided as if nothing were stored: a stack that was interrupted is trained whole again, to the same bits.
-        divided = make_stacks(configurations, self.sizes) if self.wanted else []
+        divided = make_stacks(configurations, {kind: size.networks for kind, size in self.sizes.items()}) if self.wanted else []
         stacks = [stack for stack in divided if any(c.id in self.wanted for c in stack)]
         # The long ones first, so that the workers finish together.
         self.stacks = sorted(stacks, key=self._seconds, reverse=True)

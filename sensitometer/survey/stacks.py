@@ -33,6 +33,15 @@ def kinds(configurations: Sequence[Configuration]) -> dict[str, list[Configurati
 
 
 def stack_sizes(configurations: Sequence[Configuration], cost: CostModel, workers: int) -> dict[str, StackSize]:
+    """Choose how many networks of each kind to train in one stack, as `stack_networks` does, and predict their times."""
+    sizes = stack_networks(configurations, cost, workers)
+    return {
+        kind: StackSize(sizes[kind], cost.stack_seconds(networks[: sizes[kind]]) / sizes[kind])
+        for kind, networks in kinds(configurations).items()
+    }
+
+
+def stack_networks(configurations: Sequence[Configuration], cost: CostModel, workers: int) -> dict[str, int]:
     """
     Choose how many networks of each kind to train in one stack.
 
@@ -47,8 +56,7 @@ def stack_sizes(configurations: Sequence[Configuration], cost: CostModel, worker
         first = networks[0]
         one = stack_bytes(first, 1, cost.sizes[first.dataset])
         held = max(1, int(memory // one))
-        size = _fastest(networks, cost, min(most, held, len(networks)))
-        sizes[kind] = StackSize(size, cost.stack_seconds(networks[:size]) / size)
+        sizes[kind] = _fastest(networks, cost, min(most, held, len(networks)))
     return sizes
 
 
@@ -71,15 +79,15 @@ def _fastest(networks: Sequence[Configuration], cost: CostModel, most: int) -> i
     return best
 
 
-def make_stacks(configurations: Sequence[Configuration], sizes: Mapping[str, StackSize]) -> list[list[Configuration]]:
+def make_stacks(configurations: Sequence[Configuration], sizes: Mapping[str, int]) -> list[list[Configuration]]:
     """
-    Divide configurations into stacks, of at most the size that their kind has, those of one seed together.
+    Divide configurations into stacks, of at most as many networks as `sizes` has for their kind, those of one seed together.
 
     The division depends on the set of configurations and on the sizes alone, not on the order.
     """
     stacks = []
     for kind, alike in kinds(configurations).items():
-        size = sizes[kind].networks
+        size = sizes[kind]
         stacks += [alike[start : start + size] for start in range(0, len(alike), size)]
     return stacks
 

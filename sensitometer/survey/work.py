@@ -18,7 +18,7 @@ from ..store import COLUMNS
 from ..training import Saver, Schedule, Trained, train_stack
 from .cost import CostModel, Sizes, number_of_weights
 from .speed import Speeds
-from .stacks import make_stacks, stack_sizes
+from .stacks import make_stacks, stack_networks
 from .step_timer import StepTimer
 
 
@@ -103,7 +103,7 @@ def _stacks(
     sizes = Sizes(D, dataset.classes, len(dataset.train.y), test, test if points is None else points)
     with arithmetic(device), Speeds(matmul_path(device), device, StepTimer(device)) as speeds:
         cost = CostModel({dataset.name: sizes}, speeds, checked=schedule is not None and schedule.stop_at_accuracy is not None)
-        return make_stacks(configurations, stack_sizes(configurations, cost, workers=1))
+        return make_stacks(configurations, stack_networks(configurations, cost, workers=1))
 
 
 def train_and_measure(

@@ -30,7 +30,7 @@ class Objective:
     ) -> None:
         S, N = layers[0].shape[0], x.shape[0]
         self.x, self.augmentation = x, augmentation
-        self.flat, self.layers = flat_layers(layers)
+        _, self.layers = flat_layers(layers)
         self.gradient, gradients = flat_layers(layers)
         size = min(N, max(256, min(1024, CHUNK // (S * configuration.width))))
         shares = (S,) if augmentation is None else (1,) * S

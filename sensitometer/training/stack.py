@@ -72,8 +72,8 @@ def train_stack(
     _check(configurations, dataset)
     device = torch.device(device)
     roster = Roster(configurations, dataset, schedule or Schedule(), saver, device)
-    run = FullBatchRun(roster) if configurations[0].full_batch else MinibatchRun(roster)
-    run.train()
+    # Not kept: what the optimizer holds is freed before the networks are measured.
+    (FullBatchRun if configurations[0].full_batch else MinibatchRun)(roster).train()
     ended = [roster.ended[place] for place in range(len(configurations))]
     trained = _judge(configurations, ended, dataset, roster.x, roster.labels)
     diverged = [place for place, one in enumerate(trained) if one.state == "diverged" and place in roster.kept]

@@ -501,7 +501,8 @@ def test_minimum_of_one_draw_does_not_end_a_renewed_objective():
         return (first if iteration < 2 else second)(x)
 
     _, (path,) = minimise([function], [[4.0, 4.0]], 10, renewed=True)
-    assert len(path) >= 4
+    # How many iterations the second takes depends on the last bits, and so on the processor.
+    assert len(path) > 2
     assert path[1] == pytest.approx(first.minimum, abs=1e-6)
     assert path[-1] == pytest.approx(second.minimum, abs=1e-6)
     _, (path,) = minimise([function], [[4.0, 4.0]], 10)

