@@ -5,6 +5,7 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from . import paths
     from .configuration import Configuration
     from .data import Dataset, load_dataset
     from .errors import SensitometerError
@@ -27,6 +28,7 @@ __all__ = [
     "jacobian_norm",
     "load_dataset",
     "open_survey",
+    "paths",
     "run_survey",
     "train",
 ]
@@ -48,6 +50,8 @@ _HOMES = {
 
 
 def __getattr__(name: str) -> Any:
+    if name == "paths":
+        return import_module(".paths", __name__)
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(import_module(_HOMES[name], __name__), name)
