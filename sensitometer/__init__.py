@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from .configuration import Configuration
     from .data import Dataset, load_dataset
     from .errors import SensitometerError
-    from .metrics import jacobian_norm
+    from .metrics import boundaries, jacobian_norm, transitions
     from .networks import MLP, MLPStack
     from .store import open_survey
     from .survey import run_survey
@@ -25,12 +25,14 @@ __all__ = [
     "MLPStack",
     "Schedule",
     "SensitometerError",
+    "boundaries",
     "jacobian_norm",
     "load_dataset",
     "open_survey",
     "paths",
     "run_survey",
     "train",
+    "transitions",
 ]
 
 # Imported when first used: reading a survey needs no torch, whose import takes seconds.
@@ -41,11 +43,13 @@ _HOMES = {
     "MLPStack": ".networks",
     "Schedule": ".training",
     "SensitometerError": ".errors",
+    "boundaries": ".metrics",
     "jacobian_norm": ".metrics",
     "load_dataset": ".data",
     "open_survey": ".store",
     "run_survey": ".survey",
     "train": ".survey.work",
+    "transitions": ".metrics",
 }
 
 

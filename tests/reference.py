@@ -280,3 +280,80 @@ def jacobian_norm(function, x, of="probabilities", target=None):
     J = J.flatten(1) if target is None else J[torch.arange(len(x)), target]
     # math.hypot scales, where a sum of squares would underflow.
     return torch.tensor([math.hypot(*row) for row in J.tolist()], dtype=torch.float64)
+
+
+def piece_values(weights, name, layer, path, t):
+    """
+    Pre-activations `[n, W]` of a layer at points of a path, in float64, from the first layer up.
+
+    A unit at its own crossing is on its boundary up to rounding, and is put there: what is 0 above it must be 0 exactly.
+    """
+    h = type(path)(*_doubled(path)).points(t)
+    for place, weight in enumerate(weights[: layer + 1]):
+        z = h @ weight.double().T
+        for boundary in BOUNDARIES[name]:
+            z = torch.where((z - boundary).abs() < 1e-13 * z.abs().max(), boundary, z)
+        h = activate(name, z) if place < layer else z
+    return h
+
+
+def _doubled(path):
+    return [value.double() if isinstance(value, torch.Tensor) else value for value in vars(path).values()]
+
+
+def crossings(weights, name, path):
+    """
+    For each hidden layer the parameters at which its units cross their boundaries, sorted.
+
+    A piece at a time: on a straight one a pre-activation is a + b t, on an arc a + b cos t + c sin t, with the coefficients from
+    two or three points of the piece; the crossings of all layers below are the ends of pieces.
+    """
+    straight = hasattr(path, "vertices")
+    knots = torch.arange(int(path.span) + 1).double() if straight else torch.linspace(0, path.span, 9).double()
+    found = []
+    for layer in range(len(weights) - 1):
+        begin, end = knots[:-1], knots[1:]
+        z = piece_values(weights, name, layer, path, knots)
+        here = []
+        for boundary in BOUNDARIES[name]:
+            if straight:
+                odd = (z[:-1] > boundary) != (z[1:] > boundary)
+                share = (boundary - z[:-1]) / (z[1:] - z[:-1])
+                here.append((begin.unsqueeze(1) + share * (end - begin).unsqueeze(1))[odd])
+            else:
+                here.append(arc_crossings(z, piece_values(weights, name, layer, path, (begin + end) / 2), begin, end, boundary))
+        found.append(torch.cat(here).sort().values)
+        knots = torch.cat([knots, found[-1]]).sort().values
+    return found
+
+
+def arc_crossings(z, middle, begin, end, boundary):
+    """Where a + b cos s + c sin s, through three points of an arc, is at it: atan2(c, b) +- arccos((boundary - a) / r)."""
+    half = ((end - begin) / 2).unsqueeze(1)
+    c = (z[1:] - z[:-1]) / (2 * half.sin())
+    b = (middle - (z[1:] + z[:-1]) / 2) / (1 - half.cos())
+    cosine = (boundary - (middle - b)) / torch.hypot(b, c)
+    centre = ((begin + end) / 2).unsqueeze(1)
+    roots = []
+    for sign in (-1, 1):
+        s = torch.atan2(c, b) + sign * cosine.clamp(-1, 1).arccos()
+        s = torch.remainder(s + math.pi, 2 * math.pi) - math.pi
+        roots.append((centre + s)[(cosine.abs() <= 1) & (s.abs() < half)])
+    return torch.cat(roots)
+
+
+def codes(name, z):
+    """The number of boundaries strictly below each pre-activation."""
+    return sum((z > boundary).long() for boundary in BOUNDARIES[name])
+
+
+def sampled_transitions(weights, name, path, samples):
+    """The paper's sum over a loop, or along an open line, for each hidden layer; in float64."""
+    t = path.parameters(samples)
+    counts = []
+    for layer in range(len(weights) - 1):
+        code = codes(name, piece_values(weights, name, layer, path, t))
+        if path.closed:
+            code = torch.cat([code, code[:1]])
+        counts.append(int(code.diff(dim=0).abs().sum()))
+    return counts

@@ -30,7 +30,7 @@ ALLOWED = {
     "training": {
         *("activations", "configuration", "data", "errors", "evaluation", "losses", "networks", "optimizers", "randomness"),
     },
-    "metrics": {"activations", "errors", "evaluation", "networks", "paths"},
+    "metrics": {"activations", "errors", "evaluation", "losses", "networks", "paths"},
     "analysis": {"configuration", "errors", "store"},
     "figures": {"analysis", "errors", "metrics", "networks", "paths", "store"},
     "survey": {
@@ -38,6 +38,9 @@ ALLOWED = {
         *("paths", "store", "training"),
     },
     "claims": {"analysis", "errors", "store"},
+    "exported": {"errors"},
+    "model_files": {"errors", "exported", "networks"},
+    "measuring": {"data", "errors", "metrics", "networks", "paths", "randomness"},
 }
 ALLOWED["cli"] = set(ALLOWED)
 # Nothing imports the command line, and everything may ask for the version.

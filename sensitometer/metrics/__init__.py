@@ -1,5 +1,31 @@
 """The measures of a network's sensitivity to its inputs."""
 
+from .bounds import JacobianBounds, PointValues, jacobian_bounds, point_values
+from .curvature import curvature
+from .estimate import JacobianNormEstimate, jacobian_norm_estimate
 from .jacobian import jacobian_norm, jacobian_norms
+from .profiles import AverageProfile, PathProfile, average_profile, path_profile
+from .slices import ExactBoundaries, SampledBoundaries, boundaries, class_map
+from .transitions import TransitionCount, transitions
 
-__all__ = ["jacobian_norm", "jacobian_norms"]
+__all__ = [
+    "AverageProfile",
+    "ExactBoundaries",
+    "JacobianBounds",
+    "JacobianNormEstimate",
+    "PathProfile",
+    "PointValues",
+    "SampledBoundaries",
+    "TransitionCount",
+    "average_profile",
+    "boundaries",
+    "class_map",
+    "curvature",
+    "jacobian_bounds",
+    "jacobian_norm",
+    "jacobian_norm_estimate",
+    "jacobian_norms",
+    "path_profile",
+    "point_values",
+    "transitions",
+]

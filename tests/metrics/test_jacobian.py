@@ -9,7 +9,7 @@ from reference import ACTIVATIONS, forward
 from reference import jacobian_norm as slow_norm
 from torch import nn
 
-from sensitometer.metrics import jacobian_norm, jacobian_norms
+from sensitometer.metrics import jacobian_chain, jacobian_norm, jacobian_norms
 from sensitometer.networks import MLP, MLPStack, initial_weights, layer_shapes
 
 KINDS = ("probabilities", "logits")
@@ -94,6 +94,23 @@ def test_chunks_do_not_show(shape, of, targeted, chunk_size):
     target = torch.arange(7) % shape[3] if targeted else None
     found = jacobian_norm(stack, x, of=of, target=target, chunk_size=chunk_size)
     assert_close(found, jacobian_norm(stack, x, of=of, target=target).double(), rtol=1e-5)
+
+
+@pytest.mark.parametrize("points", [16, 17, 48, 49, 100])
+@pytest.mark.parametrize("name", ["one layer", "one hidden layer", "narrower than the classes", "one input", "one class", "deep"])
+def test_blocks_that_share_a_forward_pass_do_not_show(name, points, monkeypatch):
+    """Blocks of 16 points, three to a forward pass; the last of either may be smaller."""
+    stack, x = make_stack(SHAPES[name], "tanh"), make_points(points, SHAPES[name][0])
+    target = torch.arange(points) % SHAPES[name][3]
+    expected = [jacobian_norm(stack, x, of=of, target=rows, chunk_size=points) for of in KINDS for rows in (None, target)]
+    for constant, value in (("CPU_BLOCK", 1), ("MIN_COLUMNS", 1), ("FORWARD_POINTS", 48)):
+        monkeypatch.setattr(jacobian_chain, constant, value)
+    if not name.startswith("one layer"):
+        monkeypatch.setattr(jacobian_chain, "FORWARD_NUMBERS", 48 * len(stack) * SHAPES[name][1])
+    found = [jacobian_norm(stack, x, of=of, target=rows) for of in KINDS for rows in (None, target)]
+    pairs = [*zip(found, expected, strict=True), *zip(jacobian_norms(stack, x), (expected[0], expected[2]), strict=True)]
+    for one, other in pairs:
+        torch.testing.assert_close(one.double(), other.double(), rtol=1e-5, atol=1e-7 * float(other.max()))
 
 
 @pytest.mark.parametrize("activation", ACTIVATIONS)
@@ -195,6 +212,16 @@ def test_two_classes_that_share_all_the_probability():
     network = MLP(weights, "relu")
     assert_close(jacobian_norm(network, x), twin(network, x))
     assert_close(jacobian_norm(as_callable(MLP([weights[0].double()], "relu")), x), twin(network, x))
+
+
+@pytest.mark.parametrize("factor", [0.1, 1.0, 10.0])
+@pytest.mark.parametrize("classes", [2, 3, 10])
+def test_what_the_logits_share_does_not_hide_their_differences(factor, classes):
+    """Rows of the logits' Jacobian that differ by a thirtieth of themselves, at uniform and at saturated probabilities."""
+    stack, x = make_stack((5, 16, 3, classes), "relu", networks=1), make_points(12, 5)
+    shared = 30 * stack.weights[-1][:, :1]
+    network = MLP([*stack[0].weights[:-1], factor * (stack.weights[-1] + shared)[0]], "relu")
+    assert_close(jacobian_norm(network, x), twin(network, x))
 
 
 def test_units_at_a_boundary_have_slope_0():

@@ -1,0 +1,232 @@
+r"""
+Reads models that `torch.export` wrote (`.pt2`), running nothing that the file brings along.
+
+`torch.export.load` trusts its file: it unpickles the example inputs, and weights and constants that say they are pickled, imports
+compiled libraries, evaluates the strings of symbolic sizes and of guards as Python, and looks up the targets of the graph's nodes
+anywhere in torch. So the file is not handed to it. Its records are read here, checked, and written into a fresh archive in
+memory, which holds nothing else; that one is loaded. What another reader of archives might find in the file is out of reach, too.
+
+- Example inputs, extra files and compiled libraries are left out; so are guards and the nodes' notes on their origin.
+- Weights and constants are raw numbers. Those in archives of torch before 2.9, which hold all tensors in one pickle, pass through
+  torch's unpickler for tensors alone (`weights_only=True`), and are saved anew.
+- Operators are those of aten and arithmetic on sizes; sizes are sums and products of symbols.
+- No other string has a character in it with which one could write a program.
+"""
+
+import io
+import json
+import logging
+import re
+import zipfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from pickle import UnpicklingError
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .errors import InvalidInputError
+
+# The records that are taken over, under the archive's root folder.
+_RAW = re.compile(r"data/(weights/weight_\d+|constants/tensor_\d+)|archive_format|archive_version|byteorder|\.data/\w+|version")
+_PICKLED = re.compile(r"data/(weights|constants)/model\.pt|serialized_(state_dict|constants)\.pt")
+_PAYLOADS = re.compile(r"data/(weights|constants)/model_(weights|constants)_config\.json")
+_EMPTIED = re.compile(r"data/sample_inputs/model\.pt|serialized_example_inputs\.pt")
+_PROGRAM = re.compile(r"models/model\.json|serialized_exported_program\.json")
+
+_ARITHMETIC = "getitem|add|sub|mul|floordiv|mod|neg|truediv|pow|and_|or_|not_|eq|ne|lt|le|gt|ge"
+_TARGET = re.compile(
+    r"(?!.*\b__)"
+    rf"(torch\.ops\.(aten|prims)\.(?!from_file)\w+\.\w+|torch\.ops\.higher_order\.wrap_with_(set_grad_enabled|autocast)"
+    rf"|_operator\.({_ARITHMETIC})|torch\.sym_\w+|math\.(ceil|floor|trunc|sqrt))",
+    re.ASCII,
+)
+_FUNCTIONS = (
+    "Symbol|Integer|Float|Rational|Add|Mul|Pow|Max|Min|Mod|PythonMod|FloorDiv|CleanDiv|CeilDiv|CeilToInt|FloorToInt|PowByNatural"
+    "|FloatPow|FloatTrueDiv|IntTrueDiv|TruncToInt|ToFloat|Identity|Eq|Ne|Lt|Le|Gt|Ge|Equality|Unequality|StrictLessThan|LessThan"
+    "|StrictGreaterThan|GreaterThan|And|Or|Not|floor|ceiling|integer|positive|nonnegative|negative|nonzero|real|finite|even|odd"
+    "|precision|True|False|oo"
+)
+_SIZE = re.compile(rf"(\b({_FUNCTIONS}|[suz]\w?\d+)\b|'\w+'|\d+(\.\d+)?|[-+*/(),<>= ])*", re.ASCII)
+_WORDS = re.compile(r"[\w.@]*", re.ASCII)
+# Values of arguments, and versions: `same`, `none`, `bij,bjk->bik`, `cuda:0`, `2.13.0+cpu`.
+_TEXT = re.compile(r"[\w.@ ,:>+-]*", re.ASCII)
+_NODE_TYPES = (None, "builtins.tuple", "builtins.list", "builtins.dict")
+
+
+class _Refused(Exception):  # noqa: N818  it never leaves this module
+    """What in the file is not taken."""
+
+
+def load_exported(path: str | Path, *, trust_pickle: bool = False) -> Callable[[Tensor], Tensor]:
+    """
+    Load a model that `torch.export.save` wrote; return it as a callable.
+
+    Parameters
+    ----------
+    path
+        A `.pt2` file.
+    trust_pickle
+        Hand the file to `torch.export.load` as it is, which may run any code that is in it.
+
+    Raises
+    ------
+    InvalidInputError
+        The file is no exported program, holds what is not read without trust, was exported in training mode, or for one number
+        of points alone.
+    """
+    try:
+        source = str(path) if trust_pickle else _rebuilt(Path(path))
+        with _quiet():
+            program = torch.export.load(source)
+            module: Callable[[Tensor], Tensor] = program.module()
+    except _Refused as refused:
+        raise InvalidInputError(
+            f"{path} {refused}, which is not loaded without --trust-pickle: a file can run any code that way"
+        ) from refused
+    except Exception as error:
+        # torch does not say what it raises for a file that is none of its own
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise InvalidInputError(f"{path} is not a program that torch.export.save wrote: {reason}") from error
+    _check_program(program, path)
+    return module
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep torch from logging, with a traceback, that an archive is not of the newest format, before it reads the older one."""
+    log = logging.getLogger("torch.export")
+    level = log.level
+    log.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        log.setLevel(level)
+
+
+def _rebuilt(path: Path) -> io.BytesIO:
+    """Return a fresh archive of what is needed of the file, checked; _Refused if it needs what is not taken."""
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(path) as archive, zipfile.ZipFile(buffer, "w") as fresh:
+        names = archive.namelist()
+        if len(set(names)) < len(names):
+            raise _Refused("has two records of one name")
+        # Newer archives have a root folder.
+        program = next((name for name in names if re.fullmatch(rf"([^/]+/)?({_PROGRAM.pattern})", name)), None)
+        if program is None:
+            raise ValueError("no program is in it")
+        root = program[: _last_match(_PROGRAM, program)]
+        for name in names:
+            if name.startswith(root):
+                content = _taken(name.removeprefix(root), archive.read(name))
+                if content is not None:
+                    fresh.writestr(f"model/{name.removeprefix(root)}" if root else name, content)
+    buffer.seek(0)
+    return buffer
+
+
+def _last_match(pattern: re.Pattern[str], text: str) -> int:
+    return max(match.start() for match in pattern.finditer(text))
+
+
+def _taken(name: str, content: bytes) -> bytes | None:
+    """Return what becomes of a record in the fresh archive, None if nothing."""
+    if _RAW.fullmatch(name):
+        return content
+    if _EMPTIED.fullmatch(name):
+        return b""
+    if _PICKLED.fullmatch(name):
+        return _only_tensors(name, content)
+    if _PAYLOADS.fullmatch(name):
+        return json.dumps(_raw_payloads(json.loads(content))).encode()
+    if _PROGRAM.fullmatch(name):
+        return json.dumps(_checked(json.loads(content), "")).encode()
+    return None
+
+
+def _only_tensors(name: str, content: bytes) -> bytes:
+    """Return a pickle of tensors that holds the tensors of this one, and nothing else."""
+    if not content:
+        return content
+    try:
+        tensors = torch.load(io.BytesIO(content), weights_only=True)
+    except (UnpicklingError, RuntimeError) as error:
+        raise _Refused(f"has something else than tensors in {name}") from error
+    if not isinstance(tensors, dict) or not all(isinstance(tensor, Tensor) for tensor in tensors.values()):
+        raise _Refused(f"has something else than tensors in {name}")
+    buffer = io.BytesIO()
+    torch.save(tensors, buffer)
+    return buffer.getvalue()
+
+
+def _raw_payloads(config: Any) -> Any:
+    """Return the list of weights or constants, none of which is pickled."""
+    for name, payload in config["config"].items():
+        if payload["use_pickle"] or not re.fullmatch(r"(weight|tensor)_\d+", payload["path_name"]):
+            raise _Refused(f"holds {name} as a pickle")
+    return _checked(config, "")
+
+
+def _checked(value: Any, key: str) -> Any:
+    """Return a part of the program, found under `key`, without notes and guards; _Refused if a string in it is not taken."""
+    if isinstance(value, dict):
+        if key == "metadata":
+            return {}
+        for name in value:
+            _check_string(name, _TEXT)
+        return {name: _checked(part, name) for name, part in value.items()}
+    if isinstance(value, list):
+        return [] if key == "guards_code" else [_checked(part, key) for part in value]
+    if isinstance(value, str):
+        if key in ("in_spec", "out_spec"):
+            _check_tree(value)
+        else:
+            _check_string(value, _PATTERNS.get(key, _WORDS))
+    return value
+
+
+_PATTERNS = {
+    "target": _TARGET,
+    "as_operator": _TARGET,
+    "expr_str": _SIZE,
+    **dict.fromkeys(("as_string", "as_strings", "type", "torch_version"), _TEXT),
+}
+
+
+def _check_string(text: str, pattern: re.Pattern[str]) -> None:
+    if not pattern.fullmatch(text):
+        raise _Refused(f"has {text[:60]!r} in its graph")
+
+
+def _check_tree(text: str) -> None:
+    """Refuse a description of inputs or outputs with other nodes than tuples, lists and dictionaries."""
+    for node in _nodes(json.loads(text)[1]):
+        if node["type"] not in _NODE_TYPES or "{" in str(node["context"]):
+            raise _Refused(f"takes or gives {node['type']}")
+
+
+def _nodes(node: Any) -> Iterator[Any]:
+    yield node
+    for child in node["children_spec"]:
+        yield from _nodes(child)
+
+
+def _check_program(program: Any, path: str | Path) -> None:
+    """Refuse what takes other than points `[n, ...]` of any number n, or was exported in training mode."""
+    inputs = program.graph_signature.user_inputs
+    if len(inputs) != 1:
+        raise InvalidInputError(f"{path} must take one argument, points [n, ...]; it takes {len(inputs)}")
+    (node,) = (node for node in program.graph.nodes if node.op == "placeholder" and node.name == inputs[0])
+    shape = getattr(node.meta.get("val"), "shape", ())
+    if not shape or isinstance(shape[0], int):
+        raise InvalidInputError(
+            f"{path} takes {list(shape)} alone; export it for any number of points: "
+            "torch.export.export(model, (x,), dynamic_shapes=({0: torch.export.Dim('n')},))"
+        )
+    for node in program.graph.nodes:
+        schema = getattr(node.target, "_schema", None)
+        arguments = {} if schema is None else dict(zip((argument.name for argument in schema.arguments), node.args, strict=False))
+        if {**arguments, **node.kwargs}.get("training", {**arguments, **node.kwargs}.get("train")) is True:
+            raise InvalidInputError(f"{path} was exported in training mode ({node.name}): call model.eval() before torch.export")

@@ -1,0 +1,246 @@
+"""Measures one trained model on a data set: what the command `measure` prints, and its values at each point."""
+
+import csv
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from scipy.stats import rankdata
+from torch import Tensor, nn
+
+from .data import Dataset
+from .errors import InvalidInputError, StoreError
+from .metrics.bounds import BoundsComparison, JacobianBounds, PointValues, jacobian_bounds, point_values
+from .metrics.transitions import transitions as count_transitions
+from .networks import MLP
+from .paths import translation
+from .randomness import generator
+
+# Test points when the caller does not say, for models whose Jacobians take a backward pass a class.
+GENERIC_POINTS = 1000
+# Test points on whose loops transitions are counted when the caller does not say.
+LOOPS = 10
+# What a model may raise that is given points of a shape which it does not take.
+_REFUSALS = (RuntimeError, TypeError, ValueError, IndexError, AssertionError, NotImplementedError)
+COLUMNS = (
+    *("point", "label", "predicted", "correct", "confidence", "cross_entropy", "jacobian_norm", "label_jacobian_norm"),
+    *("logit_jacobian_norm", "transitions"),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Mean:
+    """A mean over points, its standard error (nan for fewer than 2) and how many there are."""
+
+    value: float
+    standard_error: float
+    count: int
+
+
+@dataclass(frozen=True, eq=False)
+class Measurement:
+    """
+    What was measured of a model.
+
+    Attributes
+    ----------
+    points
+        Which points of the test set, int64 `[N]`, in random order.
+    values
+        What was measured at each of them.
+    transitions
+        Along the translation loops of the first P of them, int64 `[P]`; None if they were not counted.
+    uncounted
+        Why they were not; empty if they were, or if none were asked for.
+    method
+        `exact` or `sampled`, of the transitions.
+    bounds
+        The bounds of the paper's appendix A.3; None for a model of one class.
+    """
+
+    points: Tensor
+    values: PointValues
+    transitions: Tensor | None
+    uncounted: str
+    method: str
+    bounds: JacobianBounds | None
+
+    def table(self, samples: int) -> dict[str, Mean]:
+        """Return the means over the points by their names; `samples` is how many points of each loop were sampled."""
+        values = self.values
+        rows = {
+            "accuracy": values.correct,
+            "cross-entropy": values.cross_entropy,
+            "Jacobian norm": values.jacobian_norm,
+            "  of correct points": values.jacobian_norm[values.correct],
+            "  of wrong points": values.jacobian_norm[~values.correct],
+            "logit Jacobian norm": values.logit_jacobian_norm,
+        }
+        if self.transitions is not None:
+            how = "exact" if self.method == "exact" else f"{samples:,} samples"
+            rows[f"transitions ({how})"] = self.transitions
+        return {name: mean(row) for name, row in rows.items()}
+
+    @property
+    def auroc(self) -> float:
+        """
+        How often a wrong point has a higher Jacobian norm than a correct one; nan if there are none of the one kind.
+
+        Equal norms count one half: it is the area under the curve of the norm as a detector of errors.
+        """
+        wrong = ~self.values.correct
+        pairs = int(wrong.sum()) * int((~wrong).sum())
+        ranks = torch.from_numpy(rankdata(self.values.jacobian_norm.cpu().numpy()))
+        above = float(ranks[wrong.cpu()].sum()) - int(wrong.sum()) * (int(wrong.sum()) + 1) / 2
+        return above / pairs if pairs else math.nan
+
+    @property
+    def comparison(self) -> BoundsComparison | None:
+        """How the points lie to the bounds."""
+        return None if self.bounds is None else self.bounds.compare(self.values)
+
+
+def mean(values: Tensor) -> Mean:
+    """Return the mean of `values` `[n]`; nan if there are none."""
+    count = len(values)
+    if not count:
+        return Mean(math.nan, math.nan, 0)
+    error = float(values.double().std()) / math.sqrt(count) if count > 1 else math.nan
+    return Mean(float(values.double().mean()), error, count)
+
+
+def measure(
+    model: Callable[[Tensor], Tensor],
+    dataset: Dataset,
+    *,
+    points: int | None = None,
+    transitions: int | None = None,
+    samples: int = 2**14,
+) -> Measurement:
+    """
+    Measure a model on the test points of a data set.
+
+    Parameters
+    ----------
+    model
+        An `MLP`, or any module or callable that maps flat points `[n, D]`, or else images `[n, channels, height, width]`, to
+        logits `[n, C]`.
+    dataset
+        Where the points are from, normalised as the package does it: a model that was trained on other inputs is measured where
+        it never was.
+    points
+        How many test points, a random choice that is the same for every model; None for all of them for an `MLP`, and
+        for 1,000 (or all, if there are fewer) for any other model.
+    transitions
+        Along the translation loops of how many of these points transitions are counted: exactly for an `MLP` of a
+        piecewise-linear activation, by sampling for any other model. None for 10 (or all), if the model has activations that
+        can be seen.
+    samples
+        Points on each loop that is sampled.
+
+    Raises
+    ------
+    InvalidInputError
+        The model takes the points in neither shape or gives other classes, a number is too large, or transitions are asked for
+        that cannot be counted.
+    """
+    available = len(dataset.test.y)
+    default = available if isinstance(model, MLP) else min(available, GENERIC_POINTS)
+    count = _checked("points", default if points is None else points, 1, available)
+    loops = _checked("transitions", min(LOOPS, count) if transitions is None else transitions, 0, count)
+    _checked("samples", samples, 2, 2**30)
+    chosen = torch.randperm(available, generator=generator(0, "measured points"))[:count]
+    shape = _point_shape(model, dataset)
+    x, y = dataset.test.x[chosen].view(-1, *shape).to(_dtype(model)), dataset.test.y[chosen]
+    try:
+        values = point_values(model, x, y)
+    except (RuntimeError, NotImplementedError) as error:
+        raise InvalidInputError(f"the model's Jacobian cannot be computed: {_first_line(error)}") from error
+    exact = isinstance(model, MLP) and model.activation != "tanh"
+    method, counted, uncounted = "exact" if exact else "sampled", None, ""
+    try:
+        counted = _transitions(model, x[:loops], dataset, method, samples) if loops else None
+    except InvalidInputError as error:
+        if transitions is not None:
+            raise
+        uncounted = str(error)
+    return Measurement(
+        points=chosen,
+        values=values,
+        transitions=counted,
+        uncounted=uncounted,
+        method=method,
+        bounds=jacobian_bounds(values, dataset.classes) if dataset.classes > 1 else None,
+    )
+
+
+def _checked(name: str, value: int, least: int, most: int) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
+        raise InvalidInputError(f"{name} must be a whole number from {least:,} to {most:,}; got {value!r}")
+    return value
+
+
+def _dtype(model: Callable[[Tensor], Tensor]) -> torch.dtype:
+    """Return the type of numbers in which the model computes."""
+    if isinstance(model, MLP):
+        return model.weights[0].dtype
+    parameters = model.parameters() if isinstance(model, nn.Module) else ()
+    return next((parameter.dtype for parameter in parameters if parameter.is_floating_point()), torch.float32)
+
+
+def _point_shape(model: Callable[[Tensor], Tensor], dataset: Dataset) -> tuple[int, ...]:
+    """Return the shape of a point that the model takes, `(D,)` or `(channels, height, width)`; InvalidInputError if neither."""
+    x = dataset.test.x[:2].to(_dtype(model))
+    shapes = [(x.shape[1],), dataset.image_shape]
+    answers = []
+    for shape in shapes[:1] if isinstance(model, MLP) else shapes:
+        answer = _tried(model, x.view(-1, *shape), dataset)
+        if answer is None:
+            return shape
+        answers.append(f"for points {[len(x), *shape]} {answer}")
+    raise InvalidInputError(f"model does not take the points of {dataset.name}: {'; '.join(answers)}")
+
+
+@torch.no_grad()
+def _tried(model: Callable[[Tensor], Tensor], x: Tensor, dataset: Dataset) -> str | None:
+    """Return what is wrong with the model's logits at the points `x`, None if nothing is."""
+    try:
+        logits = model(x.clone())
+    except _REFUSALS as error:
+        return f"it says: {_first_line(error)}"
+    if not isinstance(logits, Tensor) or not logits.is_floating_point():
+        return f"it gives {logits.dtype if isinstance(logits, Tensor) else type(logits).__name__}, not logits"
+    if list(logits.shape) != [len(x), dataset.classes]:
+        return f"it gives {list(logits.shape)}, not logits {[len(x), dataset.classes]} of {dataset.classes} classes"
+    return None
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().partition("\n")[0] or type(error).__name__
+
+
+def _transitions(model: Callable[[Tensor], Tensor], x: Tensor, dataset: Dataset, method: str, samples: int) -> Tensor:
+    """Return the transitions along the translation loop of each of the points `x` `[P, ...]`; int64 `[P]`."""
+    images = x.view(-1, *dataset.image_shape)
+    counted = count_transitions(model, [translation(image, flat=x.ndim == 2) for image in images], method=method, samples=samples)
+    return counted.total
+
+
+def write_points(measurement: Measurement, path: Path) -> None:
+    """Write the values at each point to a CSV file; StoreError if that fails."""
+    values = measurement.values
+    columns: Sequence[Tensor] = (
+        *(measurement.points, values.label, values.predicted, values.correct.long(), values.confidence, values.cross_entropy),
+        *(values.jacobian_norm, values.label_jacobian_norm, values.logit_jacobian_norm),
+    )
+    counts: list[int | str] = [] if measurement.transitions is None else measurement.transitions.tolist()
+    counts += [""] * (len(measurement.points) - len(counts))
+    try:
+        with path.open("w", newline="", encoding="utf-8") as file:
+            writer = csv.writer(file, lineterminator="\n")
+            writer.writerow(COLUMNS)
+            writer.writerows(zip(*(column.tolist() for column in columns), counts, strict=True))
+    except OSError as error:
+        raise StoreError(f"cannot write the points to {path}: {error.strerror}") from error

@@ -1,0 +1,234 @@
+r"""
+Every crossing of a boundary by a hidden unit along paths: exact, for piecewise-linear activations (paper, S3, A.1.2).
+
+Where no unit of the layers below changes its piece, the pre-activations of a layer are linear along a straight segment. So, layer
+by layer: evaluate the pre-activations at the breakpoints known so far, find where each unit crosses its boundaries between
+neighbouring breakpoints by interpolation, and make these crossings breakpoints too. The last hidden layer needs no new
+breakpoints. Along an ellipse pre-activations are quadratic in the tangent of half the angle, and the same holds.
+
+Breakpoints of many paths and networks go through each layer together, in chunks that stay in the cache: the breakpoints of a
+chunk that has grown too long are divided, and each part goes down to the last layer before the next part starts, so that memory
+is bounded by the depth, not by the number of crossings.
+
+`rounding.py` says how float32 gives the counts of float64.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..activations import Activation
+
+# Pre-activations in a chunk, 1 MiB in float32: a chunk and what is computed from it stay in the cache.
+CHUNK = 2**18
+# Pre-activations of the first layer that are computed at once, for many paths and networks.
+FIRST_CHUNK = 2**22
+
+
+@dataclass(frozen=True)
+class Rows:
+    """
+    Where the rows of a chunk of pre-activations `[R, W]` lie; those of one trace in a row, in the order of the path.
+
+    A trace is one network along one path; its number is the network's times the number of paths, plus the path's.
+
+    Attributes
+    ----------
+    trace
+        int64 `[R]`, not decreasing.
+    t
+        float64 `[R]`, the path's parameter.
+    born
+        int64 `[R]`: the crossing that made a row a breakpoint, as `Walk.name` numbers it; below 0 for other points of the path.
+    """
+
+    trace: Tensor
+    t: Tensor
+    born: Tensor
+
+
+@dataclass(frozen=True)
+class Found:
+    """
+    Crossings in a chunk, in the order of `piece`, then of the path.
+
+    Attributes
+    ----------
+    piece
+        int64 `[n]`, the row that the piece of the path begins with.
+    unit, boundary
+        int64 `[n]`, which unit crosses which of its boundaries.
+    place
+        `[n]`, where on the piece, as its geometry counts.
+    t
+        float64 `[n]`, the path's parameter.
+    """
+
+    piece: Tensor
+    unit: Tensor
+    boundary: Tensor
+    place: Tensor
+    t: Tensor
+
+
+class Geometry(Protocol):
+    """What differs between straight segments and arcs of an ellipse."""
+
+    def first_layer(self, first: Tensor, paths: slice) -> tuple[Tensor, Rows]:
+        """Return the first pre-activations `[S, R, W]` for weights `[S, W, D]`, and their rows for the first network."""
+
+    def lengths(self, paths: slice) -> list[int]:
+        """Return how many points each path has."""
+
+    def find(self, walk: "Walk", layer: int, z: Tensor, rows: Rows) -> Found:
+        """Return the crossings of a layer with pre-activations `z` `[R, W]`."""
+
+    def parts(self, z: Tensor, rows: Rows, found: Found, names: Tensor, size: int) -> Iterator[tuple[Tensor, Rows, Tensor]]:
+        """
+        Divide the rows, with a new breakpoint at each crossing, into parts of about `size` rows.
+
+        Yields the pre-activations `[n, W]` at the rows of a part, the rows, and the rows that are new breakpoints; the last and
+        the first of neighbouring parts are the same point.
+        """
+
+
+@dataclass
+class Crossings:
+    """
+    What a walk has found.
+
+    Attributes
+    ----------
+    counts
+        int64 `[S P, L - 1]`: for each trace, the crossings of each hidden layer.
+    trace, layer, unit, boundary, t
+        The crossings one by one, in no order, if they were kept; int64 `[n]`, and float64 `[n]`.
+    """
+
+    counts: Tensor
+    trace: Tensor
+    layer: Tensor
+    unit: Tensor
+    boundary: Tensor
+    t: Tensor
+
+
+class Walk:
+    """
+    Takes networks along paths.
+
+    Parameters
+    ----------
+    weights
+        The `L - 1` hidden layers `[S, fan_out, fan_in]`, in the type to compute in.
+    activation
+        Piecewise linear.
+    geometry
+        The paths.
+    count
+        How many paths there are, P.
+    keep
+        Whether the crossings are kept one by one, or only counted.
+    """
+
+    def __init__(self, weights: Sequence[Tensor], activation: Activation, geometry: Geometry, count: int, *, keep: bool) -> None:
+        self.weights, self.activation, self.geometry, self.paths, self.keep = list(weights), activation, geometry, count, keep
+        self.networks, self.width = len(weights[0]), max(weight.shape[1] for weight in weights)
+        self.device, self.dtype = weights[0].device, weights[0].dtype
+        self.size = max(64, CHUNK // self.width)
+        self.counts = torch.zeros(self.networks * count, len(weights), dtype=torch.int64, device=self.device)
+        self.kept: list[tuple[Tensor, ...]] = []
+
+    def name(self, layer: int, unit: Tensor, boundary: Tensor) -> Tensor:
+        """Return the numbers of crossings: of which layer, unit and boundary."""
+        return (layer * self.width + unit) * len(self.activation.boundaries) + boundary
+
+    def run(self) -> Crossings:
+        """Walk all paths and return what was found."""
+        for paths in self._batches():
+            z, rows = self.geometry.first_layer(self.weights[0], paths)
+            step = max(1, self.size // len(rows.t))
+            for start in range(0, self.networks, step):
+                networks = torch.arange(start, min(start + step, self.networks), device=self.device)
+                trace = (networks.unsqueeze(1) * self.paths + paths.start + rows.trace).flatten()
+                several = Rows(trace, rows.t.repeat(len(networks)), rows.born.repeat(len(networks)))
+                self._descend(0, z[start : start + step].flatten(0, 1), several)
+        columns = [torch.cat(column) for column in zip(*self.kept, strict=True)] if self.kept else self._none()
+        return Crossings(self.counts, *columns)
+
+    def _batches(self) -> Iterator[slice]:
+        """Yield the paths, as many at a time as the first layer's chunk, or one network's chunk, holds."""
+        most = min(self.size, max(1, FIRST_CHUNK // (self.networks * self.weights[0].shape[1])))
+        start, points = 0, 0
+        for path, length in enumerate(self.geometry.lengths(slice(0, self.paths))):
+            if points and points + length > most:
+                yield slice(start, path)
+                start, points = path, 0
+            points += length
+        yield slice(start, self.paths)
+
+    def _none(self) -> list[Tensor]:
+        empty = torch.zeros(0, dtype=torch.int64, device=self.device)
+        return [empty, empty, empty, empty, empty.double()]
+
+    def _descend(self, layer: int, z: Tensor, rows: Rows) -> None:
+        found = self.geometry.find(self, layer, z, rows)
+        self.record(layer, rows.trace[found.piece], found.unit, found.boundary, found.t)
+        if layer == len(self.weights) - 1:
+            return
+        limits = torch.tensor(self.activation.boundaries, dtype=z.dtype, device=z.device)
+        names = self.name(layer, found.unit, found.boundary)
+        for values, part, new in self.geometry.parts(z, rows, found, names, self.size):
+            # A crossing is where the unit is on its boundary, whatever interpolation has rounded to.
+            place, boundary = part.born[new] // len(limits), part.born[new] % len(limits)
+            values[new, place % self.width] = limits[boundary]
+            self._descend(layer + 1, self.product(layer + 1, self.activation.apply_(values), part), part)
+
+    def product(self, layer: int, h: Tensor, rows: Rows) -> Tensor:
+        """Return a layer's pre-activations `[R, W]` from the activations `[R, fan_in]` below it."""
+        weights = self.weights[layer]
+        z = h.new_empty(len(h), weights.shape[1])
+        for network, place in self.by_network(rows):
+            torch.mm(h[place], weights[network].T, out=z[place])
+        return z
+
+    def by_network(self, rows: Rows) -> Iterator[tuple[int, slice]]:
+        """Yield the networks of a chunk and the rows of each."""
+        first, last = int(rows.trace[0]) // self.paths, int(rows.trace[-1]) // self.paths
+        if first == last:
+            yield first, slice(0, len(rows.trace))
+            return
+        starts = torch.arange(first, last + 2, device=self.device) * self.paths
+        edges = torch.searchsorted(rows.trace, starts).tolist()
+        for place, network in enumerate(range(first, last + 1)):
+            yield network, slice(edges[place], edges[place + 1])
+
+    def record(self, layer: int, trace: Tensor, unit: Tensor, boundary: Tensor, t: Tensor) -> None:
+        """Count crossings of a layer, `[n]` each, and keep them if that was asked for."""
+        if not len(trace):
+            return
+        lowest = int(trace.min())
+        counts = torch.bincount(trace - lowest)
+        self.counts[lowest : lowest + len(counts), layer] += counts
+        if self.keep:
+            self.kept.append((trace, torch.full_like(trace, layer), unit, boundary, t))
+
+
+def above_(out: Tensor, z: Tensor, limit: float) -> Tensor:
+    """Write `z > limit` to `out` and return it. On a CPU by NumPy, whose comparison is some ten times faster than torch's."""
+    if z.device.type != "cpu":
+        return torch.gt(z, limit, out=out)
+    numbers = z.numpy()
+    np.greater(numbers, numbers.dtype.type(limit), out=out.numpy())
+    return out
+
+
+def where(flags: Tensor) -> Tensor:
+    """Return the places of the true entries of contiguous `flags`, as if they were one row; int64."""
+    if flags.device.type != "cpu":
+        return flags.reshape(-1).nonzero().view(-1)
+    return torch.from_numpy(np.flatnonzero(flags.numpy()))

@@ -1,0 +1,160 @@
+"""Cuts many convex polygons along the chords that cross them: see `arrangement.py`."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from .polygons import Array, Polygons, following, mix, over, ranges, starts, two_sided
+
+
+@dataclass(frozen=True)
+class Chords:
+    """
+    Where units are at a boundary inside faces, ordered by face.
+
+    Attributes
+    ----------
+    face, unit, boundary
+        `[C]`: the face, the unit, and which of the activation's boundaries.
+    level
+        `[C]`: the pre-activation there.
+    tolerance
+        `[C]`: pre-activations are at the level if they are so near to it.
+    ends
+        `[C, 2]`: the vertices at which the pre-activation falls below and rises above the level, counter-clockwise.
+    """
+
+    face: Array
+    unit: Array
+    boundary: Array
+    level: Array
+    tolerance: Array
+    ends: Array
+
+
+@dataclass
+class _Pieces:
+    """
+    Polygons that are still to be cut.
+
+    `side` `[I]` is the chord that each corner's side, to the next corner, is part of, or -1. `of` `[Q]`, ascending, and `chord`
+    `[Q]` are a piece and a chord that crosses it; `values`, one such pair after the other, are the chord's at its corners.
+    """
+
+    lengths: Array
+    corners: Array
+    side: Array
+    of: Array
+    chord: Array
+    values: Array
+
+
+def cut(faces: Polygons, chords: Chords, values: Array, vertices: int) -> tuple[Polygons, Array]:
+    """
+    Cut faces along their chords, whose `values` at the faces' corners are given; crossings are numbered from `vertices`.
+
+    Returns the pieces, and the two chords of each crossing `[n, 2]`.
+    """
+    which, of = np.unique(chords.face, return_inverse=True)
+    whole = np.ones(len(faces.lengths), bool)
+    whole[which] = False
+    done = [faces.take(np.flatnonzero(whole))]
+    start = faces.take(which)
+    pieces = _Pieces(start.lengths, start.corners, np.full(len(start.corners), -1), of.reshape(-1), np.arange(len(of)), values)
+    pairs: list[Array] = []
+    while len(pieces.lengths):
+        pieces, finished = _round(pieces, chords, vertices, pairs)
+        done.append(finished)
+    lengths, corners = np.concatenate([one.lengths for one in done]), np.concatenate([one.corners for one in done])
+    # Both parts of a chord that is crossed were cut by themselves.
+    named = np.concatenate([*pairs, np.empty((0, 2), np.int64)])
+    _, first, name = np.unique(named[:, 0] * len(chords.face) + named[:, 1], return_index=True, return_inverse=True)
+    new = corners >= vertices
+    corners[new] = vertices + name.reshape(-1)[corners[new] - vertices]
+    return Polygons(lengths, corners), named[first]
+
+
+def _round(pieces: _Pieces, chords: Chords, vertices: int, pairs: list[Array]) -> tuple[_Pieces, Polygons]:
+    """Cut each piece along its first chord; return what is still to be cut, and what is not. New `pairs` are appended."""
+    first = np.flatnonzero(np.diff(pieces.of, prepend=-1))
+    along = np.repeat(pieces.chord[first], pieces.lengths)
+    spread = pieces.lengths[pieces.of]
+    offset = starts(spread)
+    values = pieces.values[ranges(offset[first], pieces.lengths)]
+    next_ = following(pieces.lengths)
+    crossed = np.flatnonzero(np.sign(values) * np.sign(values[next_]) < 0)
+    share = np.zeros(len(values))
+    share[crossed] = values[crossed] / (values[crossed] - values[next_[crossed]])
+    vertex = np.zeros(len(values), np.int64)
+    vertex[crossed] = _new_vertices(crossed, along, values, pieces.side, chords, vertices, pairs)
+    rest = np.ones(len(spread), bool)
+    rest[first] = False
+    rest = np.flatnonzero(rest)
+    parts = []
+    for sign in (1, -1):
+        lengths, source, new = _part(sign * values, crossed, pieces.lengths)
+        corners = np.where(new, vertex[source], pieces.corners[source])
+        here, after = sign * values[source], sign * values[next_[source]]
+        # Behind the last corner on this side, the chord is the side of the part.
+        side = np.where(np.where(new, here > 0, (here == 0) & (after < 0)), along[source], pieces.side[source])
+        of, chord = pieces.of[rest], pieces.chord[rest]
+        step = ranges(starts(lengths)[of], lengths[of])
+        # Pairs number their values by piece, so that a corner of a piece is as far from the pair's start as from the piece's.
+        shift = np.repeat(offset[rest] - starts(pieces.lengths)[of], lengths[of])
+        given = mix(
+            pieces.values[shift + source[step]],
+            pieces.values[shift + next_[source[step]]],
+            np.where(new, share[source], 0.0)[step],
+        )
+        given[abs(given) <= np.repeat(chords.tolerance[chord], lengths[of])] = 0.0
+        crossing = two_sided(given, lengths[of])
+        given = given[np.repeat(crossing, lengths[of])]
+        parts.append(_Pieces(lengths, corners, side, of[crossing], chord[crossing], given))
+    return _sorted_out(parts)
+
+
+def _new_vertices(
+    crossed: Array, along: Array, values: Array, side: Array, chords: Chords, vertices: int, pairs: list[Array]
+) -> Array:
+    """Return the vertices on the sides `crossed` by a chord: its own end on an edge, or its crossing with another chord."""
+    chord, other = along[crossed], side[crossed]
+    vertex = chords.ends[chord, (values[crossed] < 0).astype(np.int64)]
+    inside = np.flatnonzero(other >= 0)
+    vertex[inside] = vertices + sum(map(len, pairs)) + np.arange(len(inside))
+    pairs.append(np.sort(np.stack([chord[inside], other[inside]], 1), axis=1))
+    return vertex
+
+
+def _part(values: Array, crossed: Array, lengths: Array) -> tuple[Array, Array, Array]:
+    """
+    Return the parts of polygons in which `values` at the corners are not negative.
+
+    They are the number of corners of each, `[F]`, and for each corner the old corner that it is or is behind, and which it is.
+    """
+    count = (values >= 0).astype(np.int64)
+    count[crossed] += 1
+    source = np.repeat(np.arange(len(values)), count)
+    new = np.zeros(len(source), bool)
+    new[np.cumsum(count)[crossed] - 1] = True
+    return over(np.add, count, lengths), source, new
+
+
+def _sorted_out(parts: Sequence[_Pieces]) -> tuple[_Pieces, Polygons]:
+    """Return the pieces that chords still cross, and those that none does."""
+    active, corners, side, of, chord, values, done = [], [], [], [], [], [], []
+    number = 0
+    for part in parts:
+        which, name = np.unique(part.of, return_inverse=True)
+        polygons, whole = Polygons(part.lengths, part.corners), np.ones(len(part.lengths), bool)
+        whole[which] = False
+        done.append(polygons.take(np.flatnonzero(whole)))
+        active.append(part.lengths[which])
+        corners.append(polygons.take(which).corners)
+        side.append(Polygons(part.lengths, part.side).take(which).corners)
+        of.append(name.reshape(-1) + number)
+        chord.append(part.chord)
+        values.append(part.values)
+        number += len(which)
+    finished = Polygons(np.concatenate([one.lengths for one in done]), np.concatenate([one.corners for one in done]))
+    return _Pieces(*(np.concatenate(each) for each in (active, corners, side, of, chord, values))), finished

@@ -1,0 +1,284 @@
+r"""
+The Jacobian of a network of this package, times a square root of the Gram matrix of its first layer: what has its norms.
+
+With $s_l = \phi'(z_l)$ the slopes at a point, $J_f = W_L \,\mathrm{diag}(s_{L-1})\, W_{L-1} \cdots \mathrm{diag}(s_1)\, W_1$.
+Three observations make its norms cheap:
+
+- $\|A W_1\|_F = \|A F\|_F$ for any $F F^T = W_1 W_1^T$. The transposed triangular factor of $W_1^T = Q R$ is such an $F$, of
+  size $W \times W$ instead of $W \times D$. (So is the Cholesky factor of the Gram matrix, if $W_1$ has full rank.)
+- The product is carried from the outputs (`C` rows a point) or from the inputs (`min(W, D)` columns), whichever are fewer.
+- The Jacobian of the probabilities is $(\mathrm{diag}(p) - p p^T) J_f$: one chain gives the norms of both.
+
+The points' forward pass is done in float64. In float32, a unit that rounding puts on the wrong side of a boundary changes a
+point's norm by percents, and the probabilities inherit the absolute error of large logits.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ..activations import activation
+from ..networks import MLPStack
+
+# Numbers in the block that is carried through the layers: on a processor 1 MiB, and as much for the one that it is computed from.
+CPU_BLOCK = 2**18
+OTHER_BLOCK = 2**19
+# Columns of a block, rows times points, below which its products are slow.
+MIN_COLUMNS = 640
+# Points of the forward pass, and numbers in one of its layers, if several blocks share it: its many operations are small ones.
+FORWARD_POINTS = 512
+FORWARD_NUMBERS = 2**18
+# Layers, or the product of their gains, above which the chain is kept in float32's range point by point.
+DEEP = 8
+LARGE = 1e3
+
+
+class Workspace:
+    """
+    Buffers that are used again and again; in two of them, what is computed from the one is written to the other.
+
+    A fresh tensor of some megabytes costs as much in page faults as the product that fills it, and drives others from the cache.
+    """
+
+    def __init__(self) -> None:
+        self._buffers: dict[tuple[str, tuple[int, ...], torch.dtype], Tensor] = {}
+
+    def take(self, name: str, shape: Sequence[int], like: Tensor) -> Tensor:
+        """Return the buffer of this name and shape, of the type and on the device of `like`; what was in it is lost."""
+        key = name, tuple(shape), like.dtype
+        buffer = self._buffers.get(key)
+        if buffer is None:
+            buffer = self._buffers[key] = like.new_empty(shape)
+        return buffer
+
+    def _beside(self, tensor: Tensor, shape: Sequence[int]) -> Tensor:
+        """Return the one of two buffers of this shape that does not hold `tensor`; what was in it is lost."""
+        even = self.take("even", shape, tensor)
+        return self.take("odd", shape, tensor) if even.data_ptr() == tensor.data_ptr() else even
+
+    def product(self, matrix: Tensor, block: Tensor) -> Tensor:
+        """Return `matrix` `[S, A, B]` times `block` `[S, B, ...]`: `[S, A, ...]`."""
+        out = self._beside(block, (*matrix.shape[:2], *block.shape[2:]))
+        torch.bmm(matrix, block.flatten(2), out=out.flatten(2))
+        return out
+
+    def times(self, a: Tensor, b: Tensor) -> Tensor:
+        """Return the elementwise product of `a` `[S, R, C or 1, n or 1]` and `b` `[S, R or 1, C or 1, n]`."""
+        shape = (*a.shape[:2], max(a.shape[2], b.shape[2]), b.shape[3])
+        return torch.mul(a, b, out=self._beside(a, shape))
+
+
+class Chain:
+    """The product of weights and slopes, for all networks of a stack and a chunk of points at a time."""
+
+    def __init__(self, stack: MLPStack) -> None:
+        self.activation = activation(stack.activation)
+        self.exact = [weight.double() for weight in stack.weights]
+        # Each layer is divided by its root-mean-square row norm, and the product of these put back at the end: with 65 layers of
+        # large weights the chain itself would overflow.
+        gains = [weight.norm(dim=(1, 2), keepdim=True) / weight.shape[1] ** 0.5 for weight in self.exact]
+        gains = [torch.where(gain == 0, 1.0, gain) for gain in gains]
+        self.dtype = stack.weights[0].dtype
+        self.weights = [(weight / gain).to(self.dtype) for weight, gain in zip(self.exact, gains, strict=True)]
+        self.scale = torch.stack(gains).prod(0).view(-1, 1)
+        self.careful = len(gains) > DEEP or float(self.scale.max()) > LARGE
+        self.last = self.exact[-1] / gains[-1]
+        first: Tensor = self.weights[0]
+        if first.shape[1] < first.shape[2]:
+            first = torch.linalg.qr(first.transpose(1, 2), mode="r").R.transpose(1, 2)
+        self.first = first  # F, [S, W, R]
+        self.space = Workspace()
+
+    def points(self, x: Tensor, chunk_size: int | None, rows: int | None = None) -> Iterator["Points"]:
+        """
+        Yield the forward pass of some points after the other.
+
+        If so many `rows` will be carried for each of them, they are one part, which fits the cache. Without `rows`, when all are,
+        they are several parts.
+        """
+        S, W, _ = self.weights[0].shape
+        carried = rows or min(self.weights[-1].shape[1], self.first.shape[2])
+        numbers = CPU_BLOCK if x.device.type == "cpu" else OTHER_BLOCK
+        size = chunk_size or max(16, MIN_COLUMNS // carried, numbers // (S * W * carried) // 16 * 16)
+        one_part = chunk_size or rows or len(self.weights) == 1
+        together = 1 if one_part else max(1, min(FORWARD_POINTS, FORWARD_NUMBERS // (S * W)) // size)
+        for start in range(0, x.shape[0], size * together):
+            place = slice(start, start + size * together)
+            h, slopes = self._forward(x[place])
+            factor = self._take_out_gains(slopes) if slopes and self.careful else torch.ones_like(self.scale)
+            parts = list(zip(*(_parts(slope.unsqueeze(2), size) for slope in slopes), strict=True))
+            yield Points(place, h, parts or [()], factor, size)
+
+    def _forward(self, x: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """Return the logits of `x` `[n, D]`, float64 `[S, C, n]`, and the L - 1 slopes `[S, W, n]`, all in the workspace."""
+        first, take = self.exact[0], self.space.take
+        points = take("points", x.shape, first).copy_(x)
+        h = take("layer 0", (*first.shape[:2], len(x)), first)
+        torch.mm(first.flatten(0, 1), points.T, out=h.flatten(0, 1))
+        slopes = []
+        for layer, weight in enumerate(self.exact[1:]):
+            ones = take("slope", h.shape, h).fill_(1.0)
+            slope = self.activation.backward_(ones, self.activation.apply_(h))
+            slopes.append(take(f"slope {layer}", h.shape, self.weights[0]).copy_(slope))
+            h = torch.bmm(weight, h, out=take(f"layer {(layer + 1) % 2}", (*weight.shape[:2], len(x)), h))
+        return h, slopes
+
+    def _take_out_gains(self, slopes: Sequence[Tensor]) -> Tensor:
+        """
+        Divide the slopes `[S, W, n]` of each layer and point by about what the chain gains there; return the product, `[S, n]`.
+
+        The gain is that of one vector, carried back from the outputs: a tenth of the work for ten classes. Without it a chain of
+        many saturated layers would underflow float32; in other networks, what is lost so is below 1e-12.
+        """
+        factor = torch.ones_like(slopes[0][:, 0], dtype=torch.float64)
+        vector = self.last.sum(1).unsqueeze(2)
+        for slope, weight in zip(reversed(slopes), reversed(self.weights[:-1]), strict=True):
+            vector = vector * slope
+            gain = vector.abs().amax(1, keepdim=True)
+            gain = torch.where(gain == 0, 1.0, gain)
+            slope /= gain
+            factor *= gain.squeeze(1)
+            vector = torch.bmm(weight.transpose(1, 2), (vector / gain).to(self.dtype)).double()
+        return factor
+
+    def _block(self, slopes: Sequence[Tensor], points: "Points") -> Tensor:
+        """
+        Return the Jacobian of the logits times F, over `scale` and the factor, at the part of the points with these slopes.
+
+        It is `[S, R, C, n]`, stands in the workspace, and may be overwritten.
+        """
+        C, R = self.weights[-1].shape[1], self.first.shape[2]
+        if not slopes:
+            return self.first.transpose(1, 2).unsqueeze(3).repeat(1, 1, 1, points.logits.shape[2])
+        if C <= R:
+            return self._from_outputs(self.weights[-1].transpose(1, 2).unsqueeze(3), slopes)
+        return self._from_inputs(slopes)
+
+    def norms(self, points: "Points", kinds: Sequence[str]) -> dict[str, Tensor]:
+        """Return the norms of the `probabilities`, of the `logits`, or both, over `scale`, each float64 `[S, n]`."""
+        mixing = mixing_of(points.logits, self.dtype, points.size) if "probabilities" in kinds else None
+        squares: dict[str, list[Tensor]] = {kind: [] for kind in kinds}
+        for part, slopes in enumerate(points.slopes):
+            block = self._block(slopes, points)
+            if "logits" in kinds:
+                squares["logits"].append(squared_norms(block, self.space))
+            if mixing is not None:
+                squares["probabilities"].append(mixed_squared_norms(block, mixing.parts[part], self.space))
+        norms = {kind: torch.cat(parts, 1).double().sqrt() * points.factor for kind, parts in squares.items()}
+        if mixing is not None:
+            norms["probabilities"] *= mixing.factor
+        return norms
+
+    def row_norms(self, x: Tensor, target: Tensor, of: str, chunk_size: int | None) -> Iterator[Tensor]:
+        """Yield the norms of the rows that belong to `target` `[N]`, over scale, float64 `[S, n]`."""
+        for points in self.points(x, chunk_size, 1):
+            own = target[points.place].expand(len(points.logits), 1, -1)
+            row = row_of(points.logits, own, of)
+            largest = row.abs().amax(1)
+            row = row / torch.where(largest == 0, 1.0, largest).unsqueeze(1)
+            (slopes,) = points.slopes  # of one row a point, all are one part
+            if slopes:
+                start = torch.bmm(self.last.transpose(1, 2), row).to(self.dtype).unsqueeze(2)
+                block = self._from_outputs(start, slopes)
+            else:  # a linear model has no layer below its last: its rows are mixed from F itself
+                block = torch.bmm(self.first.transpose(1, 2), row.to(self.dtype)).unsqueeze(2)
+            yield squared_norms(block, self.space).double().sqrt() * largest * points.factor
+
+    def _from_outputs(self, rows: Tensor, slopes: Sequence[Tensor]) -> Tensor:
+        """Carry `rows` `[S, W, C, n or 1]`, the chain above the last slopes, back through all layers to F: `[S, R, C, n]`."""
+        block = self.space.times(rows, slopes[-1])
+        below = [self.first, *self.weights[1:-1]]
+        for layer in range(len(slopes) - 1, -1, -1):
+            block = self.space.product(below[layer].transpose(1, 2), block)
+            if layer:
+                block.mul_(slopes[layer - 1])
+        return block
+
+    def _from_inputs(self, slopes: Sequence[Tensor]) -> Tensor:
+        """Carry F forward through all layers: `[S, R, C, n]`."""
+        block = self.first.unsqueeze(3)
+        for weight, slope in zip(self.weights[1:], slopes, strict=True):
+            block = self.space.product(weight, self.space.times(block, slope))
+        return block.transpose(1, 2)
+
+
+@dataclass(frozen=True)
+class Points:
+    """The forward pass of a chunk of points."""
+
+    place: slice  # of all points
+    logits: Tensor  # float64 [S, C, n]
+    # For each part of the points that a block is carried for: L - 1 tensors [S, W, 1, n] of the weights' type, divided by what
+    # multiplies up to factor.
+    slopes: Sequence[Sequence[Tensor]]
+    factor: Tensor  # float64 [S, n] or [S, 1]
+    size: int  # points of a part
+
+
+def _parts(tensor: Tensor, size: int) -> Sequence[Tensor]:
+    """Return views of `size` points each, the last of what is left; the points are the last dimension."""
+    points = tensor.shape[-1]
+    if points <= size:  # most often so for small networks, whose time goes in calls such as these
+        return (tensor,)
+    return [tensor[..., start : start + size] for start in range(0, points, size)]
+
+
+def squared_norms(block: Tensor, space: Workspace) -> Tensor:
+    """Return the squared Frobenius norms of `block` `[S, R, C, n]`, `[S, n]`."""
+    return space.times(block, block).sum((1, 2))
+
+
+@dataclass(frozen=True)
+class Mixing:
+    """What makes the Jacobian of the probabilities from that of the logits."""
+
+    # For each part of the points: p, and p without its largest over the factor, [S, 1, C, n].
+    parts: Sequence[tuple[Tensor, Tensor]]
+    factor: Tensor  # the second-largest p, float64 [S, n]
+
+
+def mixing_of(logits: Tensor, dtype: torch.dtype, size: int) -> Mixing:
+    """Return the mixing at points with these `logits`, float64 `[S, C, n]`, for blocks of type `dtype` of `size` points each."""
+    p, top = probabilities(logits)
+    others = p.scatter(1, top, 0.0)
+    second = others.amax(1, keepdim=True)
+    others = others / torch.where(second == 0, 1.0, second)
+    parts = zip(*(_parts(weights.to(dtype).unsqueeze(1), size) for weights in (p, others)), strict=True)
+    return Mixing(list(parts), second.squeeze(1))
+
+
+def mixed_squared_norms(block: Tensor, mix: tuple[Tensor, Tensor], space: Workspace) -> Tensor:
+    r"""
+    Return $\|(\mathrm{diag}(p) - p p^T) J\|_F^2$ over the factor's square, `[S, n]`, for `block` J `[S, R, C, n]`.
+
+    `block` is overwritten.
+
+    With $u = \sum_j p_j J_j$ the rows are $p_i (J_i - u)$. They add up to 0: that of the most probable class m is minus the sum
+    of the others, as $J_m - u$ itself, $1 - p_m$ times a difference, would be lost in rounding for well-fitted points. The
+    second-largest probability is taken out as a factor, so that none of the others underflows either.
+    """
+    p, others = mix
+    u = space.times(block, p).sum(2, keepdim=True)
+    rows = space.times(block.sub_(u), others)
+    return rows.sum(2).square().sum(1) + rows.mul_(rows).sum((1, 2))
+
+
+def row_of(logits: Tensor, own: Tensor, of: str) -> Tensor:
+    r"""
+    Return what row y of the Jacobian mixes from those of the logits, float64 `[S, C, n]`.
+
+    That is row y of $\mathrm{diag}(p) - p p^T$ for probabilities, of the identity for logits; `own` y is `[S, 1, n]`.
+    """
+    if of == "logits":
+        return torch.zeros_like(logits).scatter_(1, own, 1.0)
+    p, _ = probabilities(logits)
+    p_own = p.gather(1, own)
+    rest = p.scatter(1, own, 0.0).sum(1, keepdim=True)  # 1 - p_y, without cancellation
+    return (-p_own * p).scatter(1, own, p_own * rest)
+
+
+def probabilities(logits: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the softmax over dimension 1 and the index of its largest value, `[S, 1, n]`."""
+    return logits.softmax(1), logits.max(1, keepdim=True).indices

@@ -1,0 +1,99 @@
+r"""
+Transitions between samples of a path, as the paper counts them (S3): $\sum_i \|c(z_i) - c(z_{i+1})\|_1$ over K samples.
+
+What a sampled count misses are pairs of crossings of one unit between neighbouring samples (A.1.2).
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ..activations import Activation
+from ..networks import MLP
+from ..paths import Path
+from .crossings import CHUNK, above_, where
+
+# Maps parameters `[n]` of a path to the codes int8 `[n, units]` of each layer at these points.
+Codes = Callable[[Tensor], list[Tensor]]
+
+
+@dataclass(frozen=True)
+class Sampled:
+    """
+    What was counted along one path.
+
+    Attributes
+    ----------
+    per_layer
+        int64 `[layers]`.
+    positions
+        For each layer, float64 `[n]`: the middle of the interval of each transition, in the order of the path; None if not asked.
+    """
+
+    per_layer: Tensor
+    positions: list[Tensor] | None
+
+
+def count_sampled(codes: Codes, path: Path, samples: int, size: int, *, keep: bool) -> Sampled:
+    """Count the transitions between `samples` evenly spaced points of a path, `size` of them at a time."""
+    t = path.parameters(samples)
+    step = float(t[1] - t[0])
+    first: list[Tensor] = []
+    before: list[Tensor] = []
+    counts, positions = [], []
+    for start in range(0, samples, size):
+        now = codes(t[start : start + size])
+        if not before:
+            first = [layer[:1] for layer in now]
+        ends = before or [layer[:0] for layer in now]
+        found = [_transitions(torch.cat([end, layer])) for end, layer in zip(ends, now, strict=True)]
+        offset = start - len(ends[0])
+        counts.append(torch.stack([times.sum() for _, times in found]))
+        positions.append([(offset + place).repeat_interleave(times) for place, times in found] if keep else [])
+        before = [layer[-1:] for layer in now]
+    if path.closed:
+        found = [_transitions(torch.cat([end, begin])) for end, begin in zip(before, first, strict=True)]
+        counts.append(torch.stack([times.sum() for _, times in found]))
+        positions.append([(samples - 1 + place).repeat_interleave(times) for place, times in found] if keep else [])
+    where_ = [(torch.cat(layer).double() + 0.5) * step for layer in zip(*positions, strict=True)] if keep else None
+    return Sampled(torch.stack(counts).sum(0), where_)
+
+
+def _transitions(codes: Tensor) -> tuple[Tensor, Tensor]:
+    """Return between which neighbours of `codes` `[n, units]` units change their pieces, and by how many; int64 `[m]` each."""
+    units = max(1, codes.shape[1])
+    place = where(codes[1:] != codes[:-1])
+    flat = codes.reshape(-1)
+    return place // units, (flat[place + units].long() - flat[place].long()).abs()
+
+
+def network_codes(network: MLP, activation: Activation, path: Path) -> tuple[Codes, int]:
+    """
+    Return the codes of a network's hidden layers along a path, and how many points to ask for at a time.
+
+    The first layer is the product of its weights with the path's few basis points, combined for each sample.
+    """
+    first, *others = network.weights[:-1]
+    basis = path.basis.to(first) @ first.T
+
+    def codes(t: Tensor) -> list[Tensor]:
+        z = path.combine(basis, t.to(basis.device))
+        found = [_codes(z, activation)]
+        for weight in others:
+            z = activation.apply_(z) @ weight.T
+            found.append(_codes(z, activation))
+        return found
+
+    return codes, max(64, CHUNK // max(len(weight) for weight in network.weights))
+
+
+def _codes(z: Tensor, activation: Activation) -> Tensor:
+    """Return how many boundaries lie below each pre-activation, int8."""
+    sides = z.new_empty(z.shape, dtype=torch.bool)
+    first, *others = activation.boundaries
+    codes = above_(sides, z, first).view(torch.int8)
+    for limit in others:
+        codes = codes + above_(torch.empty_like(sides), z, limit).view(torch.int8)
+    return codes
