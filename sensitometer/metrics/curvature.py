@@ -89,11 +89,11 @@ def _row_norms(
 ) -> Tensor:
     """Return the norms of the units' rows of W_l D ... W_1, `[n]`."""
     if layer == 0:
-        return torch.linalg.vector_norm(first[unit], dim=1)
+        return _norms(first[unit])
     row = weights[layer][unit]
     for below in range(layer - 1, 0, -1):
         row = (row * slopes[below][here]) @ weights[below]
-    return torch.linalg.vector_norm((row * slopes[0][here]) @ first, dim=1)
+    return _norms((row * slopes[0][here]) @ first)
 
 
 def _column_norms(weights: Sequence[Tensor], slopes: Sequence[Tensor], layer: int, here: Tensor, unit: Tensor) -> Tensor:
@@ -101,7 +101,7 @@ def _column_norms(weights: Sequence[Tensor], slopes: Sequence[Tensor], layer: in
     column = weights[layer + 1].T[unit]
     for above in range(layer + 1, len(weights) - 1):
         column = (column * slopes[above][here]) @ weights[above + 1].T
-    return torch.linalg.vector_norm(column, dim=1)
+    return _norms(column)
 
 
 def _steps(chosen: Activation) -> Tensor:
@@ -109,3 +109,8 @@ def _steps(chosen: Activation) -> Tensor:
     edges = torch.tensor(chosen.boundaries, dtype=torch.float64)
     below, above = (chosen.slope(chosen.apply_(edges + side)) for side in (-0.25, 0.25))
     return (above - below).abs()
+
+
+def _norms(rows: Tensor) -> Tensor:
+    norms: Tensor = torch.linalg.vector_norm(rows, dim=1)
+    return norms

@@ -109,12 +109,13 @@ def _of_callable(model: Callable[[Tensor], Tensor], x: Tensor, of: str, target: 
     """Return the norms by torch.func, float64 `[N]`: whole Jacobians of the logits, a chunk of points at a time."""
     if isinstance(model, nn.Module):
         _check_evaluation_mode(model)
-    shape = _logits_shape(model, x[:1])
+    # Copies: a model may begin by changing its input in place.
+    shape = _logits_shape(model, x[:1].clone())
     if target is not None:
         _check_target(target, shape[1])
 
     def logits_twice(point: Tensor) -> tuple[Tensor, Tensor]:
-        logits = model(point.unsqueeze(0)).squeeze(0)
+        logits = model(point.unsqueeze(0).clone()).squeeze(0)
         return logits, logits
 
     jacobian = torch.func.vmap(torch.func.jacrev(logits_twice, has_aux=True))

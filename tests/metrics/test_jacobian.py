@@ -5,6 +5,8 @@ import random
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from reference import ACTIVATIONS, forward
 from reference import jacobian_norm as slow_norm
 from torch import nn
@@ -399,3 +401,39 @@ def test_large_weights_whose_slopes_nearly_vanish_do_not_underflow():
         expected = jacobian_norm(lambda points: exact(points), x.double(), of=of)
         assert expected > 0.1
         torch.testing.assert_close(found.double(), expected, rtol=1e-3, atol=0)
+
+
+# --- against finite differences
+
+
+@settings(max_examples=40)
+@given(
+    st.sampled_from(ACTIVATIONS), st.integers(1, 8), st.integers(1, 5), st.integers(2, 5), st.integers(0, 10**6), st.booleans()
+)
+def test_norms_are_those_of_finite_differences(activation, width, depth, classes, seed, logits):
+    """Central differences in float64, over the points of which no unit is within their step of a kink."""
+    stack, x = make_stack((4, width, depth, classes), activation, networks=1, scale=1.5), make_points(6, 4, seed).double()
+    network = MLP([weight.double() for weight in stack[0].weights], activation)
+    step = 1e-6
+
+    def outputs(points):
+        f = forward(network.weights, activation, points)
+        return f if logits else f.softmax(1)
+
+    moved = [(outputs(x + step * e) - outputs(x - step * e)) / (2 * step) for e in torch.eye(4).double()]
+    expected = torch.stack(moved, 2).flatten(1).norm(dim=1)
+    straight = torch.stack(
+        [(outputs(x + step * e) + outputs(x - step * e) - 2 * outputs(x)).abs().amax(1) for e in torch.eye(4).double()]
+    )
+    smooth = straight.amax(0) < 1e-9
+    found = jacobian_norm(network, x, of="logits" if logits else "probabilities")
+    torch.testing.assert_close(found[smooth], expected[smooth], rtol=1e-5, atol=1e-7)
+
+
+def test_a_model_that_changes_its_input_is_measured_and_the_points_stay():
+    layer = nn.Linear(3, 2, bias=False).double()
+    x = make_points(4, 3).double()
+    before = x.clone()
+    found = jacobian_norm(nn.Sequential(nn.ReLU(inplace=True), layer), x, of="logits")
+    assert torch.equal(x, before)
+    assert_close(found, slow_norm(lambda points: layer(points.relu()), x, "logits"))

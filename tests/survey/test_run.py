@@ -323,7 +323,7 @@ def test_a_device_that_is_not_there_is_refused(small, tmp_path, refused):
 
 
 def test_an_exception_in_a_stack_is_stored_with_its_text(monkeypatch, tmp_path):
-    worker = _Worker("cpu", {"names": ["digits"], "crop": None, "train_points": 200}, {}, None, None, str(tmp_path), 60.0)
+    worker = _Worker("cpu", {"names": ["digits"], "crop": None, "train_points": 200}, {}, {}, None, str(tmp_path), 60.0)
     stack = [sm.Configuration("digits", 4, 2, seed=seed) for seed in (1, 2)]
 
     def fail(*_, **__):
