@@ -1,11 +1,11 @@
-# What there is to do: quick, test, format, bench. Each sets up .venv first; nothing else needs to be installed but Python 3.11+.
+# What there is to do: quick, test, test-slow, format, bench. Each sets up .venv first; nothing else needs to be installed but Python 3.11+.
 
 PYTHON ?= python3
 BIN := .venv/bin
 # Worker processes have one thread each; so do the tests, which run side by side.
 export OMP_NUM_THREADS := 1
 
-.PHONY: quick test format bench constraints clean
+.PHONY: quick test test-slow format bench constraints clean
 
 quick: .venv/installed
 	$(BIN)/sensitometer run quick --out surveys/quick
@@ -16,6 +16,9 @@ test: .venv/installed-dev
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/pytest -n auto
+
+test-slow: .venv/installed-dev
+	$(BIN)/pytest -n auto -m slow
 
 format: .venv/installed-dev
 	$(BIN)/ruff check --fix .
