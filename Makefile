@@ -27,6 +27,7 @@ format: .venv/installed-dev
 bench: .venv/installed-dev
 	$(BIN)/python benchmarks/training.py
 	$(BIN)/python benchmarks/jacobian.py
+	$(BIN)/python benchmarks/transitions.py
 
 .venv/bin/python:
 	$(PYTHON) -m venv .venv

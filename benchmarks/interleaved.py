@@ -27,8 +27,8 @@ ROUNDS = 7
 TWINS = "two at once"
 RECORDS = Path(__file__).parent / "records"
 
-# Makes a case's workload, and returns what measures it once: units of work a second.
-Workload = Callable[[Mapping[str, Any]], Callable[[], float]]
+# Makes a case's workload, and returns what measures it once: units of work a second, or these as `rate` beside other numbers.
+Workload = Callable[[Mapping[str, Any]], Callable[[], float | dict[str, float]]]
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,8 @@ def main(
     """
     Run the benchmark and print `table(cases, rates)`, where `rates[case][contender]` is one number a round.
 
-    A case may name the only `contenders` that it is for. `twins` names the contender that is also timed twice at once: the sum of
+    A case may name the only `contenders` that it is for. What a contender has measured beside its rate is in
+    `rates[case]["contender what"]`. `twins` names the contender that is also timed twice at once: the sum of
     both rates is then its rate as TWINS.
     """
     parser = argparse.ArgumentParser(description=title)
@@ -95,27 +96,36 @@ def _measure(
         rates = []
         for place, case in enumerate(cases):
             names = [name for name in processes if name in case.get("contenders", processes)]
-            rounds = [{name: _turn(processes, name, twins, place) for name in names} for _ in range(ROUNDS + 1)]
+            rounds = [_turns(processes, names, twins, place) for _ in range(ROUNDS + 1)]
             # The first round makes the workloads and warms the caches up.
-            rates.append({name: [one[name] for one in rounds[1:]] for name in names})
+            rates.append({name: [one[name] for one in rounds[1:]] for name in rounds[0]})
             print(f"{place + 1}/{len(cases)}", {name: median(rate) for name, rate in rates[-1].items()}, file=sys.stderr)
     return rates
 
 
-def _turn(processes: "Mapping[str, subprocess.Popen[str]]", name: str, twins: str | None, case: int) -> float:
-    together = [processes[name], processes[twins]] if twins and name == TWINS else [processes[name]]
-    for process in together:
-        assert process.stdin is not None
-        print(case, file=process.stdin, flush=True)
-    return sum(_answer(process) for process in together)
+def _turns(
+    processes: "Mapping[str, subprocess.Popen[str]]", names: Sequence[str], twins: str | None, case: int
+) -> dict[str, float]:
+    """Have each contender measure once, and return what `main` says."""
+    found: dict[str, float] = {}
+    for name in names:
+        together = [processes[name], processes[twins]] if twins and name == TWINS else [processes[name]]
+        for process in together:
+            assert process.stdin is not None
+            print(case, file=process.stdin, flush=True)
+        answers = [_answer(process) for process in together]
+        found[name] = sum(answer.pop("rate") for answer in answers)
+        found |= {f"{name} {what}": value for what, value in answers[0].items()}
+    return found
 
 
-def _answer(process: "subprocess.Popen[str]") -> float:
+def _answer(process: "subprocess.Popen[str]") -> dict[str, float]:
     assert process.stdout is not None
     answer = process.stdout.readline()
     if not answer:
         raise SystemExit("a contender ended before it had answered; its error is above")
-    return float(json.loads(answer))
+    found = json.loads(answer)
+    return found if isinstance(found, dict) else {"rate": found}
 
 
 def _serve(contender: Contender, cases: Sequence[Mapping[str, Any]]) -> None:

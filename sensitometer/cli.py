@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 QUANTITY_NAMES = {
     "jacobian_norm": "Jacobian norm",
     "logit_jacobian_norm": "logit Jacobian norm",
+    "transitions": "transitions",
     "weights": "number of weights",
     "train_loss": "train loss",
 }
@@ -97,7 +98,7 @@ def _print_correlations(table: pd.DataFrame, labels: str) -> None:
         f"\nKendall's tau of the generalization gap, {networks} networks fitted to {labels} labels\n"
         f"(in brackets its 95% interval, by resampling the {configurations} configurations)"
     )
-    for quantity, tau, low, high in table[["quantity", "tau", "low", "high"]].to_numpy().tolist():
+    for quantity, tau, low, high in table[table.networks > 0][["quantity", "tau", "low", "high"]].to_numpy().tolist():
         interval = f"[{low:+.2f}, {high:+.2f}]" if math.isfinite(low) else "[too few configurations]"
         shown = f"{tau:+.2f}" if math.isfinite(tau) else "undefined"
         click.echo(f"  {QUANTITY_NAMES[quantity]:20} {shown:>9}  {interval}")

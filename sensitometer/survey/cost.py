@@ -1,5 +1,6 @@
 """What training and measuring networks takes: floating-point operations, memory, time. Imports no torch."""
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
@@ -21,18 +22,39 @@ FORWARD_SHARE = 1 / 3
 CHECKS_SHARE = FORWARD_SHARE / 5
 # Copies of the weights that a training holds: the weights, what the optimizer keeps, and those that have left.
 COPIES = {"sgd": 2, "momentum": 3, "adam": 5, "rmsprop": 5, "lbfgs": 38}
-# Of the evaluation and the Jacobian pass, which follow: the stack again, and a layer or all of it in float64.
+# Of the evaluation and the measures, which follow: the stack again, and a layer or all of it in float64.
 COPIES_MEASURED = 7
+# Points of a loop at which transitions are sampled that cannot be counted exactly; as in the paper.
+TRANSITION_SAMPLES = 2**20
+# Numbers in the vertices of the loops that networks are taken along in one call, and how many copies of them that makes.
+LOOP_NUMBERS, LOOP_COPIES = 2**22, 5
+# Memory of the walk along the loops, and of each layer that it has gone down; of a sample.
+WALK_BYTES, LAYER_BYTES, SAMPLE_BYTES = 2**26, 2**23, 24
+# Crossings of a unit along a loop, times the square root of its vertices. Measured: 3 of a random ReLU unit with the 8 vertices
+# of the digits, 6 with the 28 of MNIST; after training, the means of the networks of `quick`. Units that saturate on both sides
+# have more, most of all in networks of large initial weights, which are chaotic.
+CROSSINGS = {"relu": 1.1, "relu6": 1.2, "hardtanh": 3.3, "hardsigmoid": 2.2}
+# Seconds of a unit at a breakpoint and at a sample, its product apart; of a layer along one loop, and of a layer of a stack.
+# Measured on the networks of `quick` on one core of an Intel Xeon, where they predict most shapes within a factor of two.
+SECONDS_A_BREAKPOINT, SECONDS_A_SAMPLE = 6e-9, 2.5e-9
+SECONDS_A_LOOP, SECONDS_A_WALK = 4e-5, 1.2e-3
 
 
 class Sizes(NamedTuple):
-    """The sizes of a data set: inputs D, classes C, points, and the test points at which Jacobian norms are taken."""
+    """
+    The sizes of a data set: inputs D, classes C, points, and the test points at which Jacobian norms are taken.
+
+    And the translation loops along which transitions are counted, their vertices, and the samples of a loop for tanh.
+    """
 
     inputs: int
     classes: int
     train_points: int
     test_points: int
     measured_points: int
+    loops: int = 0
+    loop_vertices: int = 2
+    loop_samples: int = TRANSITION_SAMPLES
 
 
 def number_of_weights(configuration: Configuration, inputs: int, classes: int) -> int:
@@ -50,13 +72,16 @@ def step_flops(configuration: Configuration, inputs: int, classes: int, train_po
     """
     Return the floating-point operations of a step of one network; of L-BFGS, of an iteration.
 
-    A step takes 2 B a weight forward, 2 B for the weights' gradients, 2 B for the activations' except at the inputs; B is the
-    whole training set for L-BFGS, which evaluates it EVALUATIONS_AN_ITERATION times.
+    B points take `point_flops` each; B is the whole training set for L-BFGS, which evaluates it EVALUATIONS_AN_ITERATION times.
     """
     c = configuration
-    weights = number_of_weights(c, inputs, classes)
     points = EVALUATIONS_AN_ITERATION * train_points if c.batch_size is None else c.batch_size
-    return float(points) * (6 * weights - 2 * inputs * c.width)
+    return float(points) * point_flops(c, inputs, classes)
+
+
+def point_flops(configuration: Configuration, inputs: int, classes: int) -> int:
+    """Return the operations of a point: 2 a weight forward, 2 for its gradient, 2 for the activations' except at the inputs."""
+    return 6 * number_of_weights(configuration, inputs, classes) - 2 * inputs * configuration.width
 
 
 def jacobian_flops(configuration: Configuration, inputs: int, classes: int, points: int) -> float:
@@ -67,6 +92,51 @@ def jacobian_flops(configuration: Configuration, inputs: int, classes: int, poin
     chain = 2 * rows * c.width * ((c.depth - 2) * c.width + max(columns, classes))
     # float64 products run at half the rate.
     return float(points) * (chain + 4 * number_of_weights(c, inputs, classes))
+
+
+def loops_at_once(sizes: Sizes) -> int:
+    """Return along how many loops networks are taken at once, so that their vertices take little memory."""
+    return max(1, LOOP_NUMBERS // (sizes.loop_vertices * sizes.inputs))
+
+
+def loop_rows(configuration: Configuration, sizes: Sizes) -> list[float]:
+    """
+    Return at how many points of a loop each hidden layer is evaluated, expected: its vertices, and the crossings of layers below.
+
+    A layer of W units has about as many crossings wherever it is, so that the points grow with width and depth, and the work with
+    the squares of both.
+    """
+    c = configuration
+    if c.activation == "tanh":
+        return [float(sizes.loop_samples)] * (c.depth - 1)
+    crossings = CROSSINGS[c.activation] * math.sqrt(sizes.loop_vertices) * c.width
+    return [sizes.loop_vertices + 1 + layer * crossings for layer in range(c.depth - 1)]
+
+
+def transition_flops(configuration: Configuration, sizes: Sizes) -> float:
+    """Return the operations of counting transitions, as expected: products at each point, of the first layer at the vertices."""
+    c = configuration
+    first = 2.0 * sizes.loop_vertices * sizes.inputs * c.width
+    return sizes.loops * (first + 2 * c.width**2 * sum(loop_rows(c, sizes)[1:]))
+
+
+def transition_seconds(configuration: Configuration, networks: int, sizes: Sizes, rate: float) -> float:
+    """Return the seconds of counting the transitions of a stack, as expected, with products at `rate` operations a second."""
+    if not sizes.loops:
+        return 0.0
+    c = configuration
+    unit = SECONDS_A_SAMPLE if c.activation == "tanh" else SECONDS_A_BREAKPOINT
+    loop = unit * c.width * sum(loop_rows(c, sizes)) + SECONDS_A_LOOP * (c.depth - 1)
+    return networks * (sizes.loops * loop + transition_flops(c, sizes) / rate) + SECONDS_A_WALK * (c.depth - 1)
+
+
+def walk_bytes(configuration: Configuration, sizes: Sizes) -> int:
+    """Return the memory of counting transitions, weights apart: it does not grow with the networks of a stack."""
+    if not sizes.loops:
+        return 0
+    numbers = min(sizes.loops, loops_at_once(sizes)) * sizes.loop_vertices * sizes.inputs
+    samples = sizes.loop_samples if configuration.activation == "tanh" else 0
+    return 4 * LOOP_COPIES * numbers + WALK_BYTES + LAYER_BYTES * configuration.depth + SAMPLE_BYTES * samples
 
 
 def stack_bytes(configuration: Configuration, networks: int, sizes: Sizes) -> int:
@@ -99,18 +169,21 @@ class CostModel:
     def stack_seconds(self, stack: Sequence[Configuration]) -> float:
         """Return the seconds that training and measuring a stack takes one worker, early stopping apart."""
         c, networks, seeds = stack[0], len(stack), len({one.seed for one in stack})
-        inputs, classes, train_points, test_points, measured = self.sizes[c.dataset]
+        sizes = self.sizes[c.dataset]
+        inputs, classes, train_points, test_points, measured = sizes[:5]
         step = self.step_seconds(c, networks, seeds)
         points = c.batch_size or train_points
-        rate = networks * step_flops(c, inputs, classes, train_points) / step
+        # The measures are made of products: what an optimizer or an augmentation takes of a step says nothing of theirs.
+        batch_size = c.batch_size or CHUNK
+        rate = networks * batch_size * point_flops(c, inputs, classes) / self._plain_step(c, networks, seeds, batch_size)
         fit = FORWARD_SHARE * step * (train_points + test_points) / points
-        jacobian = networks * jacobian_flops(c, inputs, classes, measured) / rate
-        return c.steps * step * (1 + CHECKS_SHARE * self.checked) + fit + jacobian
+        measures = networks * jacobian_flops(c, inputs, classes, measured) / rate + transition_seconds(c, networks, sizes, rate)
+        return c.steps * step * (1 + CHECKS_SHARE * self.checked) + fit + measures
 
     def step_seconds(self, configuration: Configuration, networks: int, seeds: int) -> float:
         """Return the seconds of a step of a stack of so many networks of so many seeds; of L-BFGS, of an iteration."""
         c = configuration
-        inputs, classes, train_points, _, _ = self.sizes[c.dataset]
+        inputs, classes, train_points = self.sizes[c.dataset][:3]
         batch_size = c.batch_size or CHUNK
         if c.full_batch:
             # All see the same points, or each its own.

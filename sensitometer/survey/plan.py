@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from .. import matmul
 from ..configuration import Configuration
 from ..device import matmul_path
-from .cost import CostModel, jacobian_flops, number_of_weights, stack_bytes, training_flops
+from .cost import CostModel, jacobian_flops, number_of_weights, stack_bytes, training_flops, transition_flops, walk_bytes
 from .spec import Spec
 from .speed import Speeds
 from .stacks import LIBRARIES, StackSize, kinds, make_stacks, stack_sizes
@@ -76,10 +76,14 @@ def plan(spec: Spec, *, workers: int | None = None) -> Plan:
     flops = [
         training_flops(one, of.inputs, of.classes, of.train_points)
         + jacobian_flops(one, of.inputs, of.classes, of.measured_points)
+        + transition_flops(one, of)
         for one in configurations
         for of in (sizes[one.dataset],)
     ]
-    largest = max(stack_bytes(of[0], chosen[kind].networks, sizes[of[0].dataset]) for kind, of in kinds(configurations).items())
+    largest = max(
+        stack_bytes(of[0], chosen[kind].networks, sizes[of[0].dataset]) + walk_bytes(of[0], sizes[of[0].dataset])
+        for kind, of in kinds(configurations).items()
+    )
     data = sum(4 * of.inputs * (of.train_points + of.test_points) for of in sizes.values())
     return Plan(
         networks=len(configurations),

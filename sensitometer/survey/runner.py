@@ -209,7 +209,11 @@ class _Run:
                 "stop_at_accuracy": spec.training.stop_at_accuracy,
                 "checkpoint_steps": spec.training.checkpoint_steps,
             },
-            "jacobian_points": None if spec.measure.jacobian == "all" else spec.measure.jacobian,
+            "measures": {
+                "jacobian_points": None if spec.measure.jacobian == "all" else spec.measure.jacobian,
+                "transition_points": None if spec.measure.transitions == "all" else spec.measure.transitions,
+                "transition_samples": spec.measure.transition_samples,
+            },
             "weights_folder": str(self.out / WEIGHTS) if spec.survey.keep_weights else None,
             "saved_folder": str(self.out / SAVED),
             "save_seconds": SECONDS_BETWEEN_SAVES,

@@ -18,11 +18,12 @@ from msgspec import Meta
 from ..configuration import Configuration
 from ..data.sources import find_source
 from ..errors import InvalidInputError
-from .cost import Sizes, training_flops
+from .cost import TRANSITION_SAMPLES, Sizes, training_flops
 
 PRESETS = importlib.resources.files("sensitometer") / "experiments"
 
 AtLeastOne = Annotated[int, Meta(ge=1)]
+TestPoints = Annotated[int, Meta(ge=0)] | Literal["all"]
 
 
 class _Section(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -87,9 +88,16 @@ class TrainingSection(_Section, frozen=True):
 
 
 class MeasureSection(_Section, frozen=True):
-    """`[measure]`: `jacobian`, the number of test points at which the Jacobian norms are taken, from the first; 0 for none."""
+    """
+    `[measure]`: at how many test points, from the first, Jacobian norms are taken and transitions are counted; 0 for none.
 
-    jacobian: Annotated[int, Meta(ge=0)] | Literal["all"] = "all"
+    Transitions are those along the translation loops of these points. Networks of tanh, for which they cannot be counted exactly,
+    are sampled at `transition_samples` points of each loop.
+    """
+
+    jacobian: TestPoints = "all"
+    transitions: TestPoints = 0
+    transition_samples: Annotated[int, Meta(ge=2)] = TRANSITION_SAMPLES
 
 
 class Spec(_Section, frozen=True):
@@ -127,16 +135,20 @@ class Spec(_Section, frozen=True):
     def sizes(self) -> dict[str, Sizes]:
         """Return the sizes of each data set, as the survey uses it."""
         sizes = {}
-        crop, measured = self.data.crop, self.measure.jacobian
+        crop, measure = self.data.crop, self.measure
         for name in self.data.names:
             source = find_source(name)
             channels, height, width = source.image_shape
+            test = source.test.points
             sizes[name] = Sizes(
                 inputs=channels * (crop * crop if crop else height * width),
                 classes=source.classes,
                 train_points=self.data.train_points or source.train.points,
-                test_points=source.test.points,
-                measured_points=source.test.points if measured == "all" else measured,
+                test_points=test,
+                measured_points=test if measure.jacobian == "all" else measure.jacobian,
+                loops=test if measure.transitions == "all" else measure.transitions,
+                loop_vertices=crop or width,
+                loop_samples=measure.transition_samples,
             )
         return sizes
 
@@ -287,7 +299,7 @@ def _check_value(path: str, axis: str, value: Any) -> None:
 def _check_data(spec: Spec, name: str) -> None:
     source = find_source(name)
     side = min(source.image_shape[1:])
-    crop, points, measured = spec.data.crop, spec.data.train_points, spec.measure.jacobian
+    crop, points = spec.data.crop, spec.data.train_points
     if crop is not None and crop > side:
         raise InvalidInputError(f"data.crop: expected at most {side}, the side of the images of {name}; got {crop}")
     if points is not None and not source.classes <= points <= source.train.points:
@@ -296,6 +308,12 @@ def _check_data(spec: Spec, name: str) -> None:
     most, largest = points or source.train.points, max(spec.space.batch_size)
     if largest > most and set(spec.space.optimizer) != {"lbfgs"}:
         raise InvalidInputError(f"space.batch_size: expected at most {most}, the training points of {name}; got {largest}")
-    if measured != "all" and measured > source.test.points:
-        expected = f"expected at most {source.test.points}, the test points of {name}"
-        raise InvalidInputError(f"measure.jacobian: {expected}; got {measured}")
+    for key in ("jacobian", "transitions"):
+        measured = getattr(spec.measure, key)
+        if measured != "all" and measured > source.test.points:
+            expected = f"expected at most {source.test.points}, the test points of {name}"
+            raise InvalidInputError(f"measure.{key}: {expected}; got {measured}")
+    width = crop or source.image_shape[2]
+    if spec.measure.transitions != 0 and width < 2:
+        expected = f"expected 0 for images of {name} cut to {width} pixel, which have no translation"
+        raise InvalidInputError(f"measure.transitions: {expected}; got {spec.measure.transitions!r}")

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ..configuration import Configuration
-from .cost import CostModel, stack_bytes
+from .cost import CostModel, stack_bytes, walk_bytes
 
 # What a larger stack must gain to be worth its coarser division of the work, and how many doublings without gain end the search.
 WORTH_IT = 0.97
@@ -55,7 +55,7 @@ def stack_networks(configurations: Sequence[Configuration], cost: CostModel, wor
     for kind, networks in kinds(configurations).items():
         first = networks[0]
         one = stack_bytes(first, 1, cost.sizes[first.dataset])
-        held = max(1, int(memory // one))
+        held = max(1, int((memory - walk_bytes(first, cost.sizes[first.dataset])) // one))
         sizes[kind] = _fastest(networks, cost, min(most, held, len(networks)))
     return sizes
 

@@ -12,11 +12,11 @@ from ..configuration import Configuration
 from ..data import Dataset
 from ..device import arithmetic, check_device, matmul_path
 from ..errors import InvalidInputError
-from ..metrics import jacobian_norms
-from ..networks import MLP, MLPStack
+from ..networks import MLP
 from ..store import COLUMNS
 from ..training import Saver, Schedule, Trained, train_stack
-from .cost import CostModel, Sizes, number_of_weights
+from .cost import TRANSITION_SAMPLES, CostModel, number_of_weights
+from .measures import Measures, measure_sound
 from .speed import Speeds
 from .stacks import make_stacks, stack_networks
 from .step_timer import StepTimer
@@ -45,6 +45,8 @@ def train(
     *,
     schedule: Schedule | None = None,
     jacobian_points: int | None = None,
+    transition_points: int | None = 0,
+    transition_samples: int = TRANSITION_SAMPLES,
     device: str = "cpu",
 ) -> list[Result]:
     """
@@ -61,6 +63,10 @@ def train(
         Learning-rate decay and early stopping; the paper's when None.
     jacobian_points
         Test points at which the Jacobian norms are taken, from the first; all when None, none when 0.
+    transition_points
+        Test points along whose translation loops transitions are counted (paper, S3), from the first; all when None, none when 0.
+    transition_samples
+        Points of each loop at which networks of tanh are sampled; their transitions cannot be counted exactly.
     device
         `cpu`, or a CUDA device.
 
@@ -72,11 +78,22 @@ def train(
     Raises
     ------
     InvalidInputError
-        A configuration names another data set, a minibatch is larger than the training set, or the device is not there.
+        A configuration names another data set, a minibatch is larger than the training set, the device is not there, or the
+        images are too narrow for a translation.
     """
     check_device(device)
-    if jacobian_points is not None and (not isinstance(jacobian_points, int) or jacobian_points < 0):
-        raise InvalidInputError(f"jacobian_points must be a whole number of at least 0; got {jacobian_points!r}")
+    measures = Measures(jacobian_points, transition_points, transition_samples)
+    _check(configurations, dataset)
+    measures.check(dataset)
+    results: dict[str, Result] = {}
+    for stack in _stacks(configurations, dataset, schedule, measures, device):
+        for result in train_and_measure(stack, dataset, schedule=schedule, measures=measures, device=device):
+            results[result.row["id"]] = result
+    return [results[configuration.id] for configuration in configurations]
+
+
+def _check(configurations: Sequence[Configuration], dataset: Dataset) -> None:
+    """Raise InvalidInputError unless all of them are configurations for this data set."""
     if not isinstance(dataset, Dataset):
         raise InvalidInputError(f"dataset must be a Dataset, as load_dataset returns it; got {dataset!r}")
     if not isinstance(configurations, Sequence):
@@ -88,19 +105,13 @@ def train(
             raise InvalidInputError(
                 f"the data set is {dataset.name}; configuration {configuration.id} is for {configuration.dataset}"
             )
-    results: dict[str, Result] = {}
-    for stack in _stacks(configurations, dataset, schedule, jacobian_points, device):
-        for result in train_and_measure(stack, dataset, schedule=schedule, jacobian_points=jacobian_points, device=device):
-            results[result.row["id"]] = result
-    return [results[configuration.id] for configuration in configurations]
 
 
 def _stacks(
-    configurations: Sequence[Configuration], dataset: Dataset, schedule: Schedule | None, points: int | None, device: str
+    configurations: Sequence[Configuration], dataset: Dataset, schedule: Schedule | None, measures: Measures, device: str
 ) -> list[list[Configuration]]:
     """Divide configurations into stacks, by steps that are measured here where they are not known yet."""
-    D, test = dataset.train.x.shape[1], len(dataset.test.y)
-    sizes = Sizes(D, dataset.classes, len(dataset.train.y), test, test if points is None else points)
+    sizes = measures.sizes(dataset)
     with arithmetic(device), Speeds(matmul_path(device), device, StepTimer(device)) as speeds:
         cost = CostModel({dataset.name: sizes}, speeds, checked=schedule is not None and schedule.stop_at_accuracy is not None)
         return make_stacks(configurations, stack_networks(configurations, cost, workers=1))
@@ -111,39 +122,25 @@ def train_and_measure(
     dataset: Dataset,
     *,
     schedule: Schedule | None = None,
-    jacobian_points: int | None = None,
+    measures: Measures | None = None,
     saver: Saver | None = None,
     device: str = "cpu",
 ) -> list[Result]:
-    """Train and measure one stack; see `train`, and for `saver` `train_stack`."""
+    """Train and measure one stack; see `train`, for `saver` `train_stack`, and for what is measured when None `Measures`."""
     with arithmetic(device):
         trained = train_stack(stack, dataset, schedule=schedule, saver=saver, device=device)
-        norms = _mean_jacobian_norms(trained, dataset, jacobian_points)
-    return [Result(one.network, _row(one, dataset, norm, device)) for one, norm in zip(trained, norms, strict=True)]
+        found = measure_sound(trained, dataset, measures or Measures())
+    return [Result(one.network, _row(one, dataset, means, device)) for one, means in zip(trained, found, strict=True)]
 
 
-def _mean_jacobian_norms(trained: Sequence[Trained], dataset: Dataset, points: int | None) -> list[dict[str, float]]:
-    """Return the means of the Jacobian norms over test points (paper, S3), by column; nothing of a network that diverged."""
-    x = dataset.test.x[:points]
-    sound = [place for place, one in enumerate(trained) if one.state != "diverged"]
-    means: list[dict[str, float]] = [{} for _ in trained]
-    if sound and len(x):
-        layers = zip(*(trained[place].network.weights for place in sound), strict=True)
-        stack = MLPStack([torch.stack(layer) for layer in layers], trained[0].network.activation)
-        probabilities, logits = (norms.mean(1).tolist() for norms in jacobian_norms(stack, x.to(stack.weights[0].device)))
-        for place, one, other in zip(sound, probabilities, logits, strict=True):
-            means[place] = {"jacobian_norm": one, "logit_jacobian_norm": other}
-    return means
-
-
-def _row(trained: Trained, dataset: Dataset, norms: dict[str, float], device: str) -> dict[str, Any]:
+def _row(trained: Trained, dataset: Dataset, means: dict[str, float], device: str) -> dict[str, Any]:
     measured = {
         "train_accuracy": trained.train_accuracy,
         "test_accuracy": trained.test_accuracy,
         "gap": trained.train_accuracy - trained.test_accuracy,
         "train_loss": trained.train_loss,
         "test_loss": trained.test_loss,
-        **norms,
+        **means,
     }
     configuration = trained.configuration
     return {

@@ -70,7 +70,7 @@ class _Worker:
         device: str,
         data: dict[str, Any],
         schedule: dict[str, Any],
-        jacobian_points: int | None,
+        measures: dict[str, Any],
         weights_folder: str | None,
         saved_folder: str,
         save_seconds: float,
@@ -78,11 +78,12 @@ class _Worker:
         from ..data import load_dataset
         from ..device import check_device
         from ..training import Schedule
+        from .measures import Measures
 
         check_device(device)
         self.datasets = {name: load_dataset(name, crop=data["crop"], train_points=data["train_points"]) for name in data["names"]}
         self.schedule = Schedule(**schedule)
-        self.jacobian_points = jacobian_points
+        self.measures = Measures(**measures)
         self.device = device
         self.weights_folder = weights_folder
         self.saved_folder, self.save_seconds = Path(saved_folder), save_seconds
@@ -98,7 +99,7 @@ class _Worker:
                 stack,
                 self.datasets[stack[0].dataset],
                 schedule=self.schedule,
-                jacobian_points=self.jacobian_points,
+                measures=self.measures,
                 saver=saver,
                 device=self.device,
             )

@@ -22,6 +22,7 @@ def frame():
             "gap": norm + 0.5 * generator.normal(size=60),
             "jacobian_norm": np.exp(norm),
             "logit_jacobian_norm": None,
+            "transitions": generator.normal(size=60),
             "weights": np.repeat(np.arange(20), 3) ** 2,
             "train_loss": np.where(np.arange(60) % 2, 0.0, 1e-200),
         }
@@ -32,15 +33,15 @@ def test_one_row_a_quantity(frame):
     table = gap_correlations(frame)
     assert list(table) == ["quantity", "tau", "low", "high", "networks", "configurations"]
     assert table["quantity"].tolist() == list(QUANTITIES)
-    assert table["networks"].tolist() == [54, 0, 54, 54]
-    assert table["configurations"].tolist() == [20, 0, 20, 20]
+    assert table["networks"].tolist() == [54, 0, 54, 54, 54]
+    assert table["configurations"].tolist() == [20, 0, 20, 20, 20]
 
 
 @pytest.mark.parametrize("labels", [None, "true"])
 def test_tau_and_interval_are_those_of_the_fitted_networks(frame, labels):
     table = gap_correlations(frame, labels=labels).set_index("quantity")
     chosen = frame[(frame["state"] == "fitted") & ((frame["labels"] == labels) | (labels is None))]
-    for quantity in ("jacobian_norm", "weights", "train_loss"):
+    for quantity in ("jacobian_norm", "transitions", "weights", "train_loss"):
         row = table.loc[quantity]
         assert row["tau"] == pytest.approx(kendalltau(chosen["gap"], chosen[quantity]).statistic)
         found = kendall(chosen[quantity], chosen["gap"], chosen["width"])
@@ -54,7 +55,7 @@ def test_a_quantity_never_measured_is_nan(frame):
 
 def test_no_networks_yet(frame):
     table = gap_correlations(frame.iloc[:0])
-    assert table["networks"].tolist() == [0, 0, 0, 0]
+    assert table["networks"].tolist() == [0, 0, 0, 0, 0]
     assert table["tau"].isna().all()
 
 

@@ -1,4 +1,4 @@
-"""Figure 2 of the paper on real data: sensitivity dips at training points along fitted ellipses, and is even along random ones."""
+"""Figure 2 on real data: sensitivity dips at training points along fitted ellipses, and is even along random ones."""
 
 import math
 import os
@@ -64,7 +64,6 @@ def difference(kind, name):
 @pytest.mark.parametrize("kind", ["different", "same"])
 def test_sensitivity_is_lower_at_training_points_than_between_them(profiles, kind, name):
     mean, error = difference(profiles[kind], name)
-    print(f"{kind} {name}: log ratio {mean:+.3f} +- {error:.3f}")
     # Ellipses through points of one class stay among points of that class, and dip far less.
     assert mean + {"different": 3, "same": 2}[kind] * error < 0
 
@@ -72,7 +71,6 @@ def test_sensitivity_is_lower_at_training_points_than_between_them(profiles, kin
 @pytest.mark.parametrize("name", ["transition_density", "jacobian_norm"])
 def test_sensitivity_is_even_along_random_ellipses(profiles, name):
     mean, error = difference(profiles["random"], name)
-    print(f"random {name}: log ratio {mean:+.3f} +- {error:.3f}")
     assert abs(mean) < 3 * error
     assert abs(mean) < 0.25 * abs(difference(profiles["different"], name)[0])
 

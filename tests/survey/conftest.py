@@ -24,6 +24,8 @@ stop_at_accuracy = 1.0
 
 [measure]
 jacobian = 50
+transitions = 2
+transition_samples = 256
 """
 
 

@@ -11,10 +11,22 @@ from torch.utils.flop_counter import FlopCounterMode
 from sensitometer.configuration import Configuration
 from sensitometer.networks import initial_weights, layer_shapes
 from sensitometer.survey import load_spec, run_survey
-from sensitometer.survey.cost import CostModel, Sizes, jacobian_flops, number_of_weights, stack_bytes, training_flops
+from sensitometer.survey.cost import (
+    CostModel,
+    Sizes,
+    jacobian_flops,
+    loop_rows,
+    number_of_weights,
+    stack_bytes,
+    training_flops,
+    transition_flops,
+    transition_seconds,
+    walk_bytes,
+)
 from sensitometer.survey.plan import plan
 from sensitometer.survey.spec import parse_spec
 from sensitometer.survey.speed import Speeds
+from sensitometer.survey.stacks import stack_networks
 
 from .conftest import SMALL
 
@@ -128,6 +140,50 @@ def test_a_stack_takes_its_steps_its_checks_and_its_measures(cost):
     assert checked - plain == pytest.approx(10_000 * step / 15)
 
 
+LOOPS = SIZES._replace(loops=10, loop_vertices=8, loop_samples=1000)
+
+
+@pytest.mark.parametrize("activation", ["relu", "tanh"])
+def test_transitions_take_time_by_the_loops_and_the_networks_and_none_when_not_counted(activation):
+    c = Configuration("x", 64, 5, activation=activation)
+    assert transition_seconds(c, 1, SIZES, 1e9) == transition_flops(c, SIZES) == walk_bytes(c, SIZES) == 0
+    many = LOOPS._replace(loops=10_000)
+    one, two = (transition_seconds(c, networks, many, 1e9) for networks in (1, 2))
+    assert two == pytest.approx(2 * one, rel=0.01)
+    assert one == pytest.approx(1000 * transition_seconds(c, 1, LOOPS, 1e9), rel=0.1)
+    assert transition_flops(c, many) == pytest.approx(1000 * transition_flops(c, LOOPS))
+
+
+def test_a_network_twice_as_wide_and_as_deep_has_four_times_the_crossings_and_sixteen_times_their_work():
+    small, large = (Configuration("x", width, depth) for width, depth in ((300, 11), (600, 21)))
+    last, twice = (loop_rows(c, LOOPS)[-1] for c in (small, large))
+    assert 4 < twice / last < 4.5
+    # The products take another factor of two.
+    assert 25 < transition_flops(large, LOOPS) / transition_flops(small, LOOPS) < 40
+
+
+def test_loops_take_memory_up_to_a_limit_that_does_not_grow_with_the_networks(tmp_path, monkeypatch):
+    c = Configuration("x", 64, 5)
+    some, many, more = (walk_bytes(c, LOOPS._replace(loops=loops)) for loops in (1, 10**6, 10**7))
+    assert 0 < some < many == more < 10**9
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+
+    class Free(Machine):
+        def step(self, *_):
+            return 1.0
+
+    alike = [dataclasses.replace(c, width=500, seed=seed) for seed in range(512)]
+    held = [
+        next(
+            iter(
+                stack_networks(alike, CostModel({"x": sizes}, Speeds("stock", timer=Free(2 * 10**9)), checked=False), 1).values()
+            )
+        )
+        for sizes in (SIZES, LOOPS._replace(loops=10**6))
+    ]
+    assert 1 < held[1] < held[0] < 512
+
+
 def test_more_networks_take_more_memory_and_a_history_most():
     sgd = Configuration("x", 64, 3, optimizer="sgd")
     assert stack_bytes(sgd, 3, SIZES) == 3 * stack_bytes(sgd, 1, SIZES)
@@ -145,10 +201,13 @@ def test_a_plan_counts_what_the_survey_holds():
     assert one.seconds > two.seconds > one.seconds / 2
     assert one.memory < two.memory <= 2 * one.memory
     assert one.flops > sum(training_flops(c, 64, 10, 200) for c in spec.configurations())
+    more = plan(parse_spec(SMALL.replace("transitions = 2", "transitions = 200"), "test"), workers=1)
+    assert more.flops > one.flops
+    assert more.seconds > one.seconds
 
 
 def test_a_plan_of_half_the_steps_takes_about_half():
-    text = load_spec("quick")[1]
+    text = load_spec("quick")[1].replace("transitions = 2", "transitions = 0")
     whole = plan(parse_spec(text, "test"))
     half = plan(parse_spec(text.replace("steps = 2000", "steps = 1000"), "test"))
     assert half.flops == pytest.approx(whole.flops / 2, rel=0.1)
@@ -175,6 +234,8 @@ steps = 60
 
 [measure]
 jacobian = 50
+transitions = 3
+transition_samples = 4096
 """
 
 

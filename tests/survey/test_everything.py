@@ -55,6 +55,7 @@ def test_every_combination_is_there_once_in_a_state(frame):
     assert (frame.state == "diverged").sum() == 0
     assert (frame.state == "fitted").sum() > 10
     assert ((frame.state == "fitted") == (frame.train_accuracy == 1)).all()
+    assert frame.transitions.isna().all()
 
 
 def test_what_does_not_apply_to_lbfgs_is_null(frame):

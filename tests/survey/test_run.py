@@ -85,7 +85,8 @@ def test_every_network_is_there_once_and_measured(uninterrupted):
     assert (alive.logit_jacobian_norm > alive.jacobian_norm).all()
     np.testing.assert_allclose(sound.gap, sound.train_accuracy - sound.test_accuracy)
     assert ((sound.state == "fitted") == (sound.train_accuracy == 1)).all()
-    assert sound.transitions.isna().all()
+    assert sound.transitions.notna().all()
+    assert (alive.transitions > 0).all()
     assert set(uninterrupted.matmul_path) == {"stock"}
     assert set(uninterrupted.torch) == {torch.__version__}
     assert uninterrupted.version.notna().all()
@@ -372,8 +373,8 @@ def test_a_network_that_diverges_is_stored_as_such_without_measures(small, tmp_p
     assert (frame.state[hot] == "diverged").sum() > 4
     assert (frame.state[~hot] != "diverged").all()
     diverged = frame[frame.state == "diverged"]
-    assert diverged[["gap", "train_loss", "jacobian_norm", "test_accuracy"]].isna().all(axis=None)
-    assert frame.jacobian_norm[~hot].notna().all()
+    assert diverged[["gap", "train_loss", "jacobian_norm", "test_accuracy", "transitions"]].isna().all(axis=None)
+    assert frame[~hot][["jacobian_norm", "transitions"]].notna().all(axis=None)
 
 
 def test_a_worker_that_ends_at_once_is_told_of(monkeypatch, refused):
@@ -396,6 +397,9 @@ def test_training_on_another_data_set_than_the_configuration_names_is_refused(re
         (sm.Configuration("digits", 4, 2), {}, "configurations must be a list of Configuration; got Configuration"),
         (["quick"], {}, "configurations must be a list of Configuration; got 'quick' in it"),
         ([], {"jacobian_points": -1}, "jacobian_points must be a whole number of at least 0; got -1"),
+        ([], {"transition_points": 1.5}, "transition_points must be a whole number of at least 0; got 1.5"),
+        ([], {"transition_points": True}, "transition_points must be a whole number of at least 0; got True"),
+        ([], {"transition_samples": 1}, "transition_samples must be a whole number of at least 2; got 1"),
         ([], {"device": torch.device("cpu")}, r"device must be 'cpu' or 'cuda'; got device\(type='cpu'\)"),
     ],
 )
@@ -415,6 +419,7 @@ def test_a_row_has_every_column_whatever_was_measured():
     for result in sm.train([hot, dataclasses.replace(hot, learning_rate=0.01)], digits, jacobian_points=0):
         assert result.row.keys() == COLUMNS.keys() - {"stored_at"}
         assert result.row["jacobian_norm"] is None
+        assert result.row["transitions"] is None
         assert (result.row["gap"] is None) == (result.row["state"] == "diverged")
 
 

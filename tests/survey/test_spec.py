@@ -84,6 +84,16 @@ def test_inverse_cost_draws_in_inverse_proportion_to_the_operations():
     assert sum((counts[c] - n) ** 2 / n for c, n in expected.items()) < 61.1
 
 
+def test_transitions_are_measured_when_asked_for_and_change_no_configuration():
+    text = SMALL.replace("transitions = 2\ntransition_samples = 256\n", "")
+    silent, asked = parse_spec(text, "test"), parse_spec(text + 'transitions = "all"\n', "test")
+    assert silent.measure.transitions == 0
+    assert (asked.measure.transitions, asked.measure.transition_samples) == ("all", 2**20)
+    assert silent.sizes()["digits"].loops == 0
+    assert asked.sizes()["digits"].loops == 500
+    assert [c.id for c in silent.configurations()] == [c.id for c in asked.configurations()]
+
+
 @pytest.mark.parametrize("name", preset_names())
 def test_presets_are_sound_and_named_as_their_file(name):
     spec, text = load_spec(name)
@@ -134,6 +144,12 @@ def test_quick_covers_what_it_promises():
         ("train_points = 200", "crop = 9", "data.crop: expected at most 8, the side of the images of digits; got 9"),
         ("jacobian = 50", "jacobian = 501", "measure.jacobian: expected at most 500, the test points of digits; got 501"),
         ("jacobian = 50", 'jacobian = "some"', "measure.jacobian: "),
+        ("transitions = 2", "transitions = 501", "measure.transitions: expected at most 500, the test points of digits; got 501"),
+        ("transitions = 2", "transitions = -1", "measure.transitions: expected int >= 0; got -1"),
+        ("transitions = 2", "transitions = true", "measure.transitions: "),
+        ("transitions = 2", 'transitions = "some"', "measure.transitions: "),
+        ("_samples = 256", "_samples = 1", "measure.transition_samples: expected int >= 2; got 1"),
+        ("train_points = 200", "crop = 1", "measure.transitions: expected 0 for images of digits cut to 1 pixel, which have no "),
         ("steps = 120", "steps = -1", "training.steps: expected int >= 0; got -1"),
         ("stop_at_accuracy = 1.0", "stop_at_accuracy = 1.5", "training.stop_at_accuracy: expected float <= 1.0; got 1.5"),
         ("decay_every_epochs = 20", "decay_every_epochs = 0", "training.decay_every_epochs: expected int >= 1; got 0"),
