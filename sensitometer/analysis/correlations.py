@@ -28,9 +28,9 @@ def gap_correlations(frame: pd.DataFrame, *, labels: str | None = None) -> pd.Da
     Returns
     -------
     DataFrame
-        `quantity` (the column's name: Jacobian norm, logit Jacobian norm, transitions, number of weights, train loss), `tau`,
-        `low`, `high` (95%, configurations resampled), `networks`, `configurations`. A quantity that no fitted network has is nan with 0
-        networks.
+        `quantity` (the column: Jacobian norm, logit Jacobian norm, transitions, number of weights, train loss), `tau`,
+        `low`, `high` (95%, configurations resampled), `networks`, `configurations`. A quantity that no fitted network has is
+        nan with 0 networks.
 
     Raises
     ------

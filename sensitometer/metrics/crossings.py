@@ -8,7 +8,8 @@ breakpoints. Along an ellipse pre-activations are quadratic in the tangent of ha
 
 Breakpoints of many paths and networks go through each layer together, in chunks that stay in the cache: the breakpoints of a
 chunk that has grown too long are divided, and each part goes down to the last layer before the next part starts, so that memory
-is bounded by the depth, not by the number of crossings.
+is bounded by the depth, not by the number of crossings. In a chunk that is not divided new breakpoints go behind the old ones,
+which need not be moved: only their order on the path is kept up to date.
 
 `rounding.py` says how float32 gives the counts of float64.
 """
@@ -23,8 +24,8 @@ from torch import Tensor
 
 from ..activations import Activation
 
-# Pre-activations in a chunk, 1 MiB in float32: a chunk and what is computed from it stay in the cache.
-CHUNK = 2**18
+# Pre-activations in a chunk: so many that what is done once a chunk does not count, and that they stay in the last cache.
+CHUNK = 2**20
 # Pre-activations of the first layer that are computed at once, for many paths and networks.
 FIRST_CHUNK = 2**22
 
@@ -44,11 +45,18 @@ class Rows:
         float64 `[R]`, the path's parameter.
     born
         int64 `[R]`: the crossing that made a row a breakpoint, as `Walk.name` numbers it; below 0 for other points of the path.
+    stored
+        int64 `[R]`: which row of the pre-activations it is, in a chunk of one network; None where they are in this order.
     """
 
     trace: Tensor
     t: Tensor
     born: Tensor
+    stored: Tensor | None = None
+
+    def place(self, row: Tensor) -> Tensor:
+        """Return which rows of the pre-activations these rows are; int64, the shape of `row`."""
+        return row if self.stored is None else self.stored[row]
 
 
 @dataclass(frozen=True)
@@ -85,7 +93,7 @@ class Geometry(Protocol):
         """Return how many points each path has."""
 
     def find(self, walk: "Walk", layer: int, z: Tensor, rows: Rows) -> Found:
-        """Return the crossings of a layer with pre-activations `z` `[R, W]`."""
+        """Return the crossings of a layer with pre-activations `z` `[R, W]`, behind which there may be room for more rows."""
 
     def parts(self, z: Tensor, rows: Rows, found: Found, names: Tensor, size: int) -> Iterator[tuple[Tensor, Rows, Tensor]]:
         """
@@ -139,6 +147,7 @@ class Walk:
         self.weights, self.activation, self.geometry, self.paths, self.keep = list(weights), activation, geometry, count, keep
         self.networks, self.width = len(weights[0]), max(weight.shape[1] for weight in weights)
         self.device, self.dtype = weights[0].device, weights[0].dtype
+        self.limits = torch.tensor(activation.boundaries, dtype=self.dtype, device=self.device)
         self.size = max(64, CHUNK // self.width)
         self.counts = torch.zeros(self.networks * count, len(weights), dtype=torch.int64, device=self.device)
         self.kept: list[tuple[Tensor, ...]] = []
@@ -156,7 +165,9 @@ class Walk:
                 networks = torch.arange(start, min(start + step, self.networks), device=self.device)
                 trace = (networks.unsqueeze(1) * self.paths + paths.start + rows.trace).flatten()
                 several = Rows(trace, rows.t.repeat(len(networks)), rows.born.repeat(len(networks)))
-                self._descend(0, z[start : start + step].flatten(0, 1), several)
+                some = self._room(0, len(trace), len(networks))
+                torch.cat(list(z[start : start + step]), out=some[: len(trace)])
+                self._descend(0, some, several)
         columns = [torch.cat(column) for column in zip(*self.kept, strict=True)] if self.kept else self._none()
         return Crossings(self.counts, *columns)
 
@@ -180,21 +191,32 @@ class Walk:
         self.record(layer, rows.trace[found.piece], found.unit, found.boundary, found.t)
         if layer == len(self.weights) - 1:
             return
-        limits = torch.tensor(self.activation.boundaries, dtype=z.dtype, device=z.device)
-        names = self.name(layer, found.unit, found.boundary)
+        limits, names = self.limits, self.name(layer, found.unit, found.boundary)
         for values, part, new in self.geometry.parts(z, rows, found, names, self.size):
             # A crossing is where the unit is on its boundary, whatever interpolation has rounded to.
-            place, boundary = part.born[new] // len(limits), part.born[new] % len(limits)
-            values[new, place % self.width] = limits[boundary]
-            self._descend(layer + 1, self.product(layer + 1, self.activation.apply_(values), part), part)
+            born = part.born[new]
+            values[part.place(new), born // len(limits) % self.width] = limits[born % len(limits)]
+            above = self.product(layer + 1, values, part)
+            # Not needed while all that is above it is walked.
+            del values
+            self._descend(layer + 1, above, part)
 
-    def product(self, layer: int, h: Tensor, rows: Rows) -> Tensor:
-        """Return a layer's pre-activations `[R, W]` from the activations `[R, fan_in]` below it."""
-        weights = self.weights[layer]
-        z = h.new_empty(len(h), weights.shape[1])
-        for network, place in self.by_network(rows):
-            torch.mm(h[place], weights[network].T, out=z[place])
+    def product(self, layer: int, below: Tensor, rows: Rows) -> Tensor:
+        """
+        Return a layer's pre-activations `[R, W]` from those `[R, fan_in]` of the layer below it, which become activations.
+
+        For one network alone there is room for more rows.
+        """
+        networks = list(self.by_network(rows))
+        z, h = self._room(layer, len(rows.trace), len(networks)), self.activation.apply_(below[: len(rows.trace)])
+        for network, place in networks:
+            torch.mm(h[place], self.weights[layer][network].T, out=z[place])
         return z
+
+    def _room(self, layer: int, rows: int, networks: int) -> Tensor:
+        """Return room for a layer's pre-activations at so many rows of so many networks, and where it is of use for more."""
+        more = networks == 1 and layer < len(self.weights) - 1
+        return self.weights[0].new_empty(max(rows, self.size + 1 if more else 0), self.weights[layer].shape[1])
 
     def by_network(self, rows: Rows) -> Iterator[tuple[int, slice]]:
         """Yield the networks of a chunk and the rows of each."""
@@ -208,12 +230,14 @@ class Walk:
             yield network, slice(edges[place], edges[place + 1])
 
     def record(self, layer: int, trace: Tensor, unit: Tensor, boundary: Tensor, t: Tensor) -> None:
-        """Count crossings of a layer, `[n]` each, and keep them if that was asked for."""
+        """Count crossings of a layer, `[n]` each, trace by trace, and keep them if that was asked for."""
         if not len(trace):
             return
-        lowest = int(trace.min())
-        counts = torch.bincount(trace - lowest)
-        self.counts[lowest : lowest + len(counts), layer] += counts
+        lowest, highest = int(trace[0]), int(trace[-1])
+        if lowest == highest:
+            self.counts[lowest, layer] += len(trace)
+        else:
+            self.counts[lowest : highest + 1, layer] += torch.bincount(trace - lowest)
         if self.keep:
             self.kept.append((trace, torch.full_like(trace, layer), unit, boundary, t))
 
@@ -231,4 +255,14 @@ def where(flags: Tensor) -> Tensor:
     """Return the places of the true entries of contiguous `flags`, as if they were one row; int64."""
     if flags.device.type != "cpu":
         return flags.reshape(-1).nonzero().view(-1)
-    return torch.from_numpy(np.flatnonzero(flags.numpy()))
+    flat = flags.numpy().reshape(-1)
+    # Few are true: it takes a third of the time to look for eight together that are not all false, and only then among these.
+    whole = len(flat) // 8 * 8 if len(flat) > 2**12 else 0
+    if not whole:
+        return torch.from_numpy(np.flatnonzero(flat))
+    eights = np.flatnonzero(flat[:whole].view(np.int64) != 0)
+    inner = np.flatnonzero(flat[:whole].reshape(-1, 8)[eights])
+    places = eights[inner >> 3] * 8 + (inner & 7)
+    if whole < len(flat):
+        places = np.concatenate([places, whole + np.flatnonzero(flat[whole:])])
+    return torch.from_numpy(places)

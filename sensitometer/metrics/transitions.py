@@ -170,7 +170,7 @@ def _walks(hidden: Sequence[Tensor], chosen: Activation, paths: Sequence[Any], *
     again = (~tolerances.single).repeat_interleave(len(paths))
     walks = []
     if len(single):
-        few = [weight[single] for weight in hidden]
+        few = hidden if len(single) == len(hidden[0]) else [weight[single] for weight in hidden]
         decides = rounding.Rounding(few, chosen, tolerances.values[single], points)
         walk = Walk(few, chosen, Segments(paths, decides), len(paths), keep=False)
         found = walk.run()

@@ -1,0 +1,177 @@
+"""
+Transitions along paths: Sensitometer's exact count beside the paper's 2^20 samples, and beside regioncam (Rust, float32; PyPI).
+
+    pip install regioncam==0.5.2 -c constraints.txt
+    SENSITOMETER_DATA=... python benchmarks/transitions.py
+
+The networks are relu networks without biases, random or trained for a few hundred steps; the paths are translations of MNIST's
+test images, and a line through two of them. regioncam counts the breakpoints of straight lines; without it that row has no other.
+"""
+
+import importlib.util
+import os
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from statistics import median
+from typing import Any
+
+from interleaved import Contender, main, peak, ratio
+
+from sensitometer import matmul
+
+TITLE = "Transitions along paths, exact, float32"
+DATA = "SENSITOMETER_DATA"
+INPUTS, CLASSES = 784, 10
+SAMPLES = 2**20
+# Of one measurement, at least, s.
+TIME = 0.3
+TRAINING = {"train_points": 4000, "steps": 400, "batch": 128, "rate": 0.02}
+SAMPLED, EXACT = ("exact", "sampled", "peak"), ("exact", "peak")
+CASES: list[dict[str, Any]] = [
+    {"path": "loop", "width": 200, "depth": 5, "trained": False, "contenders": SAMPLED},
+    {"path": "loop", "width": 200, "depth": 5, "trained": True, "contenders": SAMPLED},
+    {"path": "loop", "width": 200, "depth": 15, "trained": False, "contenders": SAMPLED},
+    {"path": "loop", "width": 200, "depth": 15, "trained": True, "contenders": SAMPLED},
+    {"path": "loops", "paths": 1000, "width": 200, "depth": 5, "trained": False, "contenders": EXACT},
+    {"path": "loop", "width": 65_536, "depth": 2, "trained": False, "contenders": EXACT},
+    {"path": "line", "width": 200, "depth": 15, "trained": False, "contenders": ("exact", "regioncam", "peak")},
+]
+
+
+def _network(case: Mapping[str, Any]) -> Any:
+    """Return the case's network, trained on MNIST if it says so."""
+    from sensitometer import Configuration, load_dataset, train
+    from sensitometer.networks import MLP, initial_weights, layer_shapes
+
+    if not case["trained"]:
+        return MLP(initial_weights(layer_shapes(INPUTS, case["width"], case["depth"], CLASSES), "relu", 1.0, seed=1), "relu")
+    dataset = load_dataset("mnist", train_points=TRAINING["train_points"])
+    shape = (case["width"], case["depth"], "relu", 1.0)
+    configuration = Configuration(
+        *("mnist", *shape, "momentum", TRAINING["rate"], TRAINING["batch"]), steps=TRAINING["steps"], seed=1
+    )
+    return train([configuration], dataset, jacobian_points=0)[0].network
+
+
+def _paths(case: Mapping[str, Any]) -> Any:
+    """Return the case's path, or its list of them."""
+    from sensitometer import load_dataset, paths
+
+    images = load_dataset("mnist", train_points=TRAINING["train_points"]).test.x
+    if case["path"] == "line":
+        # So that the images are at a third and at two thirds of it.
+        return paths.Polyline(images[:1].lerp(images[1:2], images.new_tensor([[-1.0], [2.0]])), closed=False)
+    loops = [paths.translation(image.view(1, 28, 28)) for image in images[: case.get("paths", 1)]]
+    return loops if "paths" in case else loops[0]
+
+
+def _operations(network: Any, found: Any, path: Any) -> float:
+    """Return the operations of the products of each hidden layer with all breakpoints that come before it, for a path."""
+    per_layer = found.per_layer.double()
+    first = path[0] if isinstance(path, list) else path
+    points = len(first.vertices) + first.closed
+    below = points + (per_layer.cumsum(-1) - per_layer).reshape(-1, per_layer.shape[-1]).mean(0)
+    below[0] = points
+    return sum(2 * weight.numel() * float(rows) for weight, rows in zip(network.weights, below, strict=False))
+
+
+def _timed(call: Callable[[], Any]) -> tuple[float, Any]:
+    """Make a call again and again, for TIME; return how many a second, and what the last has returned."""
+    start, calls, seconds = time.perf_counter(), 0, 0.0
+    while seconds < TIME:
+        found = call()
+        calls, seconds = calls + 1, time.perf_counter() - start
+    return calls / seconds, found
+
+
+def exact(case: Mapping[str, Any]) -> Callable[[], dict[str, float]]:
+    """`transitions`; paths a second."""
+    from sensitometer.metrics.transitions import transitions
+
+    network, path = _network(case), _paths(case)
+
+    def measure() -> dict[str, float]:
+        rate, found = _timed(lambda: transitions(network, path))
+        rate *= case.get("paths", 1)
+        return {"rate": rate, "count": int(found.total.sum()), "operations": _operations(network, found, path)}
+
+    return measure
+
+
+def sampled(case: Mapping[str, Any]) -> Callable[[], dict[str, float]]:
+    """`transitions` by samples, with the first layer's products taken for the vertices alone; paths a second."""
+    from sensitometer.metrics.transitions import transitions
+
+    network, path = _network(case), _paths(case)
+
+    def measure() -> dict[str, float]:
+        rate, found = _timed(lambda: transitions(network, path, method="sampled", samples=SAMPLES))
+        return {"rate": rate, "count": int(found.total)}
+
+    return measure
+
+
+def regioncam(case: Mapping[str, Any]) -> Callable[[], dict[str, float]]:
+    """Have regioncam do the same, with the line as a first layer of one input; lines a second."""
+    import numpy as np
+    import regioncam as rc
+
+    begin, end = _paths(case).vertices.double().numpy()
+    first, *others = (weight.numpy() for weight in _network(case).weights[:-1])
+    direction, middle = (end - begin) @ first.T, (begin + end) / 2 @ first.T
+    layers = [(direction[np.newaxis], middle), *((weight.T, np.zeros(len(weight))) for weight in others)]
+    layers = [(np.ascontiguousarray(weight, np.float32), bias.astype(np.float32)) for weight, bias in layers]
+
+    def walk() -> Any:
+        line = rc.Regioncam1D(1.0)
+        for weight, bias in layers:
+            line.linear(weight, bias)
+            line.relu()
+        return line
+
+    def measure() -> dict[str, float]:
+        rate, line = _timed(walk)
+        # Its vertices but the ends are the breakpoints.
+        return {"rate": rate, "count": line.num_vertices - 2}
+
+    return measure
+
+
+def table(cases: Sequence[Mapping[str, Any]], rates: Sequence[Mapping[str, Sequence[float]]]) -> str:
+    """Lay the results out; the last column is what the second last of 1.00 would be worth, on this machine."""
+    rows = [
+        "| network | path | ours, ms | other | its ms | times | our count | its count | share of peak | times at the peak |",
+        "|---|---|---|---|---|---|---|---|---|---|",
+    ]
+    for case, rate in zip(cases, rates, strict=True):
+        other = next((name for name in ("sampled", "regioncam") if name in rate), None)
+        operations = rate["exact operations"][0]
+        theirs = ["", "", "", "", ""]
+        if other:
+            theirs = [
+                f"{SAMPLES:,} samples" if other == "sampled" else other,
+                f"{1e3 / median(rate[other]):,.1f}",
+                f"{ratio(rate, 'exact', other):,.1f}",
+                f"{rate[f'{other} count'][0]:,.0f}",
+                f"{ratio(rate, 'peak', other) / operations:,.0f}",
+            ]
+        name = f"{INPUTS}-{case['width']}x{case['depth'] - 1}-{CLASSES}{', trained' if case['trained'] else ''}"
+        path = f"{case['paths']:,} loops, {median(rate['exact']):.0f} a second" if "paths" in case else case["path"]
+        rows.append(
+            f"| {name} | {path} | {1e3 / median(rate['exact']):,.1f} | {' | '.join(theirs[:3])} "
+            f"| {rate['exact count'][0]:,.0f} | {theirs[3]} | {ratio(rate, 'exact', 'peak') * operations:.2f} | {theirs[4]} |"
+        )
+    return "\n".join(rows)
+
+
+if __name__ == "__main__":
+    if not os.environ.get(DATA):
+        raise SystemExit(f"this benchmark measures on MNIST: {DATA} must name the folder that has it")
+    best = matmul.choose().path
+    contenders = [Contender("exact", exact, best), Contender("sampled", sampled, best), Contender("peak", peak, best)]
+    if importlib.util.find_spec("regioncam"):
+        contenders.append(Contender("regioncam", regioncam, matmul.STOCK))
+    else:
+        print("regioncam is not installed: the line is measured without it", file=sys.stderr)
+    main(TITLE, contenders, CASES, table)
