@@ -210,9 +210,10 @@ def measure(
 
     dataset = load_dataset(name, crop=crop)
     opened = open_model(model, weights=weights, trust_pickle=trust_pickle)
-    done = measure_model(opened, dataset, points=points, transitions=transitions, samples=samples)
     out = out or Path(f"{model.replace(':', '.') if ':' in model else Path(model).with_suffix('')}-{name}-points.csv")
-    write_points(done, out)
+    if not out.absolute().parent.is_dir():
+        raise SensitometerError(f"cannot write the points to {out}: No such folder")
+    done = measure_model(opened, dataset, points=points, transitions=transitions, samples=samples)
     click.echo(f"{model} on {len(done.points):,} of {len(dataset.test.y):,} test points of {name}")
     click.echo(f"{'':32}{'mean':>12}{'std. error':>12}{'points':>8}")
     for label, mean in done.table(samples).items():
@@ -224,6 +225,7 @@ def measure(
     if done.comparison:
         shares = f"{done.comparison.inside:.1%} within (5), {done.comparison.above:.1%} above (6)"
         click.echo(f"bounds of the paper's A.3: {shares}, {done.comparison.ratio:.3g} times (7) in the median")
+    write_points(done, out)
     click.echo(f"points in {out}")
 
 

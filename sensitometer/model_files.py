@@ -61,11 +61,15 @@ def _from_factory(name: str, weights: str | Path | None) -> nn.Module:
         with _current_folder():
             factory = getattr(importlib.import_module(home), attribute)
     except (ImportError, AttributeError) as error:
-        raise InvalidInputError(f"no factory {name}: {error}") from error
+        raise InvalidInputError(f"no factory {name}: {_one_line(error)}") from error
+    except Exception as error:
+        # whatever the user's module raises
+        raise InvalidInputError(f"{home} cannot be imported: {type(error).__name__}: {_one_line(error)}") from error
     if not callable(factory):
         raise InvalidInputError(f"{name} must be a function that returns a module; it is {type(factory).__name__}")
     try:
-        module = factory()
+        with _current_folder():
+            module = factory()
     except Exception as error:
         # whatever the user's code raises
         raise InvalidInputError(f"{name}() failed: {type(error).__name__}: {_one_line(error)}") from error
@@ -101,11 +105,12 @@ def _from_pickle(path: str, trusted: bool) -> nn.Module:
 @contextmanager
 def _current_folder() -> Iterator[None]:
     """Let modules be imported from the current folder, as `python -m` does."""
-    sys.path.insert(0, str(Path.cwd()))
+    here = str(Path.cwd())
+    sys.path.insert(0, here)
     try:
         yield
     finally:
-        sys.path.pop(0)
+        sys.path.remove(here)
 
 
 def _one_line(error: Exception) -> str:

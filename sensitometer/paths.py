@@ -22,6 +22,8 @@ ANCHOR_ANGLES = (math.pi / 3, math.pi, 5 * math.pi / 3)
 ANCHOR_DISTANCE = 0.8
 # Three points are on a line when the area they span is below so much of what their distances would allow.
 COLLINEAR = 1e-6
+# Or when they are that near to one, in units of the last place of the points' norm.
+ROUNDING = 4
 
 
 @dataclass(frozen=True, eq=False)
@@ -255,9 +257,11 @@ def _plane(x1: Tensor, x2: Tensor, x3: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         if torch.equal(points[one], points[other]):
             raise InvalidInputError(f"x1, x2 and x3 must be different points; {one} and {other} are equal")
     a, b = ((one - x3).double().flatten() for one in (x1, x2))
-    # The squared area of the parallelogram, against that of a rectangle with these sides.
+    # The squared area of the parallelogram, against that of a rectangle with these sides; and its height, against rounding.
     allowed = float(a @ a) * float(b @ b)
-    if allowed - float(a @ b) ** 2 <= COLLINEAR**2 * allowed:
+    area = max(0.0, allowed - float(a @ b) ** 2)
+    rounding = ROUNDING * torch.finfo(x1.dtype).eps * max(float(one.double().norm()) for one in points.values())
+    if area <= max(COLLINEAR**2 * allowed, rounding**2 * max(float(a @ a), float(b @ b))):
         raise InvalidInputError("x1, x2 and x3 must not lie on one line; these do, and no ellipse and no plane is theirs alone")
     centre = (x1 + x2 + x3) / 3
     return centre, centre - x2, (x1 - x3) / math.sqrt(3)

@@ -155,6 +155,15 @@ def test_points_that_span_no_plane_are_refused(refused):
                 make(*points)
 
 
+@pytest.mark.parametrize("offset", [0.0, 10.0, 100.0, 255.0])
+def test_points_on_one_line_are_refused_wherever_it_is(refused, offset):
+    a, b, other = torch.randn(3, 784, generator=torch.Generator().manual_seed(3)) + offset
+    for make in (paths.fitted_ellipse, paths.Slice):
+        with refused("must not lie on one line"):
+            make(a, b, a + 0.3 * (b - a))
+        make(a, b, other)
+
+
 def test_bad_arguments_are_refused(refused):
     for expected, call in (
         (

@@ -19,7 +19,15 @@ from torch import Tensor, nn
 from ..errors import InvalidInputError
 from ..losses import loss
 from ..networks import MLP, MLPStack
-from .jacobian import _check_evaluation_mode, _check_target, _classes, _logits_shape, jacobian_norm, jacobian_norms
+from .jacobian import (
+    _check_evaluation_mode,
+    _check_target,
+    _classes,
+    _logits_shape,
+    jacobian_norm,
+    jacobian_norms,
+    whole_jacobians,
+)
 
 # Points of a forward pass, and numbers in the Jacobians of a model that is not of this package, 32 MiB.
 POINTS = 256
@@ -193,13 +201,8 @@ def _of_callable(
     size = chunk_size or max(1, min(POINTS, NUMBERS // (C * x[0].numel())))
     parts = []
     for start in range(0, len(x), size):
-        points = x[start : start + size].detach().requires_grad_()
-        with torch.enable_grad():
-            logits = model(points.clone())
-            rows = [torch.autograd.grad(logits[:, c].sum(), points, retain_graph=c < C - 1)[0] for c in range(C)]
-        J = torch.stack([row.flatten(1) for row in rows], 1).double()
-        logits = logits.detach().double()
-        parts.append((logits, *_norms(J, logits, y[start : start + size])))
+        J, logits = whole_jacobians(model, x[start : start + size])
+        parts.append((logits.double(), *_norms(J.double(), logits.double(), y[start : start + size])))
     whole, *norms = (torch.cat(part) for part in zip(*parts, strict=True))
     return whole, norms
 
@@ -234,6 +237,8 @@ def jacobian_bounds(values: PointValues, classes: int) -> JacobianBounds:
     InvalidInputError
         There are fewer than 2 classes.
     """
+    if not isinstance(values, PointValues):
+        raise InvalidInputError(f"values must be PointValues, as point_values returns them; got {type(values).__name__}")
     if isinstance(classes, bool) or not isinstance(classes, int) or classes < 2:
         raise InvalidInputError(f"classes must be a whole number of at least 2; got {classes!r}")
     return JacobianBounds(classes, float(values.logit_jacobian_norm.square().mean()) / classes)

@@ -14,6 +14,7 @@ which need not be moved: only their order on the path is kept up to date.
 `rounding.py` says how float32 gives the counts of float64.
 """
 
+import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -28,6 +29,8 @@ from ..activations import Activation
 CHUNK = 2**20
 # Pre-activations of the first layer that are computed at once, for many paths and networks.
 FIRST_CHUNK = 2**22
+# More than the parameter of any path: with it, places on different traces are different numbers.
+SPAN = 2.0**20
 
 
 @dataclass(frozen=True)
@@ -195,7 +198,8 @@ class Walk:
         for values, part, new in self.geometry.parts(z, rows, found, names, self.size):
             # A crossing is where the unit is on its boundary, whatever interpolation has rounded to.
             born = part.born[new]
-            values[part.place(new), born // len(limits) % self.width] = limits[born % len(limits)]
+            on = limits[born % len(limits)]
+            _snap(values, part.place(new), born // len(limits) % self.width, on, part.t[new] + part.trace[new] * SPAN)
             above = self.product(layer + 1, values, part)
             # Not needed while all that is above it is walked.
             del values
@@ -240,6 +244,21 @@ class Walk:
             self.counts[lowest : highest + 1, layer] += torch.bincount(trace - lowest)
         if self.keep:
             self.kept.append((trace, torch.full_like(trace, layer), unit, boundary, t))
+
+
+def _snap(values: Tensor, rows: Tensor, units: Tensor, limits: Tensor, where_: Tensor) -> None:
+    """
+    Put the units that cross at new breakpoints on their boundaries, `[n]` each, in `values` `[R, W]`.
+
+    Those of crossings that coincide are put there at each of them: what cancels above these units must cancel exactly.
+    """
+    values[rows, units] = limits
+    for step in itertools.count(1):
+        same = where(where_[step:] == where_[:-step])
+        if not len(same):
+            return
+        for one, other in ((same, same + step), (same + step, same)):
+            values[rows[one], units[other]] = limits[other]
 
 
 def above_(out: Tensor, z: Tensor, limit: float) -> Tensor:

@@ -1,7 +1,7 @@
 r"""
 The Frobenius norm of the input-output Jacobian (paper, S3): exact, at each point.
 
-Networks of this package have a pass of their own (`jacobian_chain.py`); the Jacobians of any other model are torch.func's.
+Networks of this package have a pass of their own (`jacobian_chain.py`); those of any other model come from autograd.
 """
 
 from collections.abc import Callable
@@ -106,25 +106,18 @@ def _check_target(target: Tensor, classes: int) -> None:
 
 
 def _of_callable(model: Callable[[Tensor], Tensor], x: Tensor, of: str, target: Tensor | None, chunk_size: int | None) -> Tensor:
-    """Return the norms by torch.func, float64 `[N]`: whole Jacobians of the logits, a chunk of points at a time."""
+    """Return the norms from whole Jacobians of the logits, float64 `[N]`, a chunk of points at a time."""
     if isinstance(model, nn.Module):
         _check_evaluation_mode(model)
     # Copies: a model may begin by changing its input in place.
     shape = _logits_shape(model, x[:1].clone())
     if target is not None:
         _check_target(target, shape[1])
-
-    def logits_twice(point: Tensor) -> tuple[Tensor, Tensor]:
-        logits = model(point.unsqueeze(0).clone()).squeeze(0)
-        return logits, logits
-
-    jacobian = torch.func.vmap(torch.func.jacrev(logits_twice, has_aux=True))
     size = chunk_size or max(1, GENERIC_CHUNK // (shape[1] * x[0].numel()))
     norms, space = [], Workspace()
     for start in range(0, len(x), size):
-        J, logits = jacobian(x[start : start + size])
-        block = J.detach().flatten(2).permute(2, 1, 0).unsqueeze(0).contiguous()
-        logits = logits.detach().double().T.unsqueeze(0)
+        J, logits = whole_jacobians(model, x[start : start + size])
+        block, logits = J.permute(2, 1, 0).unsqueeze(0).contiguous(), logits.double().T.unsqueeze(0)
         if target is not None:
             own = target[start : start + size].view(1, 1, -1)
             row = row_of(logits, own, of)
@@ -135,6 +128,25 @@ def _of_callable(model: Callable[[Tensor], Tensor], x: Tensor, of: str, target: 
         else:
             norms.append(squared_norms(block, space).double().sqrt()[0])
     return torch.cat(norms)
+
+
+def whole_jacobians(model: Callable[[Tensor], Tensor], x: Tensor) -> tuple[Tensor, Tensor]:
+    """
+       Return the Jacobians of the logits at the points `x` `[n, ...]`, `[n, C, D]`, and the logits `[n, C]`.
+
+       Each class takes a backward pass of all points.
+    `vmap(jacrev)` would refuse what it cannot vectorise, and is no faster.
+    """
+    points = x.detach().clone().requires_grad_()
+    with torch.enable_grad():
+        # A copy: a model may begin by changing its input in place.
+        logits = model(points.clone())
+        last = logits.shape[1] - 1
+        rows = [
+            torch.autograd.grad(logits[:, c].sum(), points, retain_graph=c < last, materialize_grads=True)[0].flatten(1)
+            for c in range(last + 1)
+        ]
+    return torch.stack(rows, 1), logits.detach()
 
 
 def _logits_shape(model: Callable[[Tensor], Tensor], x: Tensor) -> torch.Size:

@@ -1,7 +1,8 @@
 r"""
 What happens along a path (paper, Figure 2): the density of transitions and the Jacobian norm as functions of the angle.
 
-The angle of a path runs from 0 to $2\pi$: an ellipse's own, and on a polyline $2\pi$ times the share of the parameter's span.
+The angle of a path runs from 0 to $2\pi$: an ellipse's own, and on a polyline $2\pi$ times the share of the parameter's span. At
+angles of one's own, such as those of the training points, the norms are `jacobian_norm(model, path.points(angles))`.
 """
 
 import math
@@ -110,7 +111,7 @@ def average_profile(profiles: Sequence[PathProfile]) -> AverageProfile:
     InvalidInputError
         There are none, or their bins differ.
     """
-    if not profiles or not all(isinstance(one, PathProfile) for one in profiles):
+    if not isinstance(profiles, Sequence) or not profiles or not all(isinstance(one, PathProfile) for one in profiles):
         raise InvalidInputError("profiles must be a list of PathProfile, at least one")
     bins = {len(one.angle) for one in profiles}
     if len(bins) > 1:

@@ -38,13 +38,12 @@ class Sampled:
 
 def count_sampled(codes: Codes, path: Path, samples: int, size: int, *, keep: bool) -> Sampled:
     """Count the transitions between `samples` evenly spaced points of a path, `size` of them at a time."""
-    t = path.parameters(samples)
-    step = float(t[1] - t[0])
+    step = path.span / (samples if path.closed else samples - 1)
     first: list[Tensor] = []
     before: list[Tensor] = []
     counts, positions = [], []
     for start in range(0, samples, size):
-        now = codes(t[start : start + size])
+        now = codes(torch.arange(start, min(start + size, samples), dtype=torch.float64) * step)
         if not before:
             first = [layer[:1] for layer in now]
         ends = before or [layer[:0] for layer in now]

@@ -58,7 +58,8 @@ class Segments:
         begin, end = (z.view(-1)[rows.place(row) * W + unit] for row in (piece, piece + 1))
         # Where rounding has put both ends on one side the nearer end is the crossing.
         tau = ((walk.limits[crossed] - begin) / (end - begin)).nan_to_num_(0.5).clamp_(0, 1)
-        order = torch.argsort(piece + tau.double(), stable=True)
+        # Twice: the end of a piece comes before the beginning of the next.
+        order = torch.argsort(2 * piece + tau.double(), stable=True)
         piece, unit, crossed, tau = piece[order], unit[order], crossed[order], tau[order]
         t = torch.lerp(rows.t[piece], rows.t[piece + 1], tau.double())
         return Found(piece, unit, crossed, tau, t)

@@ -26,7 +26,7 @@ from .sampled import count_sampled, network_codes
 from .segments import Segments, vertices
 
 METHODS = ("exact", "sampled")
-# Numbers in a chunk of points for a model that is not of this package: its activations take more.
+# Numbers in a chunk of points, or of their units, for a model that is not of this package.
 MODULE_CHUNK = 2**20
 
 
@@ -121,7 +121,9 @@ def as_stack(model: MLP | MLPStack) -> MLPStack:
 
 
 def check_paths(stack: MLPStack, paths: Sequence[Path]) -> None:
-    """Raise InvalidInputError unless all paths are of the networks' inputs."""
+    """Raise InvalidInputError unless all paths are of the networks' inputs, and the weights are numbers."""
+    if not all(weight.isfinite().all() for weight in stack.weights):
+        raise InvalidInputError("the network's weights must be finite; some are not")
     D = stack.weights[0].shape[2]
     for path in paths:
         if path.basis.shape[1:] != (D,):
@@ -223,10 +225,12 @@ def _sampled_network(network: MLP, paths: Sequence[Path], samples: int, keep: bo
 def _sampled_model(model: Callable[[Tensor], Tensor], paths: Sequence[Path], samples: int, keep: bool) -> _Counts:
     if not callable(model):
         raise InvalidInputError(f"model must be an MLP, an MLPStack, a module or another callable; got {type(model).__name__}")
-    codes = ModuleCodes(model, paths[0].points(paths[0].parameters(2)))
+    some = paths[0].points(paths[0].parameters(2))
+    codes = ModuleCodes(model, some)
+    units = sum(layer.shape[1] for layer in codes(some))
     counts = []
     for path in paths:
-        size = max(1, MODULE_CHUNK // path.basis[0].numel())
+        size = max(1, MODULE_CHUNK // max(units, path.basis[0].numel()))
         found = count_sampled(partial(_points_codes, codes, path), path, samples, size, keep=keep)
         counts.append((found.per_layer, found.positions))
     return counts

@@ -1,4 +1,4 @@
-"""The structured pass and the path by torch.func against one Jacobian at a time by autograd in float64."""
+"""The structured pass and that of any other model against one Jacobian at a time by autograd in float64."""
 
 import math
 import random
@@ -53,7 +53,7 @@ def assert_close(found, expected, rtol=1e-4):
 
 
 def as_callable(network):
-    """The same network as the path by torch.func sees it."""
+    """The same network as any other model."""
     return lambda points: network(points)
 
 
@@ -203,7 +203,7 @@ def test_saturated_probabilities_keep_their_digits(factor, targeted, generic):
     expected = twin(sharp[0], x, target=target)
     assert factor < 100 or float(expected.min()) < 1e-8, "no point is saturated"
     found = jacobian_norm(as_callable(sharp[0]) if generic else sharp, x, target=target).view(-1)
-    # Relative, however small, except for single rows by torch.func, whose squares may underflow.
+    # Relative, however small, except for single rows of any model, whose squares may underflow.
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-100 if generic and targeted else 1e-250)
 
 
@@ -244,7 +244,7 @@ def test_units_just_beside_a_boundary_are_on_their_side_of_it():
 
 @pytest.mark.parametrize("activation", ACTIVATIONS)
 @pytest.mark.parametrize("shape", [SHAPES[name] for name in ("one layer", "width 1", "fewer inputs than classes", "one class")])
-def test_path_by_torch_func_is_the_twins(shape, activation):
+def test_any_other_model_is_the_twins(shape, activation):
     network, x = make_stack(shape, activation)[1], make_points(5, shape[0])
     target = torch.arange(5) % shape[3]
     for of in KINDS:
@@ -437,3 +437,22 @@ def test_a_model_that_changes_its_input_is_measured_and_the_points_stay():
     found = jacobian_norm(nn.Sequential(nn.ReLU(inplace=True), layer), x, of="logits")
     assert torch.equal(x, before)
     assert_close(found, slow_norm(lambda points: layer(points.relu()), x, "logits"))
+
+
+def test_models_that_cannot_be_vectorised_are_measured():
+    class Model(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer = nn.Linear(3, 2, bias=False).double()
+
+        def forward(self, x):
+            if x.sum() > 1e9:
+                return x
+            rows = torch.zeros(len(x), 2, dtype=x.dtype)
+            for place, row in enumerate(x):
+                rows[place] = self.layer(row.tanh())
+            return rows
+
+    model, x = Model(), make_points(4, 3).double()
+    for of in KINDS:
+        assert_close(jacobian_norm(model, x, of=of), slow_norm(model, x, of))

@@ -88,6 +88,32 @@ def test_curvature_is_the_sum_of_the_changes_of_the_jacobian(path, activation):
     torch.testing.assert_close(curvature(network, path), changes / 2, rtol=1e-5, atol=1e-9)
 
 
+@pytest.mark.parametrize(
+    ("path", "expected"),
+    [
+        (paths.Polyline(torch.tensor([[-1.0, 0.0], [1.0, 0.0]]), closed=False), 0.5),
+        (paths.Polyline(torch.tensor([[0.392, 0.0], [-0.3195, 0.0]]), closed=False), 0.5),
+        (paths.Ellipse(torch.tensor([0.1, 0.0]), torch.tensor([1.0, 0.0]), torch.tensor([0.0, 1.0])), 1.0),
+    ],
+)
+def test_curvature_where_all_layers_switch_together(path, expected):
+    network = MLP([torch.tensor([[1.0, 0.0]]), torch.ones(1, 1), torch.ones(1, 1)], "relu")
+    assert float(curvature(network, path)) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("width", [1, 2, 3])
+@pytest.mark.parametrize("seed", range(8))
+def test_curvature_of_narrow_networks_whose_layers_go_off_together(width, seed):
+    """Whole Jacobians at many points of a loop: each change of the Jacobian is between two of them, or nearly so."""
+    network = make_network("relu", seed, width=width)
+    for path in (make_paths()[0], make_paths()[2]):
+        J = jacobians(lambda x: forward(network.weights, "relu", x), path.points(path.parameters(3001) + 1e-7), "logits")
+        changes = (J - J.roll(1, 0)).flatten(1).norm(dim=1).sum()
+        found = curvature(network, path)
+        assert float(found) >= float(changes / 2) - 1e-9
+        assert float(found) == pytest.approx(float(changes / 2), rel=0.02, abs=1e-9)
+
+
 def test_curvature_of_stacks_and_several_paths():
     networks, several = [make_network("relu6", seed) for seed in (1, 2, 3)], make_paths()
     expected = torch.stack([torch.stack([curvature(network, path) for path in several]) for network in networks])
@@ -107,6 +133,8 @@ def test_bad_arguments_are_refused(refused):
         ("model must be an MLP or an MLPStack; got ReLU", lambda: curvature(torch.nn.ReLU(), path)),
         ("exact transitions need a piecewise-linear activation", lambda: curvature(make_network("tanh"), path)),
         ("profiles must be a list of PathProfile, at least one", lambda: average_profile([])),
+        ("profiles must be a list of PathProfile, at least one", lambda: average_profile(5)),
+        ("the network's weights must be finite", lambda: curvature(MLP([torch.full((2, 5), math.nan)], "relu"), path)),
         ("profiles must have the same bins; got 2, 3", lambda: average_profile([profile, other])),
     ):
         with refused(expected):

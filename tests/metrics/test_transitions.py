@@ -225,6 +225,37 @@ def test_crossings_that_coincide_all_count():
     torch.testing.assert_close(torch.stack(found.positions), torch.full((2, 5), 1 / 3, dtype=torch.float64))
 
 
+def test_units_that_cross_together_cancel_exactly_above():
+    """Units 0 and 1 are alike: what subtracts the one from the other is 0 everywhere, and never above it."""
+    stream = torch.Generator().manual_seed(1)
+    first, second = torch.randn(3, 4, generator=stream), torch.randn(4, 3, generator=stream)
+    first[1] = first[0]
+    second[0] = torch.tensor([-1.0, 1.0, 0.0])
+    second[1] = torch.tensor([-2.0, 2.0, 0.0])
+    network = MLP([first, second, torch.randn(4, 4, generator=stream), torch.ones(2, 4)], "relu")
+    for path in (loop(6, 4, 2), ellipse(4, 3)):
+        assert transitions(network, path).per_layer.tolist() == sampled_transitions(network.weights, "relu", path, 2**15)
+        found = exact_crossings(make_stack([network]), [path], keep=True)
+        assert not ((found.layer == 1) & (found.unit < 2)).any()
+
+
+def test_a_crossing_at_the_end_of_a_piece_comes_before_one_at_the_beginning_of_the_next():
+    network = MLP([torch.eye(2), torch.eye(2), torch.ones(1, 2)], "hardtanh")
+    line = paths.Polyline(torch.tensor([[3.0, -3.0], [1.0, -1.0], [0.0, 1.0]]), closed=False)
+    found = transitions(network, line, positions=True)
+    # Above, unit 0 stays at most 1, and unit 1 leaves -1.
+    assert found.per_layer.tolist() == [2, 1]
+    assert found.positions[0].tolist() == [1.0, 1.0]
+    # Whole numbers everywhere: crossings lie on vertices, and on one another.
+    for seed in range(190, 230):
+        stream = torch.Generator().manual_seed(seed)
+        weights = [torch.randint(-2, 3, shape, generator=stream).float() for shape in ((3, 3), (3, 3), (3, 3), (2, 3))]
+        path = paths.Polyline(torch.randint(-3, 4, (5, 3), generator=stream).float())
+        for activation in PIECEWISE:
+            single, double = (MLP([weight.to(kind) for weight in weights], activation) for kind in (torch.float32, torch.float64))
+            assert torch.equal(transitions(single, path).per_layer, transitions(double, path).per_layer)
+
+
 @pytest.mark.parametrize(("heights", "expected"), [((-1.0, 0.0, 1.0), 1), ((1.0, 0.0, -1.0), 1), ((-1.0, 0.0, -1.0), 0)])
 def test_a_vertex_on_a_boundary_is_crossed_once_or_not_at_all(heights, expected):
     network = MLP([torch.ones(1, 1), torch.ones(1, 1)], "relu")
@@ -342,6 +373,7 @@ def test_bad_arguments_are_refused(refused):
         ),
         ("exact transitions are those of an MLP", lambda: transitions(torch.nn.ReLU(), path)),
         ("model must be an MLP", lambda: transitions(3, path, method="sampled")),
+        ("the network's weights must be finite", lambda: transitions(MLP([torch.full((2, 6), math.inf)], "relu"), path)),
     ):
         with refused(expected):
             call()
