@@ -124,8 +124,7 @@ class Ellipse:
 
     def combine(self, values: Tensor, t: Tensor) -> Tensor:
         r"""Return $y_0 + y_1 \cos t + y_2 \sin t$ at the angles `t` `[n]`, for `values` y `[3, ...]`; `[n, ...]`."""
-        weights = torch.stack([torch.ones_like(t), t.cos(), t.sin()], 1).to(values.dtype)
-        return (weights @ values.flatten(1)).view(-1, *values.shape[1:])
+        return _sums(torch.stack([torch.ones_like(t), t.cos(), t.sin()], 1), values)
 
     def points(self, t: Tensor) -> Tensor:
         """Return the points at the angles `t` `[n]`; `[n, D]`."""
@@ -241,12 +240,16 @@ class Slice:
 
     def combine(self, values: Tensor, coordinates: Tensor) -> Tensor:
         """Return what is affine on the plane at `coordinates` `[n, 2]`, from its `values` `[3, ...]` on the basis; `[n, ...]`."""
-        weights = torch.cat([torch.ones_like(coordinates[:, :1]), coordinates], 1).to(values.dtype)
-        return (weights @ values.flatten(1)).view(-1, *values.shape[1:])
+        return _sums(torch.cat([torch.ones_like(coordinates[:, :1]), coordinates], 1), values)
 
     def points(self, coordinates: Tensor) -> Tensor:
         """Return the points at `coordinates` `[n, 2]`; `[n, D]`."""
         return self.combine(self.basis, coordinates)
+
+
+def _sums(weights: Tensor, values: Tensor) -> Tensor:
+    """Return the sums of `values` `[3, ...]` with `weights` `[n, 3]`; `[n, ...]`."""
+    return (weights.to(values.dtype) @ values.flatten(1)).view(-1, *values.shape[1:])
 
 
 def _plane(x1: Tensor, x2: Tensor, x3: Tensor) -> tuple[Tensor, Tensor, Tensor]:
