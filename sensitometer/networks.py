@@ -135,6 +135,11 @@ class MLPStack:
         return h.transpose(1, 2)
 
 
+def as_stack(model: MLP | MLPStack) -> MLPStack:
+    """Return a network as a stack of one, a stack as it is."""
+    return model if isinstance(model, MLPStack) else MLPStack([weight.unsqueeze(0) for weight in model.weights], model.activation)
+
+
 def _checked(weights: Sequence[Tensor], ndim: int) -> tuple[Tensor, ...]:
     shape = "[fan_out, fan_in]" if ndim == 2 else "[S, fan_out, fan_in]"
     if not isinstance(weights, list | tuple) or not weights:

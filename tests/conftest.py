@@ -6,6 +6,7 @@ import pytest
 import torch
 from hypothesis import settings
 
+from sensitometer.cli import main
 from sensitometer.data import Dataset, Points
 from sensitometer.errors import InvalidInputError
 
@@ -21,6 +22,19 @@ def refused():
         return pytest.raises(error, match=rf"\A[^\n]*{expected}[^\n]*\Z")
 
     return refused
+
+
+@pytest.fixture
+def run(capsys):
+    """Run the command line; return its exit status, and what it wrote to standard output and to standard error."""
+
+    def run(*arguments):
+        with pytest.raises(SystemExit) as caught:
+            main([str(argument) for argument in arguments])
+        output = capsys.readouterr()
+        return caught.value.code, output.out, output.err
+
+    return run
 
 
 @pytest.fixture(scope="session")

@@ -7,8 +7,6 @@ import sys
 
 import pytest
 
-from sensitometer.cli import main
-
 SPEC = """
 [survey]
 name = "tiny"
@@ -26,19 +24,6 @@ seed = [1, 2]
 steps = 1500
 stop_at_accuracy = 1.0
 """
-
-
-@pytest.fixture
-def run(capsys):
-    """Run the command line; return its exit status, and what it wrote to standard output and to standard error."""
-
-    def run(*arguments):
-        with pytest.raises(SystemExit) as caught:
-            main([str(argument) for argument in arguments])
-        output = capsys.readouterr()
-        return caught.value.code, output.out, output.err
-
-    return run
 
 
 @pytest.fixture(scope="module")

@@ -13,25 +13,11 @@ from safetensors.torch import save_model
 from torch import nn
 from trained_models import ZOO, convolutional
 
-from sensitometer.cli import main
 from sensitometer.data import load_dataset
 from sensitometer.measuring import COLUMNS, mean, measure, write_points
 from sensitometer.metrics.transitions import transitions
 from sensitometer.networks import MLP, initial_weights, layer_shapes
 from sensitometer.paths import translation
-
-
-@pytest.fixture
-def run(capsys):
-    """Run the command line; return its exit status, and what it wrote to standard output and to standard error."""
-
-    def run(*arguments):
-        with pytest.raises(SystemExit) as caught:
-            main([str(argument) for argument in arguments])
-        output = capsys.readouterr()
-        return caught.value.code, output.out, output.err
-
-    return run
 
 
 @pytest.fixture(scope="module")

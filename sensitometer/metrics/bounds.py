@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from ..errors import InvalidInputError
 from ..losses import loss
-from ..networks import MLP, MLPStack
+from ..networks import MLP, MLPStack, as_stack
 from .jacobian import (
     _check_evaluation_mode,
     _check_target,
@@ -174,8 +174,7 @@ def _of_network(network: MLP, x: Tensor, y: Tensor, chunk_size: int | None) -> t
         # Norms are of the type of the points: float32 would end at 1e-45.
         x = x.double()
     of_label = jacobian_norm(network, x, target=y, chunk_size=chunk_size)
-    stack = MLPStack([weight.unsqueeze(0) for weight in network.weights], network.activation)
-    of_probabilities, of_logits = (norms[0] for norms in jacobian_norms(stack, x, chunk_size=chunk_size))
+    of_probabilities, of_logits = (norms[0] for norms in jacobian_norms(as_stack(network), x, chunk_size=chunk_size))
     exact = MLP([weight.double() for weight in network.weights], network.activation)
     with torch.no_grad():
         logits = torch.cat([exact(x[start : start + POINTS]) for start in range(0, len(x), POINTS)])

@@ -16,10 +16,10 @@ from torch import Tensor
 
 from ..activations import Activation, activation
 from ..errors import InvalidInputError
-from ..networks import MLP, MLPStack
+from ..networks import MLP, MLPStack, as_stack
 from ..paths import Path, as_paths
 from .crossings import Crossings
-from .transitions import as_stack, check_paths, exact_crossings
+from .transitions import check_paths, exact_crossings
 
 # Transitions that are evaluated together.
 AT_ONCE = 2**12

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import InvalidInputError
-from ..networks import MLP, MLPStack
+from ..networks import MLP, MLPStack, as_stack
 from .jacobian_chain import Chain, Workspace, mixed_squared_norms, mixing_of, row_of, squared_norms
 
 KINDS = ("probabilities", "logits")
@@ -61,8 +61,7 @@ def jacobian_norm(
     if isinstance(model, MLPStack):
         return _of_stack(model, x, of, target, chunk_size).to(x.dtype)
     if isinstance(model, MLP):
-        stack = MLPStack([weight.unsqueeze(0) for weight in model.weights], model.activation)
-        return _of_stack(stack, x, of, target, chunk_size)[0].to(x.dtype)
+        return _of_stack(as_stack(model), x, of, target, chunk_size)[0].to(x.dtype)
     if not callable(model):
         raise InvalidInputError(f"model must be an MLP, an MLPStack, a module or another callable; got {type(model).__name__}")
     return _of_callable(model, x, of, target, chunk_size).to(x.dtype)

@@ -13,10 +13,10 @@ import torch
 from torch import Tensor
 
 from ..errors import InvalidInputError
-from ..networks import MLP, MLPStack
+from ..networks import MLP, MLPStack, as_stack
 from ..paths import Path
 from .jacobian import jacobian_norm
-from .transitions import as_stack, transitions
+from .transitions import transitions
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from ..activations import Activation, activation
 from ..errors import InvalidInputError
-from ..networks import MLP, MLPStack
+from ..networks import MLP, MLPStack, as_stack
 from ..paths import Ellipse, Path, Polyline, as_paths
 from . import rounding
 from .arcs import Arcs
@@ -113,11 +113,6 @@ def _shaped(counts: list[_Counts], several_networks: bool, several_paths: bool) 
     if not several_networks:
         per_layer, where = per_layer[0], where[0]
     return TransitionCount(per_layer.sum(-1), per_layer, where if counts[0][0][1] is not None else None)
-
-
-def as_stack(model: MLP | MLPStack) -> MLPStack:
-    """Return a network as a stack of one, a stack as it is."""
-    return model if isinstance(model, MLPStack) else MLPStack([weight.unsqueeze(0) for weight in model.weights], model.activation)
 
 
 def check_paths(stack: MLPStack, paths: Sequence[Path]) -> None:
