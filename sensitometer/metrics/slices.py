@@ -16,7 +16,8 @@ from torch import Tensor
 
 from ..activations import activation
 from ..errors import InvalidInputError
-from ..networks import MLP
+from ..evaluation import all_finite
+from ..networks import MLP, as_stack
 from ..paths import Slice
 from .arrangement import Piece, Segments, arrange
 
@@ -327,7 +328,7 @@ def _check_network(model: MLP, plane: Slice, *, hidden: int = 1) -> None:
         raise InvalidInputError(f"model must be an MLP; got {type(model).__name__}")
     if len(model.weights) <= hidden:
         raise InvalidInputError("model must have a hidden layer; it has one weight matrix")
-    if not all(weight.isfinite().all() for weight in model.weights):
+    if not all_finite(as_stack(model).weights).all():
         raise InvalidInputError("the model's weights must be finite; some are not")
     if not isinstance(plane, Slice):
         raise InvalidInputError(f"slice must be a Slice; got {type(plane).__name__}")

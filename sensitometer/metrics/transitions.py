@@ -16,6 +16,7 @@ from torch import Tensor
 
 from ..activations import Activation, activation
 from ..errors import InvalidInputError
+from ..evaluation import all_finite
 from ..networks import MLP, MLPStack, as_stack
 from ..paths import Ellipse, Path, Polyline, as_paths
 from . import rounding
@@ -117,7 +118,7 @@ def _shaped(counts: list[_Counts], several_networks: bool, several_paths: bool) 
 
 def check_paths(stack: MLPStack, paths: Sequence[Path]) -> None:
     """Raise InvalidInputError unless all paths are of the networks' inputs, and the weights are numbers."""
-    if not all(weight.isfinite().all() for weight in stack.weights):
+    if not all_finite(stack.weights).all():
         raise InvalidInputError("the network's weights must be finite; some are not")
     D = stack.weights[0].shape[2]
     for path in paths:
