@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -25,6 +25,8 @@ QUANTITY_NAMES = {
     "weights": "number of weights",
     "train_loss": "train loss",
 }
+# Reasons of failure that are printed.
+MOST_REASONS = 3
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120})
@@ -59,11 +61,18 @@ def main(arguments: Sequence[str] | None = None) -> None:
 @cli.command()
 @click.argument("spec")
 @click.option("--out", required=True, type=click.Path(path_type=Path, file_okay=False), help="The survey's folder.")
-@click.option("--executor", type=click.Choice(["local"]), default="local", help="Where to train: processes on this machine.")
-@click.option("--workers", type=click.IntRange(min=1), help="Worker processes; default: one a processor.")
+@click.option(
+    "--executor",
+    type=click.Choice(["local", "ray"]),
+    default="local",
+    show_default=True,
+    help="Where to train: processes on this machine, or a Ray cluster.",
+)
+@click.option("--address", help="Of the Ray cluster, such as auto or ray://HOST:10001; default: a new one on this machine.")
+@click.option("--workers", type=click.IntRange(min=1), help="Stacks trained at a time; default: one a processor, or one a GPU.")
 @click.option("--device", default="cpu", show_default=True, help="cpu or cuda.")
 @click.option("--limit", type=click.IntRange(min=1), help="Store at most so many more networks.")
-def run(spec: str, out: Path, executor: str, workers: int | None, device: str, limit: int | None) -> None:
+def run(spec: str, out: Path, executor: str, address: str | None, workers: int | None, device: str, limit: int | None) -> None:
     """
     Train and measure the networks of SPEC, a preset's name or a TOML file, and store them in a folder.
 
@@ -77,16 +86,26 @@ def run(spec: str, out: Path, executor: str, workers: int | None, device: str, l
 
     # What the command finds goes to standard output, on its own.
     with TerminalReporter(Console(stderr=True)) as reporter:
-        store = run_survey(spec, out, workers=workers, device=device, limit=limit, reporter=reporter)
+        store = run_survey(
+            spec, out, executor=executor, address=address, workers=workers, device=device, limit=limit, reporter=reporter
+        )
     with store:
-        counts = store.counts()
+        counts, failures = store.counts(), store.failures()
         frame = store.frame()
     states = ", ".join(f"{count} {state}" for state, count in counts.items())
     click.echo(f"{sum(counts.values())} networks in {out}: {states}")
+    _print_failures(failures)
     if frame.jacobian_norm.notna().any():
         for labels in ("true", "random"):
             if (frame.labels == labels).any():
                 _print_correlations(gap_correlations(frame, labels=labels), labels)
+
+
+def _print_failures(failures: Mapping[str, int]) -> None:
+    for reason, count in list(failures.items())[:MOST_REASONS]:
+        click.echo(f"  failed: {count:,}, {reason}")
+    if len(failures) > MOST_REASONS:
+        click.echo(f"  failed: for {len(failures) - MOST_REASONS} other reasons")
 
 
 def _print_correlations(table: pd.DataFrame, labels: str) -> None:
@@ -107,23 +126,47 @@ def _print_correlations(table: pd.DataFrame, labels: str) -> None:
 @cli.command()
 @click.argument("spec")
 @click.option("--workers", type=click.IntRange(min=1), help="Worker processes; default: one a processor.")
-def plan(spec: str, workers: int | None) -> None:
-    """Say what SPEC takes on this machine; train nothing."""
+@click.option("--like", help="Plan for GPUs, such as 8xH200, as their data sheets let expect; nothing is measured.")
+def plan(spec: str, workers: int | None, like: str | None) -> None:
+    """Say what SPEC takes on this machine, or on one like another; train nothing."""
     from .survey import load_spec
     from .survey import plan as make_plan
 
     checked, _ = load_spec(spec)
-    made = make_plan(checked, workers=workers)
+    made = make_plan(checked, workers=workers, like=like)
     note = " at most: networks stop early" if checked.training.stop_at_accuracy else ""
+    parts = [f"{_size(size)} of {what}" for what, size in (("weights", made.weights), ("saved states", made.states)) if size]
     for name, value in (
         ("networks", f"{made.networks:,}"),
         ("stacks", f"{made.stacks:,}"),
         ("operations", f"{made.flops:.2e} FLOP{note}"),
-        ("time", f"{_duration(made.seconds)} with {made.workers} workers{note}"),
+        ("time", f"{_duration(made.seconds)} with {like or f'{made.workers} workers'}{note}"),
         ("memory", f"{_size(made.memory)} at most"),
-        ("disk", _size(made.disk)),
+        ("disk", _size(made.disk) + (f", with {' and '.join(parts)}" if parts else "")),
     ):
         click.echo(f"{name:10}  {value}")
+    if made.assumed:
+        click.echo(f"as assumed for {like}: {made.assumed}")
+    if made.too_large:
+        count = sum(made.too_large.values())
+        click.echo(
+            f"{count:,} networks are larger than a worker's memory, {_size(made.share)}, and would be stored as failed; they are "
+            "counted among the networks alone"
+        )
+        _print_shapes("too large", made.too_large)
+    if len(made.shapes) > 1:
+        _print_shapes("networks", made.shapes)
+
+
+def _print_shapes(what: str, shapes: Mapping[tuple[int, int], int]) -> None:
+    """Print how many networks of each shape there are: a width a line, a depth a column."""
+    depths = sorted({depth for _, depth in shapes})
+    cell = max(len(f"{count:,}") for count in [*shapes.values(), *depths]) + 2
+    click.echo(f"\n{what} by shape, width x depth")
+    click.echo(" " * 7 + "".join(f"{depth:{cell}}" for depth in depths))
+    for width in sorted({width for width, _ in shapes}):
+        counts = (f"{shapes[width, depth]:,}" if (width, depth) in shapes else "-" for depth in depths)
+        click.echo(f"{width:7}" + "".join(f"{count:>{cell}}" for count in counts))
 
 
 def _duration(seconds: float) -> str:
@@ -131,6 +174,10 @@ def _duration(seconds: float) -> str:
         if seconds >= 2 * length:
             return f"{seconds / length:.1f} {unit}"
     return f"{seconds:.0f} seconds"
+
+
+def _rate(rate: float) -> str:
+    return f"{rate:,.1f}" if rate >= 1 else f"{rate:.2g}"
 
 
 def _size(count: int) -> str:
@@ -151,8 +198,41 @@ def status(folder: Path) -> None:
     click.echo(f"{now.name}: {done:,} of {now.networks:,} networks stored")
     for state, count in now.counts.items():
         click.echo(f"  {state:10}  {count:,}")
+    _print_failures(now.failures)
     if done < now.networks and now.rate is not None and now.seconds_left is not None:
-        click.echo(f"{now.rate:.2g} networks a second in the last run; {_duration(now.seconds_left)} left, by predicted cost")
+        click.echo(f"{_rate(now.rate)} networks a second in the last run; {_duration(now.seconds_left)} left, by predicted cost")
+
+
+@cli.command()
+@click.argument("folder", metavar="DIR", type=click.Path(path_type=Path))
+@click.option("--repair", is_flag=True, help="Mend what can be mended.")
+def check(folder: Path, repair: bool) -> int:
+    """
+    Verify the survey in DIR, and say what is wrong and how --repair would mend it.
+
+    The exit status is 1 if something is wrong and was not mended.
+    """
+    from .survey.checking import check_survey
+
+    found = check_survey(folder, repair=repair)
+    for one in found:
+        cure = f"; --repair would {one.repair}" if not repair else f"; done: {one.repair}"
+        click.echo(f"{one.wrong}{cure if one.repair else ''}")
+    if not found:
+        click.echo(f"{folder} is sound")
+    return int(any(not repair or one.repair is None for one in found))
+
+
+@cli.command()
+@click.argument("folder", metavar="DIR", type=click.Path(path_type=Path))
+@click.argument("file", metavar="FILE", type=click.Path(path_type=Path, dir_okay=False))
+def export(folder: Path, file: Path) -> None:
+    """Write the networks of the survey in DIR, a row each, to FILE.parquet or FILE.csv."""
+    from .store import open_survey
+
+    with open_survey(folder) as store:
+        count = store.export(file)
+    click.echo(f"{count:,} networks in {file}")
 
 
 @cli.command()

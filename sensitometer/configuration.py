@@ -4,7 +4,7 @@ import hashlib
 import json
 import operator
 import sys
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, field, fields
 from numbers import Real
 from typing import Any
 
@@ -75,6 +75,8 @@ class Configuration:
     loss: str = "cross-entropy"
     steps: int = 2**18
     seed: int = 1
+    # The id, once it was asked for.
+    _id: str | None = field(default=None, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         if not isinstance(self.dataset, str) or not self.dataset:
@@ -122,8 +124,11 @@ class Configuration:
     @property
     def id(self) -> str:
         """Hash of the content, 16 hexadecimal digits: the same on every machine and in every version."""
-        content = json.dumps(self.as_dict(), sort_keys=True)
-        return hashlib.sha256(content.encode()).hexdigest()[:16]
+        if self._id is None:
+            content = json.dumps({name: getattr(self, name) for name in SORTED_FIELDS})
+            object.__setattr__(self, "_id", hashlib.sha256(content.encode()).hexdigest()[:16])
+            assert self._id is not None
+        return self._id
 
     @property
     def stack_key(self) -> tuple[str | int | None, ...]:
@@ -136,9 +141,19 @@ class Configuration:
         """The `stack_key` in words."""
         return " ".join(map(str, self.stack_key))
 
+    def with_seed(self, seed: int) -> "Configuration":
+        """Return this configuration with another seed, a whole number of at least 0, unchecked: in a fifth of the time."""
+        other = object.__new__(Configuration)
+        for name in FIELDS:
+            object.__setattr__(other, name, getattr(self, name))
+        object.__setattr__(other, "seed", seed)
+        object.__setattr__(other, "_id", None)
+        return other
+
     def as_dict(self) -> dict[str, Any]:
         """Return the fields by name, in the order of their definition."""
-        return asdict(self)
+        return {name: getattr(self, name) for name in FIELDS}
 
 
-FIELDS = tuple(field.name for field in fields(Configuration))
+FIELDS = tuple(one.name for one in fields(Configuration) if one.init)
+SORTED_FIELDS = tuple(sorted(FIELDS))

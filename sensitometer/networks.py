@@ -69,10 +69,16 @@ class MLP:
         return h @ self.weights[-1].T
 
     def save(self, path: str | Path) -> None:
-        """Write the network to a safetensors file, its activation in the file's metadata; StoreError if that fails."""
+        """
+        Write the network to a safetensors file, its activation in the file's metadata; StoreError if that fails.
+
+        The file appears under its name only when it is whole, and replaces an earlier one.
+        """
         tensors = {f"weights.{layer}": weight.clone().contiguous() for layer, weight in enumerate(self.weights)}
+        unfinished = Path(f"{path}.new")
         try:
-            save_file(tensors, str(path), metadata={"activation": self.activation})
+            save_file(tensors, unfinished, metadata={"activation": self.activation})
+            unfinished.replace(path)
         except (OSError, SafetensorError) as error:
             raise StoreError(f"cannot write the network to {path}: {error}") from error
 

@@ -1,72 +1,105 @@
 """A survey's results file: one SQLite database, one row a network, written once. Imports neither torch nor ray."""
 
-import os
 import sqlite3
 import time
-from collections.abc import Collection, Iterator, Mapping
-from contextlib import closing, contextmanager
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
-from urllib.parse import quote
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from .errors import StoreError
+from .errors import InvalidInputError, StoreError
+from .schema import (
+    COLUMNS,
+    EARLIER_VERSIONS,
+    FILE,
+    SCHEMA_VERSION,
+    STATES,
+    connect,
+    create,
+    upgrade,
+)
 
 if TYPE_CHECKING:
     import pandas
 
-SCHEMA_VERSION = 2
-FILE = "survey.sqlite"
 SPECIFICATION = "spec.toml"
+EXPORTS = (".parquet", ".csv")
 
-CONFIGURATION_COLUMNS = {
-    "dataset": "TEXT NOT NULL",
-    "width": "INTEGER NOT NULL",
-    "depth": "INTEGER NOT NULL",
-    "activation": "TEXT NOT NULL",
-    "init_scale": "REAL NOT NULL",
-    "optimizer": "TEXT NOT NULL",
-    "learning_rate": "REAL",
-    "batch_size": "INTEGER",
-    "labels": "TEXT NOT NULL",
-    "augmentation": "TEXT NOT NULL",
-    "loss": "TEXT NOT NULL",
-    "steps": "INTEGER NOT NULL",
-    "seed": "INTEGER NOT NULL",
-}
-RESULT_COLUMNS = {
-    "state": "TEXT NOT NULL CHECK (state IN ('fitted', 'unfitted', 'diverged', 'failed'))",
-    "train_accuracy": "REAL",
-    "test_accuracy": "REAL",
-    "gap": "REAL",
-    "train_loss": "REAL",
-    "test_loss": "REAL",
-    "jacobian_norm": "REAL",
-    "logit_jacobian_norm": "REAL",
-    "transitions": "REAL",
-    "weights": "INTEGER",
-    "steps_done": "INTEGER",
-    "seconds": "REAL",
-    "error": "TEXT",
-}
-PROVENANCE_COLUMNS = {
-    "version": "TEXT",
-    "torch": "TEXT",
-    "device": "TEXT",
-    "matmul_path": "TEXT",
-    "host": "TEXT",
-    "stored_at": "REAL NOT NULL",
-}
-COLUMNS = {"id": "TEXT PRIMARY KEY", **CONFIGURATION_COLUMNS, **RESULT_COLUMNS, **PROVENANCE_COLUMNS}
-
-_STACK_SIZES = "TABLE {} stack_sizes (kind TEXT PRIMARY KEY, networks INTEGER NOT NULL, seconds REAL NOT NULL) STRICT;"
-_SCHEMA = f"""
-CREATE TABLE networks ({", ".join(f"{name} {kind}" for name, kind in COLUMNS.items())}) STRICT;
-CREATE TABLE runs (begun_at REAL NOT NULL) STRICT;
-CREATE {_STACK_SIZES.format("")}
-PRAGMA user_version = {SCHEMA_VERSION};
+_STORED = tuple(name for name in COLUMNS if name != "stored_at")
+_INSERT = f"INSERT INTO networks ({', '.join(_STORED)}, stored_at) VALUES ({', '.join('?' * len(COLUMNS))})"
+# Of a stack: how many of its networks are not stored.
+_MISSING = "(SELECT count(*) FROM members WHERE stack = number AND id NOT IN (SELECT id FROM networks))"
+# Of the last run: one more stack.
+_COUNT_STACK = """
+UPDATE runs SET last_at = ?, networks = networks + ?, measured = measured + ?,
+    predicted = predicted + (SELECT seconds FROM stacks WHERE number = ?)
+WHERE rowid = (SELECT max(rowid) FROM runs)
 """
-STATES = ("fitted", "unfitted", "diverged", "failed")
+
+
+class Member(NamedTuple):
+    """One network of a stack: its id, and the seed and the place in the survey's grid that its configuration has."""
+
+    id: str
+    seed: int
+    place: int
+
+
+class Stack(NamedTuple):
+    """
+    Networks that are trained together.
+
+    Parameters
+    ----------
+    number
+        In the order of the survey: that of the first network of each.
+    kind
+        `Configuration.kind` of all of them.
+    networks, missing
+        How many there are, and how many of them are not stored.
+    seconds
+        Predicted time of one worker.
+    accident
+        What ended the worker that trained them before, in a larger stack; None if nothing did.
+    """
+
+    number: int
+    kind: str
+    networks: int
+    missing: int
+    seconds: float
+    accident: str | None
+
+
+class Run(NamedTuple):
+    """
+    What a run has stored.
+
+    Parameters
+    ----------
+    begun_at, last_at
+        When it began, and when it last stored something, in Unix seconds.
+    writer
+        Which process of which machine it is.
+    workers
+        How many stacks it trains at a time.
+    networks
+        How many it has stored.
+    predicted, measured
+        Seconds of a worker that their stacks were predicted to take, and that they took.
+    """
+
+    begun_at: float
+    writer: str
+    workers: int
+    networks: int
+    predicted: float
+    measured: float
+    last_at: float
+
+
+_FIELDS = {kind: ", ".join(kind._fields) for kind in (Member, Stack, Run)}
 
 
 class Store:
@@ -94,23 +127,14 @@ class Store:
                 f"no survey in {self.folder}: expected the file {FILE}, which 'sensitometer run SPEC --out DIR' makes"
             )
         with self._reading():
-            self._connection = _connect(file)
+            self._connection = connect(file)
             version = self._connection.execute("PRAGMA user_version").fetchone()[0]
-            if version == 1:
-                version = self._upgrade()
+            if version in EARLIER_VERSIONS:
+                upgrade(self._connection)
+                version = SCHEMA_VERSION
         if version != SCHEMA_VERSION:
             self.close()
             raise StoreError(f"{file} has schema version {version}; this version of Sensitometer reads {SCHEMA_VERSION}")
-
-    def _upgrade(self) -> int:
-        """Give a file of version 1 what it lacks, for this connection alone where the file cannot be written; return 2."""
-        try:
-            with self._connection:
-                self._connection.execute(f"CREATE {_STACK_SIZES.format('IF NOT EXISTS')}")
-                self._connection.execute("PRAGMA user_version = 2")
-        except sqlite3.OperationalError:
-            self._connection.execute(f"CREATE TEMP {_STACK_SIZES.format('')}")
-        return 2
 
     @classmethod
     def exists(cls, folder: str | Path) -> bool:
@@ -132,15 +156,8 @@ class Store:
             raise StoreError(f"there is a survey in {folder} already")
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            (folder / SPECIFICATION).write_text(specification, encoding="utf-8")
-            # Under another name until it is whole: a run that is killed here leaves nothing that looks like a survey.
-            unfinished = folder / f"{FILE}.new"
-            unfinished.unlink(missing_ok=True)
-            with closing(sqlite3.connect(unfinished)) as connection:
-                # Readers go on while a run writes. This stays with the file.
-                connection.execute("PRAGMA journal_mode = WAL")
-                connection.executescript(_SCHEMA)
-            unfinished.rename(folder / FILE)
+            _write(folder / SPECIFICATION, specification)
+            create(folder / FILE)
         except (OSError, sqlite3.Error) as error:
             raise StoreError(f"cannot write to {folder}: {getattr(error, 'strerror', None) or error}") from error
         return cls(folder)
@@ -153,28 +170,52 @@ class Store:
         except (OSError, UnicodeDecodeError) as error:
             raise StoreError(f"cannot read {self.folder / SPECIFICATION}: {error}") from error
 
-    def record(self, row: Mapping[str, Any]) -> None:
+    def write_specification(self, text: str) -> None:
+        """Replace the text of the specification: that of a survey that has grown."""
+        try:
+            _write(self.folder / SPECIFICATION, text)
+        except OSError as error:
+            raise StoreError(f"cannot write to {self.folder / SPECIFICATION}: {error.strerror or error}") from error
+
+    def record(self, *rows: Mapping[str, Any], stack: int | None = None, measured: float = 0.0) -> None:
         """
-        Store one network, in one transaction. Columns that `row` lacks are null; `stored_at` is the time, in Unix seconds.
+        Store networks, in one transaction. Columns that a row lacks are null; `stored_at` is the time, in Unix seconds.
+
+        Parameters
+        ----------
+        rows
+            A network each, by column.
+        stack
+            The stack that they are from, whose missing networks they were.
+        measured
+            The seconds that a worker took for it.
 
         Raises
         ------
         StoreError
-            A column is unknown, the network is stored already, or the file cannot be written.
+            A column is unknown, a network is stored already, or the file cannot be written. Nothing is stored then.
         """
-        unknown = row.keys() - COLUMNS.keys()
+        unknown = {name for row in rows for name in row} - COLUMNS.keys()
         if unknown:
             raise StoreError(f"a network has no column {sorted(unknown)[0]!r}; the columns are {', '.join(COLUMNS)}")
-        row = {**row, "stored_at": time.time()}
-        names = ", ".join(row)
-        places = ", ".join(f":{name}" for name in row)
-        with self._writing(f"network {row.get('id')}"), self._connection:
-            self._connection.execute(f"INSERT INTO networks ({names}) VALUES ({places})", row)
+        now = time.time()
+        values = [[row.get(name) for name in _STORED] + [now] for row in rows]
+        what = f"network {rows[0].get('id')}" if len(rows) == 1 else f"{len(rows)} networks"
+        with self._writing(what):
+            self._connection.executemany(_INSERT, values)
+            if stack is not None:
+                self._connection.execute("UPDATE stacks SET missing = missing - ? WHERE number = ?", (len(rows), stack))
+                self._connection.execute(_COUNT_STACK, (now, len(rows), measured, stack))
 
     def ids(self) -> set[str]:
         """Return the ids of the stored networks."""
         with self._reading():
             return {row[0] for row in self._connection.execute("SELECT id FROM networks")}
+
+    def rows(self, columns: Collection[str]) -> list[tuple[Any, ...]]:
+        """Return these columns of the stored networks, a tuple each."""
+        with self._reading():
+            return self._connection.execute(f"SELECT {', '.join(columns)} FROM networks").fetchall()
 
     def counts(self) -> dict[str, int]:
         """Return how many stored networks there are of each state, every state named."""
@@ -182,19 +223,110 @@ class Store:
             found = dict(self._connection.execute("SELECT state, count(*) FROM networks GROUP BY state").fetchall())
         return {state: found.get(state, 0) for state in STATES}
 
-    def begin_run(self) -> None:
-        """Note the time at which a run begins to train."""
-        with self._writing("the beginning of a run"), self._connection:
-            self._connection.execute("INSERT INTO runs VALUES (?)", (time.time(),))
+    def predicted_seconds(self) -> float:
+        """Return the seconds that a worker is predicted to take for the stacks of which a network is missing."""
+        with self._reading():
+            found: float = self._connection.execute("SELECT total(seconds) FROM stacks WHERE missing > 0").fetchone()[0]
+        return found
+
+    def failures(self) -> dict[str, int]:
+        """Return how many networks failed for each reason, the most frequent first."""
+        select = "SELECT error, count(*) FROM networks WHERE state = 'failed' GROUP BY error ORDER BY 2 DESC, 1"
+        with self._reading():
+            return {error or "no reason": count for error, count in self._connection.execute(select)}
+
+    def enroll(self, stacks: Iterable[tuple[str, float, Sequence[Member]]]) -> None:
+        """
+        Add stacks, numbered on in the order given: of each its kind, its predicted seconds and its networks.
+
+        The division stays: networks that are trained again are then trained in the same company, and so to the same bits.
+        """
+        with self._writing("the division into stacks"):
+            first = self._connection.execute("SELECT coalesce(max(number) + 1, 0) FROM stacks").fetchone()[0]
+            for number, (kind, seconds, members) in enumerate(stacks, first):
+                stack = (number, kind, len(members), len(members), seconds)
+                self._connection.execute("INSERT INTO stacks VALUES (?, ?, ?, ?, ?, NULL)", stack)
+                self._add_members(number, members)
+            self._count_missing()
+
+    def enrolled(self) -> set[str]:
+        """Return the ids of all networks that are in stacks, stored or not."""
+        with self._reading():
+            return {row[0] for row in self._connection.execute("SELECT id FROM members")}
+
+    def stacks(self, *, missing: bool = False) -> list[Stack]:
+        """Return the stacks by number; with `missing`, those of which a network is not stored."""
+        condition = "WHERE missing > 0" if missing else ""
+        with self._reading():
+            rows = self._connection.execute(f"SELECT {_FIELDS[Stack]} FROM stacks {condition} ORDER BY number").fetchall()
+        return [Stack(*row) for row in rows]
+
+    def members(self, stack: int) -> list[Member]:
+        """Return the networks of a stack, by seed and id."""
+        with self._reading():
+            select = f"SELECT {_FIELDS[Member]} FROM members WHERE stack = ? ORDER BY seed, id"
+            return [Member(*row) for row in self._connection.execute(select, (stack,))]
+
+    def missing(self, stack: int) -> set[str]:
+        """Return the ids of the networks of a stack that are not stored."""
+        select = "SELECT id FROM members WHERE stack = ? AND id NOT IN (SELECT id FROM networks)"
+        with self._reading():
+            return {row[0] for row in self._connection.execute(select, (stack,))}
+
+    def divide(self, stack: Stack, accident: str) -> list[Stack]:
+        """Replace a stack by two halves, or by itself if it is one network, after an accident, and return them."""
+        members = self.members(stack.number)
+        middle = (len(members) + 1) // 2
+        with self._writing("the division of a stack"):
+            self._connection.execute("DELETE FROM stacks WHERE number = ?", (stack.number,))
+            self._connection.execute("DELETE FROM members WHERE stack = ?", (stack.number,))
+            number = self._connection.execute("SELECT coalesce(max(number) + 1, 0) FROM stacks").fetchone()[0]
+            numbers = []
+            for half in filter(None, (members[:middle], members[middle:])):
+                seconds = stack.seconds * len(half) / len(members)
+                row = (number, stack.kind, len(half), len(half), seconds, accident)
+                self._connection.execute("INSERT INTO stacks VALUES (?, ?, ?, ?, ?, ?)", row)
+                self._add_members(number, half)
+                numbers.append(number)
+                number += 1
+            self._count_missing(*numbers)
+        return [one for one in self.stacks(missing=True) if one.number in numbers]
+
+    def _add_members(self, stack: int, members: Sequence[Member]) -> None:
+        rows = [(stack, one.seed, one.id, one.place) for one in members]
+        self._connection.executemany("INSERT INTO members VALUES (?, ?, ?, ?)", rows)
+
+    def _count_missing(self, *numbers: int) -> None:
+        """Count anew how many networks of each stack, or of these, are not stored."""
+        which = f"WHERE number IN ({', '.join(map(str, numbers))})" if numbers else ""
+        self._connection.execute(f"UPDATE stacks SET missing = {_MISSING} {which}")
+
+    def count_missing(self) -> None:
+        """Count anew how many networks of each stack are not stored."""
+        with self._writing("the counts of missing networks"):
+            self._count_missing()
+
+    def miscounted(self) -> int:
+        """Return of how many stacks the missing networks are not as many as is said."""
+        with self._reading():
+            return int(self._connection.execute(f"SELECT count(*) FROM stacks WHERE missing != {_MISSING}").fetchone()[0])
+
+    def forget(self, ids: Iterable[str]) -> None:
+        """Throw rows away, so that their networks are missing again."""
+        with self._writing("what is thrown away"):
+            self._connection.executemany("DELETE FROM networks WHERE id = ?", [(id_,) for id_ in ids])
+            self._count_missing()
+
+    def forget_division(self) -> None:
+        """Throw the division into stacks away; the next run divides the survey by the sizes that are stored."""
+        with self._writing("what is thrown away"):
+            self._connection.execute("DELETE FROM stacks")
+            self._connection.execute("DELETE FROM members")
 
     def record_stack_sizes(self, sizes: Mapping[str, tuple[int, float]]) -> None:
-        """
-        Store how many networks of each kind are trained together, and the seconds that each of them is predicted to take.
-
-        What is stored stays: networks that are trained again are then trained in the same company, and so to the same bits.
-        """
+        """Store how many networks of each kind are trained together, and the seconds that each of them is predicted to take."""
         rows = [(kind, *size) for kind, size in sizes.items()]
-        with self._writing("the sizes of the stacks"), self._connection:
+        with self._writing("the sizes of the stacks"):
             self._connection.executemany("INSERT INTO stack_sizes VALUES (?, ?, ?)", rows)
 
     def stack_sizes(self) -> dict[str, tuple[int, float]]:
@@ -203,15 +335,20 @@ class Store:
             rows = self._connection.execute("SELECT kind, networks, seconds FROM stack_sizes").fetchall()
         return {kind: (networks, seconds) for kind, networks, seconds in rows}
 
-    def last_run(self) -> tuple[set[str], float]:
-        """Return the ids of the networks that the last run has stored, and the seconds from its beginning to the last of them."""
-        with self._reading():
-            begun = self._connection.execute("SELECT max(begun_at) FROM runs").fetchone()[0]
-            rows = self._connection.execute("SELECT id, stored_at FROM networks WHERE stored_at >= ?", (begun,)).fetchall()
-        return {row[0] for row in rows}, max((row[1] - begun for row in rows), default=0.0)
+    def begin_run(self, writer: str, workers: int) -> None:
+        """Note that a run begins to train now: which process of which machine, and how many stacks it trains at a time."""
+        now = time.time()
+        with self._writing("the beginning of a run"):
+            self._connection.execute("INSERT INTO runs VALUES (?, ?, ?, 0, 0, 0, ?)", (now, writer, workers, now))
 
-    def frame(self, columns: Collection[str] = tuple(COLUMNS)) -> "pandas.DataFrame":
-        """Return the stored networks, one row each, in the order of their ids; the columns named, or all."""
+    def last_run(self) -> Run | None:
+        """Return what the last run has stored; None if there was none."""
+        with self._reading():
+            row = self._connection.execute(f"SELECT {_FIELDS[Run]} FROM runs ORDER BY rowid DESC LIMIT 1").fetchone()
+        return None if row is None else Run(*row)
+
+    def frame(self, columns: Collection[str] = tuple(COLUMNS), *, state: str | None = None) -> "pandas.DataFrame":
+        """Return the stored networks, all or those of a state, one row each, by id; the columns named, or all."""
         import pandas
 
         if isinstance(columns, str) or not columns:
@@ -219,12 +356,43 @@ class Store:
         unknown = set(columns) - COLUMNS.keys()
         if unknown:
             raise StoreError(f"a network has no column {sorted(unknown)[0]!r}; the columns are {', '.join(COLUMNS)}")
+        if state not in (None, *STATES):
+            raise StoreError(f"state must be one of {', '.join(STATES)}, or None for all; got {state!r}")
+        select = f"SELECT {', '.join(columns)} FROM networks WHERE ?1 IS NULL OR state = ?1 ORDER BY id"
         with self._reading():
-            rows = self._connection.execute(f"SELECT {', '.join(columns)} FROM networks ORDER BY id").fetchall()
+            rows = self._connection.execute(select, (state,)).fetchall()
         frame = pandas.DataFrame(rows, columns=list(columns))
         # A column of numbers that nothing was measured in would else be one of objects.
         numbers = [name for name in columns if COLUMNS[name].startswith("REAL")]
         return frame.astype(dict.fromkeys(numbers, "float64"))
+
+    def export(self, file: str | Path) -> int:
+        """
+        Write the stored networks, as `frame` returns them, to a `.parquet` or `.csv` file, and return how many they are.
+
+        The file appears under its name only when it is whole, and replaces an earlier one.
+
+        Raises
+        ------
+        InvalidInputError
+            The name ends otherwise.
+        StoreError
+            The file cannot be written.
+        """
+        file = Path(file)
+        if file.suffix not in EXPORTS:
+            raise InvalidInputError(f"the file to export to must end in {' or '.join(EXPORTS)}; got {file.name!r}")
+        frame = self.frame()
+        unfinished = file.with_name(f"{file.name}.new")
+        try:
+            if file.suffix == ".csv":
+                frame.to_csv(unfinished, index=False)
+            else:
+                frame.to_parquet(unfinished, index=False)
+            unfinished.replace(file)
+        except OSError as error:
+            raise StoreError(f"cannot write to {file}: {error.strerror or error}") from error
+        return len(frame)
 
     def close(self) -> None:
         """Close the file."""
@@ -245,21 +413,27 @@ class Store:
 
     @contextmanager
     def _writing(self, what: str) -> Iterator[None]:
+        """Make what is done inside one transaction; at once the only writer, or another one would be in the midst of it."""
         try:
-            yield
+            self._connection.execute("BEGIN IMMEDIATE")
+            try:
+                yield
+                self._connection.execute("COMMIT")
+            finally:
+                # Of a transaction that a full disk has ended there is nothing left to take back.
+                if self._connection.in_transaction:
+                    self._connection.execute("ROLLBACK")
         except (sqlite3.Error, OverflowError) as error:
             raise StoreError(f"cannot store {what} in {self.folder / FILE}: {error}") from error
+
+
+def _write(file: Path, text: str) -> None:
+    """Write a file under another name first: there is the old text or the new one, whole, whatever happens."""
+    unfinished = file.with_name(f"{file.name}.new")
+    unfinished.write_text(text, encoding="utf-8")
+    unfinished.replace(file)
 
 
 def open_survey(folder: str | Path) -> Store:
     """Open the survey in `folder` for reading; its `frame()` is one row a network. StoreError if there is none."""
     return Store(folder)
-
-
-def _connect(file: Path) -> sqlite3.Connection:
-    # SQLite cannot read a file beside which it may not make its own, unless it is told that nobody writes to it.
-    mode = "mode=rw" if os.access(file.parent, os.W_OK) else "immutable=1"
-    connection = sqlite3.connect(f"file:{quote(str(file.absolute()))}?{mode}", uri=True, timeout=30)
-    # After a power cut the last rows may be missing; the file is whole.
-    connection.execute("PRAGMA synchronous = NORMAL")
-    return connection

@@ -19,7 +19,8 @@ ALLOWED = {
     "configuration": {"errors"},
     "matmul": {"errors"},
     "device": {"errors", "matmul"},
-    "store": {"errors"},
+    "schema": set(),
+    "store": {"errors", "schema"},
     "activations": {"configuration", "errors"},
     "networks": {"activations", "errors", "randomness"},
     "data": {"errors"},
@@ -32,10 +33,10 @@ ALLOWED = {
     },
     "metrics": {"activations", "errors", "evaluation", "losses", "networks", "paths"},
     "analysis": {"configuration", "errors", "store"},
-    "figures": {"analysis", "errors", "metrics", "networks", "paths", "store"},
+    "figures": {"analysis", "errors", "metrics", "networks", "paths", "schema", "store"},
     "survey": {
         *("activations", "analysis", "configuration", "data", "device", "errors", "matmul", "metrics", "networks", "optimizers"),
-        *("paths", "store", "training"),
+        *("paths", "schema", "store", "training"),
     },
     "claims": {"analysis", "errors", "store"},
     "exported": {"errors"},
@@ -111,6 +112,10 @@ def importing(modules, strangers):
 @pytest.mark.parametrize("module", ["store", "matmul", "data", "configuration"])
 def test_light_modules_import_neither_torch_nor_ray(module):
     assert importing([f"sensitometer.{module}"], ["torch", "ray", "pandas", "matplotlib", "sklearn"]) == []
+
+
+def test_surveys_and_the_command_line_import_ray_only_when_it_is_asked_for():
+    assert importing(["sensitometer.survey.runner", "sensitometer.cli"], ["torch", "ray"]) == []
 
 
 def test_the_heavy_modules_do_import_torch():

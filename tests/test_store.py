@@ -15,7 +15,8 @@ import pytest
 
 from sensitometer.configuration import FIELDS, Configuration
 from sensitometer.errors import StoreError
-from sensitometer.store import COLUMNS, CONFIGURATION_COLUMNS, FILE, SCHEMA_VERSION, SPECIFICATION, STATES, Store, open_survey
+from sensitometer.schema import COLUMNS, CONFIGURATION_COLUMNS, FILE, SCHEMA_VERSION, STATES
+from sensitometer.store import SPECIFICATION, Member, Run, Stack, Store, open_survey
 
 NOISE = random.Random(0)
 SPEC = '[survey]\nname = "über"\n'
@@ -139,23 +140,135 @@ def test_sizes_of_stacks_are_kept(store):
     assert Store(store.folder).stack_sizes() == {"digits 8 3": (16, 0.25), "digits 9 3": (1, 2.0)}
 
 
-def make_first_version(folder):
+# What the versions before lacked.
+EARLIER = {
+    1: "DROP TABLE stack_sizes; DROP TABLE stacks; DROP TABLE members",
+    2: "DROP TABLE stacks; DROP TABLE members",
+}
+
+
+def make_earlier_version(folder, version):
     with contextlib.closing(sqlite3.connect(folder / FILE)) as connection:
-        connection.executescript("DROP TABLE stack_sizes; PRAGMA user_version = 1")
+        runs = "DROP TABLE runs; CREATE TABLE runs (begun_at REAL NOT NULL); INSERT INTO runs VALUES (7.0)"
+        connection.executescript(f"{EARLIER[version]}; {runs}; PRAGMA user_version = {version}")
 
 
-def test_a_file_of_the_first_version_is_read_and_gone_on_with(folder, store):
+@pytest.mark.parametrize("version", EARLIER)
+def test_a_file_of_an_earlier_version_is_read_and_gone_on_with(folder, store, version):
     store.record(row(1))
+    store.record_stack_sizes({"old": (2, 1.0)})
     store.close()
-    make_first_version(folder)
+    make_earlier_version(folder, version)
     with Store(folder) as old:
         assert old.ids() == {row(1)["id"]}
-        assert old.stack_sizes() == {}
+        assert old.stack_sizes() == ({} if version == 1 else {"old": (2, 1.0)})
+        assert old.last_run() is None
+        assert old.stacks() == []
         old.record_stack_sizes({"kind": (2, 1.0)})
-        old.record(row(2))
+        old.enroll([("kind", 2.0, [member(1), member(2)])])
+        old.begin_run("me", 1)
+        old.record(row(2), stack=0)
     with Store(folder) as again:
-        assert again.stack_sizes() == {"kind": (2, 1.0)}
+        assert again.stack_sizes()["kind"] == (2, 1.0)
         assert len(again.ids()) == 2
+        assert again.stacks() == [Stack(0, "kind", 2, 0, 2.0, None)]
+        assert again.last_run().networks == 1
+
+
+# --- stacks
+
+
+def member(seed, place=0):
+    return Member(row(seed)["id"], seed, place)
+
+
+def test_stacks_come_back_as_they_were_enrolled_and_are_numbered_on(store):
+    store.enroll([("a", 3.0, [member(2), member(1, place=7)]), ("b", 0.5, [member(3)])])
+    assert store.stacks() == [Stack(0, "a", 2, 2, 3.0, None), Stack(1, "b", 1, 1, 0.5, None)]
+    assert store.members(0) == [member(1, place=7), member(2)]
+    store.enroll([("c", 1.0, [member(4)])])
+    assert [stack.number for stack in store.stacks()] == [0, 1, 2]
+    assert store.enrolled() == {row(seed)["id"] for seed in (1, 2, 3, 4)}
+    assert store.predicted_seconds() == 4.5
+
+
+def test_what_is_stored_is_missing_no_more(store):
+    store.record(row(1))
+    store.enroll([("a", 3.0, [member(1), member(2), member(3)]), ("b", 0.5, [member(4)])])
+    assert [stack.missing for stack in store.stacks()] == [2, 1]
+    assert store.missing(0) == {row(2)["id"], row(3)["id"]}
+    store.record(row(3), stack=0)
+    assert store.missing(0) == {row(2)["id"]}
+    store.record(row(2), stack=0)
+    assert [stack.number for stack in store.stacks(missing=True)] == [1]
+    assert store.predicted_seconds() == 0.5
+
+
+def test_a_stack_is_stored_whole_or_not_at_all(store, fails):
+    store.enroll([("a", 3.0, [member(1), member(2)])])
+    store.begin_run("me", 1)
+    with fails("cannot store 2 networks in .*: UNIQUE constraint failed"):
+        store.record(row(1), row(1), stack=0, measured=1.0)
+    assert store.ids() == set()
+    assert store.stacks()[0].missing == 2
+    assert store.last_run().networks == 0
+
+
+@pytest.mark.parametrize(("networks", "halves"), [(1, [1]), (2, [1, 1]), (5, [3, 2])])
+def test_a_stack_is_divided_into_halves_and_a_single_network_is_not(store, networks, halves):
+    members = [member(seed) for seed in range(networks)]
+    store.enroll([("a", 10.0, members), ("b", 1.0, [member(100)])])
+    found = store.divide(store.stacks()[0], "a worker died")
+    assert [stack.networks for stack in found] == [stack.missing for stack in found] == halves
+    assert {stack.accident for stack in found} == {"a worker died"}
+    assert sum(stack.seconds for stack in found) == 10.0
+    assert [one for stack in found for one in store.members(stack.number)] == members
+    assert [stack.number for stack in store.stacks()] == [1, *(stack.number for stack in found)]
+    assert len(store.enrolled()) == networks + 1
+
+
+def test_a_half_of_which_nothing_is_missing_is_not_returned(store):
+    members = [member(seed) for seed in range(2)]
+    store.record(row(0))
+    store.enroll([("a", 10.0, members)])
+    found = store.divide(store.stacks()[0], "a worker died")
+    assert [store.members(stack.number) for stack in found] == [[member(1)]]
+
+
+def test_failures_are_counted_by_reason(store):
+    for seed, error in enumerate(["a", "b", "b", None]):
+        store.record(row(seed, "failed", error=error))
+    assert store.failures() == {"b": 2, "a": 1, "no reason": 1}
+
+
+def test_a_full_disk_is_one_line_and_what_was_stored_stays(store, fails):
+    store.record(row(1))
+    store._connection.execute("PRAGMA max_page_count = 1")
+    with fails(f"cannot store .* in .*{FILE}: database or disk is full"):
+        for seed in range(2, 200):
+            store.record(row(seed, error="x" * 1000))
+    stored = store.ids()
+    assert row(1)["id"] in stored
+    store._connection.execute("PRAGMA max_page_count = 100000")
+    store.record(row(1000))
+    assert store.ids() == stored | {row(1000)["id"]}
+
+
+def test_a_writer_that_never_ends_is_not_waited_for_without_end(store, fails, monkeypatch):
+    monkeypatch.setattr("sensitometer.schema.TIMEOUT", 0.1)
+    other = sqlite3.connect(store.folder / FILE, isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    with Store(store.folder) as waiting, fails("cannot store network .*: database is locked"):
+        waiting.record(row(1))
+    other.execute("ROLLBACK")
+    other.close()
+    store.record(row(1))
+
+
+def test_a_specification_is_replaced_whole(store):
+    store.write_specification("new")
+    assert store.specification == "new"
+    assert sorted(path.name for path in store.folder.iterdir() if "sqlite-" not in path.name) == [SPECIFICATION, FILE]
 
 
 @pytest.mark.parametrize("version", [0, SCHEMA_VERSION + 1])
@@ -296,19 +409,16 @@ def test_unknown_column_is_refused(fails, store, columns):
 def test_last_run_is_what_was_stored_since_it_began(store, monkeypatch):
     now = 1000.0
     monkeypatch.setattr("sensitometer.store.time.time", lambda: now)
-    store.record(row(0))
-    assert store.last_run() == (set(), 0.0)  # none has begun
-    for begun in (2000.0, 3000.0):
+    store.enroll([("a", 2.0, [member(1)]), ("b", 3.0, [member(2), member(3)])])
+    assert store.last_run() is None
+    for number, begun in enumerate((2000.0, 3000.0)):
         now = begun
-        store.begin_run()
-        assert store.last_run() == (set(), 0.0)
-        ids = set()
-        for seed in (begun, begun + 1):
-            now += 4
-            store.record(row(int(seed)))
-            ids.add(row(int(seed))["id"])
+        store.begin_run("me", 2)
+        assert store.last_run() == Run(begun, "me", 2, 0, 0.0, 0.0, begun)
+        now += 4
+        store.record(*(row(int(begun) + seed) for seed in range(number + 1)), stack=number, measured=7.0)
         now += 100
-        assert store.last_run() == (ids, 8.0)
+        assert store.last_run() == Run(begun, "me", 2, number + 1, 2.0 + number, 7.0, begun + 4)
 
 
 def test_closed_store_is_refused(fails, folder):
@@ -401,22 +511,22 @@ import pandas
 from sensitometer.store import Store
 os.setuid(65534)
 survey = Store(sys.argv[1])
-print(len(survey.frame()), len(survey.stack_sizes()))
+print(len(survey.frame()), len(survey.stack_sizes()), len(survey.stacks()), survey.last_run())
 """
 
 
 @pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="only root can become another user")
-@pytest.mark.parametrize("first_version", [False, True])
-def test_survey_of_another_user_can_be_read(first_version):
+@pytest.mark.parametrize("version", [*EARLIER, SCHEMA_VERSION])
+def test_survey_of_another_user_can_be_read(version):
     with tempfile.TemporaryDirectory() as shared:  # tmp_path is below a folder that its user alone may enter
         with Store.create(shared, SPEC) as store:
             store.record(row())
-        if first_version:
-            make_first_version(Path(shared))
+        if version in EARLIER:
+            make_earlier_version(Path(shared), version)
         Path(shared).chmod(0o555)
         command = [sys.executable, "-c", READ_AS_ANOTHER_USER, shared]
         answer = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert answer.stdout.strip() == "1 0", answer.stderr.splitlines()[-1:]
+    assert answer.stdout.strip() == "1 0 0 None", answer.stderr.splitlines()[-1:]
 
 
 def test_copy_of_the_folder_is_the_survey(tmp_path, folder):

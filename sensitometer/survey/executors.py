@@ -1,4 +1,4 @@
-"""Where stacks are trained: worker processes on this machine. Imports no torch."""
+"""Where stacks are trained: one small contract, and worker processes on this machine behind it. Imports no torch."""
 
 import contextlib
 import json
@@ -7,125 +7,268 @@ import queue
 import subprocess
 import sys
 import threading
-from collections import deque
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
 
 from .. import errors, matmul
 from ..configuration import Configuration
-from ..errors import SensitometerError, WorkerError
+from ..errors import InvalidInputError, SensitometerError, WorkerError
+from .plan import default_workers
+from .speed import Timer
 
-Stack = Sequence[Configuration]
 Row = dict[str, Any]
-Answer = list[Row] | WorkerError
+WORKER = (sys.executable, "-m", "sensitometer.survey.worker")
+# Stacks that wait for a worker, for each: so many that none is idle while the one before is stored.
+WAITING = 1
+
+
+@dataclass(frozen=True)
+class Done:
+    """A stack that was trained: a row each, and the seconds that a worker took."""
+
+    rows: list[Row]
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Lost:
+    """
+    A stack that was not trained, and why: it was too large for the memory, or its worker ended.
+
+    `innocent` is one whose worker ended for a reason that has nothing to do with it: the machine under it is gone.
+    """
+
+    reason: str
+    innocent: bool = False
+
+
+Answer = Done | Lost
+
+
+class Executor(Protocol):
+    """
+    Trains stacks, several at a time.
+
+    Stacks are begun in the order in which they are submitted, and answered in any order, each once.
+    """
+
+    @property
+    def workers(self) -> int:
+        """How many stacks are trained at a time; it may change while machines come and go."""
+
+    def timer(self) -> Timer | None:
+        """Return what takes the times of training steps where the workers are; None: this machine is like theirs."""
+
+    def start(self, setup: dict[str, Any], most: int) -> None:
+        """
+        Start the workers, but no more than `most`.
+
+        Parameters
+        ----------
+        setup
+            The arguments of `sensitometer.survey.worker._Worker`.
+        most
+            How many stacks there are.
+
+        Raises
+        ------
+        SensitometerError
+            What keeps the workers from setting themselves up: a missing data set, a device that is not there.
+        """
+
+    @property
+    def room(self) -> int:
+        """How many stacks may be submitted before the next answer; above 0 when none is in progress."""
+
+    def submit(self, number: int, stack: Sequence[Configuration]) -> None:
+        """Train a stack, under a number that no other in progress has."""
+
+    def answer(self) -> tuple[int, Answer]:
+        """
+        Wait for the next stack to end; return its number, and what came of it.
+
+        Raises
+        ------
+        SensitometerError
+            What stands in the way of all stacks: a folder that cannot be written to, workers that cannot be started.
+        """
+
+    def close(self) -> None:
+        """End all workers, in the midst of their stacks."""
 
 
 class LocalExecutor:
     """
-    Single-threaded worker processes on this machine, each training one stack at a time.
+    Worker processes on this machine, one thread each, and one GPU each where that is the device; see `Executor`.
 
     Parameters
     ----------
     workers
-        How many.
-    setup
-        What `sensitometer.survey.worker` takes as its first line.
+        How many; None: one a processor that this process may use, or one a GPU.
+    device
+        What they train on.
+    command
+        The program of a worker.
 
     Raises
     ------
-    SensitometerError
-        What kept the workers from setting themselves up: a missing data set, a device that is not there.
+    InvalidInputError
+        The device is not there.
     """
 
-    def __init__(self, workers: int, setup: dict[str, Any]) -> None:
-        self._setup = setup
-        self._closed = False
-        self._restarting = threading.Lock()
+    def __init__(self, workers: int | None, device: str, command: Sequence[str] = WORKER) -> None:
+        self._device, self._command = device, command
+        self._gpus = gpu_names() if device == "cuda" else []
+        self.workers = workers or len(self._gpus) or default_workers(device)
+        self._hosts: list[WorkerHost] = []
+        self._in_progress = 0
+        # None: there will be no more.
+        self._waiting: queue.SimpleQueue[tuple[int, Sequence[Configuration]] | None] = queue.SimpleQueue()
+        self._answers: queue.SimpleQueue[tuple[int, Answer | Exception]] = queue.SimpleQueue()
+
+    def timer(self) -> None:
+        """See `Executor`."""
+
+    def start(self, setup: dict[str, Any], most: int) -> None:
+        """See `Executor`."""
+        self.workers = min(self.workers, most)
+        whole = {**setup, "matmul_path": matmul.choose().path if self._device == "cpu" else matmul.STOCK}
+        gpus = [self._gpus[place % len(self._gpus)] if self._gpus else None for place in range(self.workers)]
         # Side by side: starting one takes seconds.
-        self._workers = [_Worker() for _ in range(workers)]
-        try:
-            for worker in self._workers:
-                worker.tell(setup)
-            for worker in self._workers:
-                worker.answer()
-        except BaseException:
-            self.close()
-            raise
+        for gpu in gpus:
+            self._hosts.append(WorkerHost(whole, self._command, gpu))
+        for host in self._hosts:
+            host.wait()
+        for host in self._hosts:
+            threading.Thread(target=self._feed, args=(host,), daemon=True).start()
 
-    def run(self, stacks: Sequence[Stack]) -> Iterator[tuple[Stack, Answer]]:
-        """Train the stacks, the first ones first; yield each with its rows when it is done, or with why its worker ended."""
-        waiting = deque(stacks)
-        done: queue.SimpleQueue[tuple[Stack, Answer | Exception]] = queue.SimpleQueue()
-        for place in range(len(self._workers)):
-            threading.Thread(target=self._feed, args=(place, waiting, done), daemon=True).start()
-        for _ in stacks:
-            stack, answer = done.get()
-            if isinstance(answer, Exception) and not isinstance(answer, WorkerError):
-                raise answer
-            yield stack, answer
+    @property
+    def room(self) -> int:
+        """See `Executor`."""
+        return (1 + WAITING) * self.workers - self._in_progress
 
-    def _feed(self, place: int, waiting: "deque[Stack]", done: "queue.SimpleQueue[tuple[Stack, Answer | Exception]]") -> None:
-        """Hand stacks to one worker until none is left; start another in place of one that ended."""
-        while True:
+    def submit(self, number: int, stack: Sequence[Configuration]) -> None:
+        """See `Executor`."""
+        self._in_progress += 1
+        self._waiting.put((number, stack))
+
+    def answer(self) -> tuple[int, Answer]:
+        """See `Executor`."""
+        number, answer = self._answers.get()
+        self._in_progress -= 1
+        if isinstance(answer, Exception):
+            raise answer
+        return number, answer
+
+    def _feed(self, host: "WorkerHost") -> None:
+        """Hand one stack after another to a worker."""
+        while (task := self._waiting.get()) is not None:
+            number, stack = task
             try:
-                stack = waiting.popleft()
-            except IndexError:  # another thread took the last one
-                return
-            try:
-                if self._workers[place].ended():
-                    self._restart(place)
-                self._workers[place].tell({"configurations": [one.as_dict() for one in stack]})
-                done.put((stack, self._workers[place].answer()))
+                self._answers.put((number, host.train(stack)))
             except Exception as error:  # noqa: BLE001  raised again where the answers are read
-                done.put((stack, error))
-
-    def _restart(self, place: int) -> None:
-        with self._restarting:
-            if self._closed:
-                raise WorkerError("the workers were told to end")
-            self._workers[place].kill()
-            self._workers[place] = _Worker()
-        self._workers[place].tell(self._setup)
-        self._workers[place].answer()
+                self._answers.put((number, error))
 
     def close(self) -> None:
-        """End the workers, in the midst of their stacks, and start no other."""
-        with self._restarting:
+        """See `Executor`."""
+        for host in self._hosts:
+            self._waiting.put(None)
+            host.close()
+
+
+def gpu_names() -> list[str]:
+    """
+    Return the GPUs that this process may use, as `CUDA_VISIBLE_DEVICES` names them; InvalidInputError if there is none.
+
+    Asks a process, which imports torch.
+    """
+    ask = [sys.executable, "-c", "import torch; print(torch.cuda.device_count())"]
+    count = int(subprocess.run(ask, capture_output=True, text=True, check=True).stdout)
+    if not count:
+        raise InvalidInputError("device cuda was asked for, but torch finds 0 CUDA devices here")
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    return visible.split(",")[:count] if visible else [str(index) for index in range(count)]
+
+
+class WorkerHost:
+    """
+    One worker process, and another one in its place when it has ended.
+
+    Parameters
+    ----------
+    setup
+        The first line that `sensitometer.survey.worker` takes.
+    command
+        The program.
+    gpu
+        The GPU that it sees; None for what this process sees.
+    """
+
+    def __init__(self, setup: dict[str, Any], command: Sequence[str] = WORKER, gpu: str | None = None) -> None:
+        self._setup, self._command = setup, command
+        self._environment = matmul.worker_environment(os.environ)
+        if gpu is not None:
+            self._environment["CUDA_VISIBLE_DEVICES"] = gpu
+        self._closed = False
+        self._lock = threading.Lock()
+        self._process = self._start()
+
+    def _start(self) -> "_Process":
+        process = _Process(self._command, self._environment)
+        process.tell(self._setup)
+        return process
+
+    def wait(self) -> None:
+        """Wait until the worker has set itself up, or raise what kept it from that."""
+        answer = self._process.answer()
+        if isinstance(answer, Lost):
+            raise WorkerError(f"{answer.reason} before it was ready")
+
+    def train(self, stack: Sequence[Configuration]) -> Answer:
+        """Have a stack trained; a worker that has ended is replaced first."""
+        with self._lock:
+            if self._closed:
+                raise WorkerError("the workers were told to end")
+            ended = self._process.ended()
+            if ended:
+                self._process.kill()
+                self._process = self._start()
+        if ended:
+            self.wait()
+        self._process.tell({"configurations": [one.as_dict() for one in stack]})
+        return self._process.answer()
+
+    def close(self) -> None:
+        """End the worker, in the midst of its stack, and start no other."""
+        with self._lock:
             self._closed = True
-            for worker in self._workers:
-                worker.kill()
+            self._process.kill()
 
 
-class _Worker:
-    """One worker process, told and answering in lines of JSON."""
+class _Process:
+    """A process that is told and answers in lines of JSON."""
 
-    def __init__(self) -> None:
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "sensitometer.survey.worker"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-            env=matmul.worker_environment(os.environ),
-        )
+    def __init__(self, command: Sequence[str], environment: dict[str, str]) -> None:
+        pipe = subprocess.PIPE
+        self._process = subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True, env=environment)
 
     def tell(self, message: dict[str, Any]) -> None:
         assert self._process.stdin is not None
-        try:
+        # How it ended is said where it is waited for.
+        with contextlib.suppress(BrokenPipeError):
             print(json.dumps(message), file=self._process.stdin, flush=True)
-        except BrokenPipeError:
-            raise self._how_it_ended() from None
 
-    def answer(self) -> list[Row]:
+    def answer(self) -> Answer:
         assert self._process.stdout is not None
         line = self._process.stdout.readline()
-        if not line:
-            raise self._how_it_ended()
+        if not line.endswith("\n"):
+            return Lost(self._how_it_ended())
         answer = json.loads(line)
         if "error" in answer:
             kind: type[SensitometerError] = getattr(errors, answer["kind"])
             raise kind(answer["error"])
-        rows: list[Row] = answer["rows"]
-        return rows
+        return Lost(answer["lost"]) if "lost" in answer else Done(answer["rows"], answer["seconds"])
 
     def ended(self) -> bool:
         return self._process.poll() is not None
@@ -140,7 +283,6 @@ class _Worker:
             with contextlib.suppress(BrokenPipeError):
                 pipe.close()
 
-    def _how_it_ended(self) -> WorkerError:
+    def _how_it_ended(self) -> str:
         status = self._process.wait()
-        how = f"was ended by signal {-status}" if status < 0 else f"ended with status {status}"
-        return WorkerError(f"a worker {how}")
+        return f"a worker was ended by signal {-status}" if status < 0 else f"a worker ended with status {status}"

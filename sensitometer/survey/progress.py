@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from typing import Any
 
@@ -38,28 +38,29 @@ class TerminalReporter:
         if self._progress.live.is_started:
             self._progress.stop()
 
-    def start(self, networks: int, stored: int, wanted: int, seconds: float) -> None:
-        """Begin: so many networks in all, so many of them stored, so many to be trained now, in so much time at most."""
-        self._progress.update(self._task, total=networks if wanted == networks - stored else stored + wanted, completed=stored)
+    def start(self, networks: int, stored: int, wanted: int, left: float) -> None:
+        """Begin: so many networks in all, so many of them stored, so many to be trained now, in about so many seconds."""
+        total = networks if wanted == networks - stored else stored + wanted
+        self._progress.update(self._task, total=total, completed=stored, left=_words(left))
         self._progress.start()
         self._count = 0
-        self._seconds = seconds
-        self._predicted = 0.0
         self._begun = self._looked = time.monotonic()
 
-    def stored(self, row: Mapping[str, Any], seconds: float) -> None:
-        """One more network is stored, its share of the time that was given to `start`."""
+    def stored(self, rows: Sequence[Mapping[str, Any]], left: float) -> None:
+        """Count these networks, which are stored now; the rest will take about so many seconds."""
         now = time.monotonic()
-        self._count += 1
-        self._predicted += seconds
-        if row["state"] == "fitted" and row["labels"] == "true" and row.get("jacobian_norm") is not None:
-            self._gaps.append(row["gap"])
-            self._norms.append(row["jacobian_norm"])
-        elapsed = now - self._begun
-        # What is left is predicted to take as much longer, or shorter, as what is done did.
-        left = timedelta(seconds=round(max(0.0, elapsed * (self._seconds - self._predicted) / self._predicted)))
-        self._progress.update(self._task, advance=1, rate=f"{self._count / elapsed:.1f}/s", left=f"{left} left")
+        self._count += len(rows)
+        for row in rows:
+            if row["state"] == "fitted" and row["labels"] == "true" and row.get("jacobian_norm") is not None:
+                self._gaps.append(row["gap"])
+                self._norms.append(row["jacobian_norm"])
+        rate = self._count / (now - self._begun)
+        self._progress.update(self._task, advance=len(rows), rate=f"{rate:.1f}/s", left=_words(left))
         if now - self._looked > CORRELATION_INTERVAL:
             self._looked = now
             tau = running_tau(self._gaps, self._norms)
             self._progress.update(self._task, correlation="τ -" if math.isnan(tau) else f"τ {tau:+.2f}")
+
+
+def _words(seconds: float) -> str:
+    return f"{timedelta(seconds=round(seconds))} left"

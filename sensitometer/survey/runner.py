@@ -1,49 +1,58 @@
-"""Runs a survey: enumerate, divide into stacks, train what is not stored yet, store. Imports no torch."""
+"""Runs a survey: train what is not stored yet, stack by stack, and store it. Imports neither torch nor ray."""
 
 import contextlib
+import os
+import platform
 import shutil
+import time
+from collections import Counter, deque
 from collections.abc import Iterator, Mapping, Sequence
-from itertools import islice
+from dataclasses import dataclass, field
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Protocol
 
 import msgspec
 from filelock import FileLock, Timeout
 
-from .. import matmul
 from ..configuration import Configuration
 from ..data.locations import data_root, require_files
 from ..data.sources import find_source
 from ..device import check_device_name
-from ..errors import InvalidInputError, StoreError, WorkerError
-from ..store import SPECIFICATION, Store
-from .executors import LocalExecutor
-from .plan import choose_stack_sizes, default_workers
+from ..errors import InvalidInputError, StoreError
+from ..store import SPECIFICATION, Stack, Store
+from .division import Division, configurations, divide
+from .executors import Executor, LocalExecutor, Lost, Row
 from .spec import Spec, load_spec, parse_spec
-from .stacks import StackSize, make_stacks, saved_state
+from .stacks import saved_state
+from .status import seconds_left
 
+LOCK = "run.lock"
 WEIGHTS = "weights"
 SAVED = "saved"
 SECONDS_BETWEEN_SAVES = 180.0
+EXECUTORS = ("local", "ray")
+# How often a stack may lose the machine under it before that counts as an accident of its own.
+INNOCENT = 3
 
 
 class Reporter(Protocol):
     """What a run tells while it runs."""
 
-    def start(self, networks: int, stored: int, wanted: int, seconds: float) -> None:
-        """Begin: so many networks in all, so many of them stored, so many to be trained now, in so much time at most."""
+    def start(self, networks: int, stored: int, wanted: int, left: float) -> None:
+        """Begin: so many networks in all, so many of them stored, so many to be trained now, in about so many seconds."""
 
-    def stored(self, row: Mapping[str, Any], seconds: float) -> None:
-        """One more network is stored, its share of the time that was given to `start`."""
+    def stored(self, rows: Sequence[Mapping[str, Any]], left: float) -> None:
+        """Count these networks, which are stored now; the rest will take about so many seconds."""
 
 
 class Silent:
     """A reporter that says nothing."""
 
-    def start(self, networks: int, stored: int, wanted: int, seconds: float) -> None:
+    def start(self, networks: int, stored: int, wanted: int, left: float) -> None:
         """Say nothing."""
 
-    def stored(self, row: Mapping[str, Any], seconds: float) -> None:
+    def stored(self, rows: Sequence[Mapping[str, Any]], left: float) -> None:
         """Say nothing."""
 
 
@@ -51,6 +60,8 @@ def run_survey(
     spec: str | Path,
     out: str | Path,
     *,
+    executor: str = "local",
+    address: str | None = None,
     workers: int | None = None,
     device: str = "cpu",
     limit: int | None = None,
@@ -59,21 +70,30 @@ def run_survey(
     """
     Train, measure and store the networks of a survey that are not stored yet.
 
-    Each network is stored in one transaction as soon as its stack is done. A run that is interrupted or killed loses nothing that
-    was stored, and the next one goes on; stacks are divided alike every time, so that what is trained again is trained alike.
+    Networks are trained together in stacks, and each stack is stored in one transaction as soon as it is done. A run that is
+    interrupted or killed loses nothing that was stored, and the next one goes on; the division into stacks is stored when a
+    survey begins, so that what is trained again is trained alike.
+
+    A stack whose worker ends, or that is too large for the memory, is trained again in halves. If one of these meets with an
+    accident too, its networks are `failed`, with the reason.
 
     Parameters
     ----------
     spec
         A preset's name or a TOML file.
     out
-        The survey's folder; made if it is not there.
+        The survey's folder; made if it is not there. If it is there, the specification may ask for a larger `sample.count`, and
+        must be the same otherwise.
+    executor
+        `local`: worker processes on this machine. `ray`: on the machines of a Ray cluster.
+    address
+        Of the Ray cluster; None: that of `RAY_ADDRESS`, or one that is started on this machine.
     workers
-        Worker processes; None: one a processor, or one on a CUDA device.
+        How many stacks are trained at a time; None: one a processor, or one a GPU.
     device
-        `cpu`, or a CUDA device.
+        `cpu`, or `cuda`, on which every worker has a GPU; with `local` also `cuda:INDEX`.
     limit
-        Store at most so many more networks, in the survey's own order.
+        Store at most so many more networks, stack by stack in the survey's own order.
     reporter
         Told of the progress; None: nobody is.
 
@@ -91,10 +111,10 @@ def run_survey(
     StoreError
         The folder holds a survey with another specification, or another run is writing to it, or it cannot be written.
     WorkerError
-        Workers ended before they had answered; all other networks are stored.
+        Workers cannot be started.
     """
     for name, value in (("workers", workers), ("limit", limit)):
-        if value is not None and (not isinstance(value, int) or value < 1):
+        if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
             raise InvalidInputError(f"{name} must be a whole number of at least 1; got {value!r}")
     check_device_name(device)
     checked, text = load_spec(spec)
@@ -102,119 +122,201 @@ def run_survey(
         require_files(find_source(name), data_root() / name)
     out = Path(out)
     with contextlib.ExitStack() as stack:
-        store = None
+        store, grown = None, False
         if Store.exists(out):
-            store = stack.enter_context(_open(out, checked))
-            stack.enter_context(_only_writer(out))
-        run = _Run(checked, out, store, workers or default_workers(device), device, limit)
-        executor = stack.enter_context(contextlib.closing(LocalExecutor(run.workers, run.setup())))
+            store = stack.enter_context(Store(out))
+            grown = _grown(store, checked)
+            stack.enter_context(only_writer(out))
+        machines = stack.enter_context(contextlib.closing(_executor(executor, address, workers, device)))
+        division = divide(checked, store, machines.workers, device, machines.timer())
+        waiting = len(division.stacks) + (len(store.stacks(missing=True)) if store else 0)
+        if waiting:
+            machines.start(setup(checked, out, device), waiting)
         if store is None:
             # Only now, when all is well: a run that is refused leaves nothing behind.
             store = stack.enter_context(Store.create(out, text))
-            stack.enter_context(_only_writer(out))
-        run.go(store, executor, reporter or Silent())
+            stack.enter_context(only_writer(out))
+        if grown:
+            store.write_specification(text)
+        train_missing(checked, store, division, machines, limit, reporter or Silent())
     return Store(out)
 
 
-def _open(out: Path, spec: Spec) -> Store:
-    """Open the survey in `out`, or raise StoreError if it is another one."""
-    store = Store(out)
-    there = parse_spec(store.specification, str(out / SPECIFICATION))
+def _executor(name: str, address: str | None, workers: int | None, device: str) -> Executor:
+    if name == "ray":
+        from .ray_executor import RayExecutor
+
+        return RayExecutor(address, workers, device)
+    if name != "local":
+        raise InvalidInputError(f"executor must be one of {', '.join(EXECUTORS)}; got {name!r}")
+    if address is not None:
+        raise InvalidInputError(f"address is that of a Ray cluster, for the executor ray; got {address!r} for local")
+    return LocalExecutor(workers, device)
+
+
+def _grown(store: Store, spec: Spec) -> bool:
+    """Return whether a survey is to have more networks than it has, or raise StoreError if it is another one."""
+    there = parse_spec(store.specification, str(store.folder / SPECIFICATION))
     for section, ours in msgspec.structs.asdict(spec).items():
         theirs = getattr(there, section)
-        if ours != theirs:
-            names = ours.__struct_fields__ if ours is not None and theirs is not None else ()
-            keys = [f"{section}.{name}" for name in names if getattr(ours, name) != getattr(theirs, name)] or [section]
-            raise StoreError(
-                f"{out} holds a survey with another specification ({', '.join(keys)}): choose another folder for this one"
-            )
-    return store
+        if ours == theirs:
+            continue
+        names = ours.__struct_fields__ if ours is not None and theirs is not None else ()
+        keys = [f"{section}.{name}" for name in names if getattr(ours, name) != getattr(theirs, name)] or [section]
+        if keys == ["sample.count"] and ours.count > theirs.count:
+            return True
+        raise StoreError(
+            f"{store.folder} holds a survey with another specification ({', '.join(keys)}): choose another folder for this one; "
+            f"only sample.count may grow"
+        )
+    return False
 
 
 @contextlib.contextmanager
-def _only_writer(out: Path) -> Iterator[None]:
+def only_writer(folder: Path) -> Iterator[None]:
+    """Be the only process that writes to the survey in a folder, or raise StoreError with the name of the one that does."""
     try:
-        with FileLock(out / "run.lock", timeout=0):
+        with FileLock(folder / LOCK, timeout=0):
             yield
     except Timeout:
-        raise StoreError(f"another run is writing to {out}: wait for it, or choose another folder") from None
+        with Store(folder) as store:
+            run = store.last_run()
+        name = f"{run.writer}, since {time.strftime('%Y-%m-%d %H:%M', time.localtime(run.begun_at))}" if run else "another run"
+        raise StoreError(f"{name}, is writing to {folder}: wait for it, or choose another folder") from None
+    except OSError as error:
+        raise StoreError(f"cannot write to {folder}: {error.strerror or error}") from error
+
+
+def setup(spec: Spec, out: Path, device: str) -> dict[str, Any]:
+    """Return what a worker of a survey is set up with."""
+    return {
+        "device": device,
+        "data": {"names": spec.data.names, "crop": spec.data.crop, "train_points": spec.data.train_points},
+        "schedule": {
+            "decay_every_epochs": spec.training.decay_every_epochs,
+            "stop_at_accuracy": spec.training.stop_at_accuracy,
+            "checkpoint_steps": spec.training.checkpoint_steps,
+        },
+        "measures": {
+            "jacobian_points": None if spec.measure.jacobian == "all" else spec.measure.jacobian,
+            "transition_points": None if spec.measure.transitions == "all" else spec.measure.transitions,
+            "transition_samples": spec.measure.transition_samples,
+        },
+        "weights_folder": str(out / WEIGHTS) if spec.survey.keep_weights else None,
+        "saved_folder": str(out / SAVED),
+        "save_seconds": SECONDS_BETWEEN_SAVES,
+    }
+
+
+def train_missing(
+    spec: Spec, store: Store, division: Division, executor: Executor, limit: int | None, reporter: Reporter
+) -> None:
+    """Train the networks of a survey that are not stored, those included that a division adds, on workers that have started."""
+    division.enroll(store)
+    counts = store.counts()
+    run = _Run(spec, store, executor, limit)
+    stored = sum(counts.values())
+    reporter.start(len(spec), stored, run.wanted, run.left())
+    if run.wanted:
+        store.begin_run(f"process {os.getpid()} on {platform.node()}", executor.workers)
+        for folder in (SAVED, *([WEIGHTS] if spec.survey.keep_weights else [])):
+            (store.folder / folder).mkdir(exist_ok=True)
+        for rows in run.train():
+            reporter.stored(rows, run.left())
+    if run.wanted == len(spec) - stored:
+        # All are stored. A run that was killed between its last row and its end has left these, too.
+        shutil.rmtree(store.folder / SAVED, ignore_errors=True)
+
+
+@dataclass
+class _Task:
+    """A stack, how many of its networks are to be stored at most, and, once a worker has them, which they are and since when."""
+
+    stack: Stack
+    most: int
+    configurations: list[Configuration] = field(default_factory=list)
+    begun: float = 0.0
 
 
 class _Run:
-    """What one call of `run_survey` has to train, and the training of it."""
+    """The stacks that a run trains, and how far it is."""
 
-    def __init__(self, spec: Spec, out: Path, store: Store | None, workers: int, device: str, limit: int | None) -> None:
-        self.spec = spec
-        self.out = out
-        self.device = device
-        configurations = list(spec.configurations())
-        stored = store.ids() if store else set()
-        self.total = len(configurations)
-        self.stored = sum(c.id in stored for c in configurations)
-        self.wanted = set(islice((c.id for c in configurations if c.id not in stored), limit))
-        self.sizes = {kind: StackSize(*size) for kind, size in store.stack_sizes().items()} if store else {}
-        unknown = [c for c in configurations if c.kind not in self.sizes] if self.wanted else []
-        self.chosen = choose_stack_sizes(spec, unknown, workers, device) if unknown else {}
-        self.sizes |= self.chosen
-        # Divided as if nothing were stored: a stack that was interrupted is trained whole again, to the same bits.
-        divided = make_stacks(configurations, {kind: size.networks for kind, size in self.sizes.items()}) if self.wanted else []
-        stacks = [stack for stack in divided if any(c.id in self.wanted for c in stack)]
+    def __init__(self, spec: Spec, store: Store, executor: Executor, limit: int | None) -> None:
+        self.spec, self.store, self.executor = spec, store, executor
+        self.tasks: list[_Task] = []
+        self.wanted = 0
+        for stack in store.stacks(missing=True):
+            most = stack.missing if limit is None else min(stack.missing, limit - self.wanted)
+            if most <= 0:
+                break
+            self.tasks.append(_Task(stack, most))
+            self.wanted += most
+        self.in_progress: dict[int, _Task] = {}
+        self.innocent: Counter[int] = Counter()
         # The long ones first, so that the workers finish together.
-        self.stacks = sorted(stacks, key=self._seconds, reverse=True)
-        self.workers = min(workers, len(stacks))
+        self.waiting = deque(sorted(self.tasks, key=lambda task: task.stack.seconds, reverse=True))
+        self.predicted_waiting = sum(task.stack.seconds for task in self.tasks)
+        self.predicted = self.measured = 0.0
 
-    def _seconds(self, stack: Sequence[Configuration]) -> float:
-        """Return the predicted time of a stack."""
-        return self.sizes[stack[0].kind].seconds * len(stack)
+    def left(self) -> float:
+        """Return the seconds that the rest will take."""
+        now = time.monotonic()
+        begun = [(task.stack.seconds, now - task.begun) for task in self.in_progress.values()]
+        return seconds_left(self.predicted, self.measured, self.predicted_waiting, begun, self.executor.workers)
 
-    def go(self, store: Store, executor: LocalExecutor, reporter: Reporter) -> None:
-        seconds = sum(self._seconds(stack) for stack in self.stacks)
-        reporter.start(self.total, self.stored, len(self.wanted), seconds / max(1, self.workers))
-        if not self.stacks:
-            if self.stored == self.total:
-                # A run that was killed between its last row and its end has left these.
-                shutil.rmtree(self.out / SAVED, ignore_errors=True)
-            return
-        store.record_stack_sizes(self.chosen)
-        store.begin_run()
-        (self.out / SAVED).mkdir(exist_ok=True)
-        if self.spec.survey.keep_weights:
-            (self.out / WEIGHTS).mkdir(exist_ok=True)
-        lost: list[str] = []
-        for stack, answer in executor.run(self.stacks):
-            if isinstance(answer, WorkerError):
-                lost.append(str(answer))
-                continue
-            for row in answer:
-                if row["id"] in self.wanted:
-                    store.record(row)
-                    reporter.stored(row, self.sizes[stack[0].kind].seconds / self.workers)
-            saved_state(self.out / SAVED, stack).unlink(missing_ok=True)
-        if not any(state.is_file() for state in (self.out / SAVED).iterdir()):
-            shutil.rmtree(self.out / SAVED)
-        if lost:
-            raise WorkerError(
-                f"{len(lost)} of {len(self.stacks)} stacks were not trained, {lost[0]}; the rest is stored: run again"
-            )
+    def train(self) -> Iterator[list[Row]]:
+        """Train the stacks, store the rows of each, and yield them."""
+        while self.waiting or self.in_progress:
+            while self.waiting and self.executor.room > 0:
+                self._submit(self.waiting.popleft())
+            number, answer = self.executor.answer()
+            task = self.in_progress.pop(number)
+            if isinstance(answer, Lost):
+                rows, seconds = self._after_accident(task, answer), 0.0
+                if not rows:
+                    continue
+            else:
+                rows, seconds = answer.rows, answer.seconds
+                self.predicted += task.stack.seconds
+                self.measured += seconds
+            if task.most < len(rows):
+                missing = self.store.missing(number)
+                rows = [row for row in rows if row["id"] in missing][: task.most]
+            self.store.record(*rows, stack=number, measured=seconds)
+            self._forget_state(task)
+            yield rows
 
-    def setup(self) -> dict[str, Any]:
-        """Return what a worker is set up with."""
-        spec = self.spec
-        return {
-            "matmul_path": matmul.choose().path if self.stacks and self.device == "cpu" else matmul.STOCK,
-            "device": self.device,
-            "data": {"names": spec.data.names, "crop": spec.data.crop, "train_points": spec.data.train_points},
-            "schedule": {
-                "decay_every_epochs": spec.training.decay_every_epochs,
-                "stop_at_accuracy": spec.training.stop_at_accuracy,
-                "checkpoint_steps": spec.training.checkpoint_steps,
-            },
-            "measures": {
-                "jacobian_points": None if spec.measure.jacobian == "all" else spec.measure.jacobian,
-                "transition_points": None if spec.measure.transitions == "all" else spec.measure.transitions,
-                "transition_samples": spec.measure.transition_samples,
-            },
-            "weights_folder": str(self.out / WEIGHTS) if spec.survey.keep_weights else None,
-            "saved_folder": str(self.out / SAVED),
-            "save_seconds": SECONDS_BETWEEN_SAVES,
-        }
+    def _submit(self, task: _Task) -> None:
+        number = task.stack.number
+        task.begun, task.configurations = time.monotonic(), configurations(self.spec, self.store.members(number))
+        self.in_progress[number] = task
+        self.predicted_waiting -= task.stack.seconds
+        self.executor.submit(number, task.configurations)
+
+    def _forget_state(self, task: _Task) -> None:
+        saved_state(self.store.folder / SAVED, task.configurations).unlink(missing_ok=True)
+
+    def _after_accident(self, task: _Task, lost: Lost) -> list[Row]:
+        """Have a stack trained again, in halves or, if it is innocent, as it is; return rows if that has been done before."""
+        number = task.stack.number
+        self.innocent[number] += lost.innocent
+        if lost.innocent and self.innocent[number] <= INNOCENT:
+            self._again(task)
+            return []
+        if task.stack.accident is not None:
+            before = "" if task.stack.accident == lost.reason else f", and before that in a larger stack: {task.stack.accident}"
+            error = f"{lost.reason}{before or ', twice'}"
+            of = {"state": "failed", "error": error, "version": version("sensitometer"), "host": platform.node()}
+            return [{"id": one.id, **one.as_dict(), **of} for one in task.configurations]
+        # The halves do not go on from it: it is of all networks together.
+        self._forget_state(task)
+        most = task.most
+        for half in reversed(self.store.divide(task.stack, lost.reason)):
+            self._again(_Task(half, min(most, half.missing)))
+            most -= min(most, half.missing)
+        return []
+
+    def _again(self, task: _Task) -> None:
+        if task.most:
+            self.predicted_waiting += task.stack.seconds
+            self.waiting.appendleft(task)

@@ -1,25 +1,31 @@
 """What a survey trains: a TOML specification, checked key by key, and the set of configurations that it stands for."""
 
 import hashlib
-import heapq
 import importlib.resources
 import itertools
 import math
 import re
+import reprlib
 import tomllib
 import typing
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import msgspec
+import numpy as np
 from msgspec import Meta
+from numpy.typing import NDArray
 
 from ..configuration import Configuration
 from ..data.sources import find_source
 from ..errors import InvalidInputError
 from .cost import TRANSITION_SAMPLES, Sizes, training_flops
 
+# The axes that the operations of a training depend on.
+COSTLY = ("dataset", "width", "depth", "optimizer", "batch_size")
+# Characters that would end a line, or do something to a terminal.
+CONTROL = r"[\x00-\x1f\x7f-\x9f\u2028\u2029]"
 PRESETS = importlib.resources.files("sensitometer") / "experiments"
 
 AtLeastOne = Annotated[int, Meta(ge=1)]
@@ -123,9 +129,15 @@ class Spec(_Section, frozen=True):
         A sample that grows keeps what it had: its order is that of random keys, one a configuration, of which the lowest are
         taken. (Weighted: A-ES of Efraimidis and Spirakis 2006, with keys $-\\log(u) / w$.)
         """
+        yield from (configuration for _, configuration in self.networks())
+
+    def networks(self) -> Iterator[tuple[int, Configuration]]:
+        """Yield the same, each with its place in the grid, which `Grid.configuration` takes."""
         grid = self.grid()
         drawn = range(len(grid)) if self.sample is None else _draw(grid, self.sample, len(self.space.seed), self.sizes())
-        networks = (grid.configuration(index, seed) for index in drawn for seed in self.space.seed)
+        first, *others = self.space.seed
+        firsts = ((place, grid.configuration(place, first)) for place in drawn)
+        networks = ((place, one) for place, of in firsts for one in (of, *map(of.with_seed, others)))
         yield from networks if self.sample is None else itertools.islice(networks, self.sample.count)
 
     def __len__(self) -> int:
@@ -153,6 +165,36 @@ class Spec(_Section, frozen=True):
         return sizes
 
 
+# The table that each section is.
+SECTIONS: dict[str, type[_Section]] = {
+    name: next(kind for kind in (hint, *typing.get_args(hint)) if isinstance(kind, type) and issubclass(kind, _Section))
+    for name, hint in typing.get_type_hints(Spec).items()
+}
+
+
+def _cut(text: str, most: int = 160) -> str:
+    return text if len(text) <= most else f"{text[: most // 2]}...{text[-most // 2 :]}"
+
+
+class _Short(reprlib.Repr):
+    """Writes any value on a line that can be read: long strings without their middles, long lists without their ends."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.maxlevel, self.maxstring, self.maxother = 2, 60, 80
+
+    def repr(self, x: Any) -> str:
+        """Write a value; one of many parts is cut once more."""
+        return _cut(super().repr(x))
+
+    def repr_int(self, x: int, level: int) -> str:
+        """Write an integer, which in decimal Python refuses to if it is long."""
+        return super().repr_int(x, level) if x.bit_length() < 1000 else f"an integer of {x.bit_length()} bits"
+
+
+SHORT = _Short()
+
+
 class Grid:
     """
     The product of the axes, seeds apart, of which no list is ever made.
@@ -169,37 +211,44 @@ class Grid:
             {**axes, "optimizer": minibatch},
             {**axes, "optimizer": full_batch, "learning_rate": [None], "batch_size": [None]},
         ]
+        self.first, self.second = (math.prod(len(values) for values in product.values()) for product in self.products)
 
     def __len__(self) -> int:
-        return sum(self._sizes())
-
-    def _sizes(self) -> list[int]:
-        return [math.prod(len(values) for values in product.values()) for product in self.products]
+        return self.first + self.second
 
     def configuration(self, index: int, seed: int) -> Configuration:
-        """Return the configuration at `index`, the last axis varying fastest."""
-        first = self._sizes()[0]
-        product = self.products[0] if index < first else self.products[1]
-        index -= 0 if index < first else first
+        """Return the configuration at the place `index`, the last axis varying fastest."""
+        product = self.products[0]
+        if index >= self.first:
+            product, index = self.products[1], index - self.first
         chosen = {}
         for name, values in reversed(product.items()):
             index, place = divmod(index, len(values))
             chosen[name] = values[place]
         return Configuration(**chosen, steps=self.steps, seed=seed)
 
+    def training_flops(self, sizes: Mapping[str, Sizes]) -> NDArray[np.float64]:
+        """Return `cost.training_flops` of each place, `[len(self)]`, from the axes that it depends on alone."""
+        parts = [np.zeros(0)]
+        for product in self.products:
+            few = {name: values if name in COSTLY else values[:1] for name, values in product.items()}
+            values = (dict(zip(few, one, strict=True)) for one in itertools.product(*few.values()))
+            chosen = (Configuration(**one, steps=self.steps) for one in values)
+            flops = np.array([training_flops(one, *sizes[one.dataset][:3]) for one in chosen])
+            whole = [len(values) for values in product.values()]
+            parts.append(np.broadcast_to(flops.reshape([len(values) for values in few.values()]), whole).ravel())
+        return np.concatenate(parts)
+
 
 def _draw(grid: Grid, sample: SampleSection, seeds: int, sizes: dict[str, Sizes]) -> list[int]:
-    """Return as many indices into the grid as make `sample.count` networks, in the order of their random keys."""
-
-    def key(index: int) -> float:
-        digest = hashlib.blake2b(f"{sample.seed}:{index}".encode(), digest_size=8).digest()
-        exponential = -math.log((int.from_bytes(digest, "big") + 1) / (2**64 + 1))
-        if sample.weight == "uniform":
-            return exponential
-        configuration = grid.configuration(index, seed=1)
-        return exponential * training_flops(configuration, *sizes[configuration.dataset][:3])
-
-    return heapq.nsmallest(math.ceil(sample.count / seeds), range(len(grid)), key=key)
+    """Return as many places in the grid as make `sample.count` networks, in the order of their random keys."""
+    digests = (hashlib.blake2b(f"{sample.seed}:{place}".encode(), digest_size=8).digest() for place in range(len(grid)))
+    keys = np.fromiter((-math.log((int.from_bytes(digest, "big") + 1) / (2**64 + 1)) for digest in digests), np.float64)
+    # Where nothing is trained all cost the same.
+    if sample.weight == "inverse-cost" and grid.steps > 0:
+        keys *= grid.training_flops(sizes)
+    places: list[int] = np.argsort(keys, kind="stable")[: math.ceil(sample.count / seeds)].tolist()
+    return places
 
 
 def preset_names() -> list[str]:
@@ -224,20 +273,24 @@ def load_spec(source: str | Path) -> tuple[Spec, str]:
         except FileNotFoundError:
             presets = ", ".join(preset_names())
             raise InvalidInputError(f"no specification {str(source)!r}: expected a TOML file, or one of {presets}") from None
-        except (OSError, UnicodeDecodeError) as error:
-            raise InvalidInputError(f"cannot read the specification {source}: {error}") from error
+        except (OSError, ValueError) as error:  # ValueError: it is no UTF-8, or its path has a NUL
+            raise InvalidInputError(f"cannot read the specification {_one_line(str(source))}: {error}") from error
     return parse_spec(text, str(source)), text
 
 
 def parse_spec(text: str, name: str) -> Spec:
     """Return the specification that `text` states; `name` is what to call it in an error. Raises as `load_spec` does."""
     document: Any = None
+    name = _one_line(name)
     try:
-        document = tomllib.loads(text)
+        document = _document(text)
+        _check_keys(document)
         spec = msgspec.convert(document, Spec)
         _check(spec)
     except tomllib.TOMLDecodeError as error:
-        raise InvalidInputError(f"{name} is not TOML: {error}") from None
+        raise InvalidInputError(f"{name} is not TOML: {_cut(str(error))}") from None
+    except RecursionError:
+        raise InvalidInputError(f"{name} cannot be read: its arrays or tables are nested too deeply") from None
     except msgspec.ValidationError as error:
         raise InvalidInputError(f"{name}: {_by_path(str(error), document)}") from None
     except InvalidInputError as error:
@@ -245,42 +298,89 @@ def parse_spec(text: str, name: str) -> Spec:
     return spec
 
 
-def _by_path(message: str, document: Any) -> str:
+def _document(text: str) -> dict[str, Any]:
+    try:
+        return tomllib.loads(text)
+    except tomllib.TOMLDecodeError:
+        raise
+    except ValueError:
+        # Python reads no integer of more than 4,300 digits. A shorter one in its place is too large too, and its key is named.
+        return tomllib.loads(re.sub(r"\d[\d_]{499,}", "9" * 100, text))
+
+
+def _check_keys(document: dict[str, Any]) -> None:
+    """Refuse keys that are unknown, keys that are missing, and integers that TOML does not have."""
+    _check_table("", document, Spec)
+    for section, table in document.items():
+        if isinstance(table, dict):
+            _check_table(f"{section}.", table, SECTIONS[section])
+            for key, value in table.items():
+                for place, one in enumerate(value) if isinstance(value, list) else [(None, value)]:
+                    if isinstance(one, int) and not -(2**63) <= one < 2**63:
+                        path = f"{section}.{key}" if place is None else f"{section}.{key}[{place}]"
+                        raise InvalidInputError(f"{path}: expected an integer between -2^63 and 2^63; got {SHORT.repr(one)}")
+
+
+def _check_table(path: str, table: dict[str, Any], kind: type[_Section]) -> None:
+    fields = {field.name: field.required for field in msgspec.structs.fields(kind)}
+    for key in table:
+        if key not in fields:
+            shown = key if re.fullmatch(r"[A-Za-z0-9_-]{1,60}", key) else SHORT.repr(key)
+            raise InvalidInputError(f"{path}{shown}: unknown key; expected one of {', '.join(fields)}")
+    for key, required in fields.items():
+        if required and key not in table:
+            raise InvalidInputError(f"{path}{key}: expected a value, got none")
+
+
+def _by_path(message: str, document: dict[str, Any]) -> str:
     """Turn msgspec's "Expected `int`, got `str` - at `$.space.width[0]`" into "space.width[0]: expected int; got 'x'"."""
-    message, _, path = message.replace("`", "").partition(" - at ")
-    place = path.removeprefix("$").removeprefix(".")
-    field = re.fullmatch(r"Object (contains unknown|missing required) field (.*)", message)
-    if field is None:
-        for key in re.findall(r"[^.\[\]]+", place):
-            document = document[int(key) if isinstance(document, list) else key]
-        expected = message.partition(", got")[0]
-        return f"{place}: {expected[0].lower()}{expected[1:]}; got {document!r}"
-    key = f"{place}.{field[2]}" if place else field[2]
-    if field[1] == "missing required":
-        return f"{key}: expected a value, got none"
-    section = Spec if not place else typing.get_type_hints(Spec)[place]
-    known = next(kind for kind in (section, *typing.get_args(section)) if hasattr(kind, "__struct_fields__"))
-    return f"{key}: unknown key; expected one of {', '.join(known.__struct_fields__)}"
+    # The path comes last: a value that is named before it may hold anything.
+    message, _, path = message.replace("`", "").rpartition(" - at ")
+    place = path.removeprefix("$.")
+    value: Any = document
+    for key in re.findall(r"[^.\[\]]+", place):
+        value = value[int(key) if isinstance(value, list) else key]
+    # TOML has tables, and no null.
+    expected = message.partition(", got")[0].replace("Object", "table").replace("object", "table").replace(" | null", "")
+    section, *keys = place.partition("[")[0].split(".")
+    if keys and not re.match(r"Expected \w+ [<>]", expected):
+        hint = typing.get_type_hints(SECTIONS[section])[keys[0]]
+        parts = [part for part in (hint, *typing.get_args(hint)) if typing.get_origin(part) is Literal]
+        if parts:
+            others = [part.__name__ for part in typing.get_args(hint) if isinstance(part, type)]
+            expected = f"expected {' or '.join(others + [repr(choice) for part in parts for choice in typing.get_args(part)])}"
+    return f"{place}: {expected[0].lower()}{expected[1:]}; got {SHORT.repr(value)}"
+
+
+def _one_line(name: str) -> str:
+    return name if name.isprintable() else repr(name)
 
 
 def _check(spec: Spec) -> None:
     """Refuse what the types alone let through; every message begins with the key's full path."""
+    if re.search(CONTROL, spec.survey.name):
+        raise InvalidInputError(f"survey.name: expected no control characters; got {SHORT.repr(spec.survey.name)}")
     axes: dict[str, tuple[Any, ...]] = {"data.name": spec.data.names}
     axes |= {f"space.{axis}": values for axis, values in msgspec.structs.asdict(spec.space).items()}
     for key, values in axes.items():
         if not values:
             raise InvalidInputError(f"{key}: expected at least one value, got an empty list")
+        seen = set()
         for place, value in enumerate(values):
             path = key if value is spec.data.name else f"{key}[{place}]"
-            if value in values[:place]:
-                raise InvalidInputError(f"{path}: {value!r} is there twice")
+            if value in seen:
+                raise InvalidInputError(f"{path}: {SHORT.repr(value)} is there twice")
+            seen.add(value)
             _check_value(path, key.partition(".")[2], value)
     for name in spec.data.names:
         _check_data(spec, name)
     checkpoint, steps = spec.training.checkpoint_steps, spec.training.steps
     if checkpoint is not None and checkpoint >= steps:
         raise InvalidInputError(f"training.checkpoint_steps: expected less than training.steps, {steps}; got {checkpoint}")
-    whole = len(spec.grid()) * len(spec.space.seed)
+    grid = spec.grid()
+    whole = (grid.first + grid.second) * len(spec.space.seed)
+    if whole >= 2**63:
+        raise InvalidInputError(f"space: expected fewer than 2^63 networks; got {whole:.3g}")
     if spec.sample is not None and spec.sample.count > whole:
         raise InvalidInputError(f"sample.count: expected at most {whole}, the size of the space; got {spec.sample.count}")
 
@@ -292,8 +392,9 @@ def _check_value(path: str, axis: str, value: Any) -> None:
         else:
             Configuration(**{"dataset": "any", "width": 1, "depth": 2, axis: value})
     except InvalidInputError as error:
-        # The path says which axis it is.
-        raise InvalidInputError(f"{path}: {re.sub('^.* must be', 'expected', str(error))}") from None
+        # The path says which axis it is. What is expected comes before the value, which may hold anything.
+        expected = str(error).partition("; got ")[0].partition(" must be ")[2]
+        raise InvalidInputError(f"{path}: expected {expected}; got {SHORT.repr(value)}") from None
 
 
 def _check_data(spec: Spec, name: str) -> None:

@@ -2,8 +2,8 @@
 
 import hashlib
 import math
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from itertools import groupby
 from pathlib import Path
 from typing import NamedTuple
 
@@ -13,6 +13,9 @@ from .cost import CostModel, stack_bytes, walk_bytes
 # What a larger stack must gain to be worth its coarser division of the work, and how many doublings without gain end the search.
 WORTH_IT = 0.97
 TRIES = 2
+# What a step costs whatever the size of the stack is some tens of microseconds a layer: where a layer takes so many seconds, more
+# networks gain nothing, and steps of many would take long to measure.
+LONG_LAYER = 0.005
 # The share of the memory that stacks may fill; the rest is for the libraries and for what was estimated too low.
 MEMORY_SHARE = 0.8
 LIBRARIES = 500_000_000
@@ -27,17 +30,22 @@ class StackSize(NamedTuple):
 
 def kinds(configurations: Sequence[Configuration]) -> dict[str, list[Configuration]]:
     """Return the networks of each `Configuration.kind`, those of one seed together; repeated ones once."""
-    distinct = {configuration.id: configuration for configuration in configurations}.values()
-    ordered = sorted(distinct, key=lambda c: (c.stack_key, c.seed, c.id))
-    return {kind: list(group) for kind, group in groupby(ordered, key=lambda c: c.kind)}
+    of_kind: dict[str, dict[str, Configuration]] = defaultdict(dict)
+    for one in configurations:
+        of_kind[one.kind][one.id] = one
+    return {
+        kind: [one for _, _, one in sorted((one.seed, id_, one) for id_, one in alike.items())]
+        for kind, alike in sorted(of_kind.items())
+    }
 
 
 def stack_sizes(configurations: Sequence[Configuration], cost: CostModel, workers: int) -> dict[str, StackSize]:
     """Choose how many networks of each kind to train in one stack, as `stack_networks` does, and predict their times."""
-    sizes = stack_networks(configurations, cost, workers)
+    of_kind = kinds(configurations)
+    sizes = _stack_networks(of_kind, cost, workers)
     return {
         kind: StackSize(sizes[kind], cost.stack_seconds(networks[: sizes[kind]]) / sizes[kind])
-        for kind, networks in kinds(configurations).items()
+        for kind, networks in of_kind.items()
     }
 
 
@@ -48,11 +56,16 @@ def stack_networks(configurations: Sequence[Configuration], cost: CostModel, wor
     Stacks are doubled, as long as a network's share of the measured step becomes shorter, up to what a worker's share of the
     memory holds, and up to half of a worker's share of the networks.
     """
-    most = len(configurations) if workers == 1 else math.ceil(len(configurations) / (2 * workers))
+    return _stack_networks(kinds(configurations), cost, workers)
+
+
+def _stack_networks(of_kind: Mapping[str, Sequence[Configuration]], cost: CostModel, workers: int) -> dict[str, int]:
+    count = sum(map(len, of_kind.values()))
+    most = count if workers == 1 else math.ceil(count / (2 * workers))
     data = max(4 * sizes.inputs * (sizes.train_points + sizes.test_points) for sizes in cost.sizes.values())
     memory = MEMORY_SHARE * cost.speeds.memory() / workers - LIBRARIES - data
     sizes = {}
-    for kind, networks in kinds(configurations).items():
+    for kind, networks in of_kind.items():
         first = networks[0]
         one = stack_bytes(first, 1, cost.sizes[first.dataset])
         held = max(1, int((memory - walk_bytes(first, cost.sizes[first.dataset])) // one))
@@ -69,9 +82,11 @@ def _fastest(networks: Sequence[Configuration], cost: CostModel, most: int) -> i
 
     if most == 1:
         return 1
+    first = networks[0]
+    long = LONG_LAYER * first.depth * cost.minibatches(first)
     size = best = 1
-    shortest = share(1)
-    while size < most and size < best * 2**TRIES:
+    now = shortest = share(1)
+    while size < most and size < best * 2**TRIES and size * now < long:
         size = min(2 * size, most)
         now = share(size)
         if now < WORTH_IT * shortest:

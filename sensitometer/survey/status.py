@@ -1,5 +1,6 @@
 """How far a survey is. Imports no torch."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,15 +21,18 @@ class Status:
         How many it has in all.
     counts
         How many are stored, of each state.
+    failures
+        How many failed of each reason, the most frequent first.
     rate
         Networks stored a second in the last run; None if it has stored none.
     seconds_left
-        Time that the rest would take at the pace of the last run, by predicted cost; None if that cannot be said.
+        Time that the rest would take, predicted, at the pace of the last run and with its workers; None if there was none.
     """
 
     name: str
     networks: int
     counts: dict[str, int]
+    failures: dict[str, int]
     rate: float | None
     seconds_left: float | None
 
@@ -37,16 +41,31 @@ def survey_status(folder: str | Path) -> Status:
     """Return how far the survey in `folder` is; StoreError if there is none."""
     with open_survey(folder) as store:
         spec = parse_spec(store.specification, str(Path(folder) / SPECIFICATION))
-        stored, counts = store.ids(), store.counts()
-        recent, elapsed = store.last_run()
-        sizes = store.stack_sizes()
-    if not recent or elapsed <= 0:
-        return Status(spec.survey.name, len(spec), counts, None, None)
-    done = left = 0.0
-    for one in spec.configurations():
-        if one.kind not in sizes:  # the survey has grown since the last run
-            return Status(spec.survey.name, len(spec), counts, len(recent) / elapsed, None)
-        _, seconds = sizes[one.kind]
-        done += seconds * (one.id in recent)
-        left += seconds * (one.id not in stored)
-    return Status(spec.survey.name, len(spec), counts, len(recent) / elapsed, elapsed * left / done)
+        counts, run, predicted = store.counts(), store.last_run(), store.predicted_seconds()
+        failures = store.failures() if counts["failed"] else {}
+    rate = left = None
+    if run is not None and run.networks and run.last_at > run.begun_at:
+        rate = run.networks / (run.last_at - run.begun_at)
+        left = seconds_left(run.predicted, run.measured, predicted, [], run.workers)
+    return Status(spec.survey.name, len(spec), counts, failures, rate, left)
+
+
+def seconds_left(predicted: float, measured: float, waiting: float, begun: Sequence[tuple[float, float]], workers: int) -> float:
+    """
+    Return the seconds that the rest of a survey will take: what was predicted, at the pace of what is done.
+
+    Parameters
+    ----------
+    predicted, measured
+        Seconds of a worker that what is done was predicted to take, and that it took.
+    waiting
+        Seconds of a worker predicted for the stacks that wait.
+    begun
+        Predicted seconds of each stack that is being trained, and those that it has taken so far.
+    workers
+        How many there are.
+    """
+    pace = measured / predicted if predicted > 0 and measured > 0 else 1.0
+    rest = [max(0.0, pace * seconds - elapsed) for seconds, elapsed in begun]
+    # No worker can help another with its stack.
+    return max([*rest, (pace * waiting + sum(rest)) / max(1, workers)])

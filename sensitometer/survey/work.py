@@ -13,7 +13,7 @@ from ..data import Dataset
 from ..device import arithmetic, check_device, matmul_path
 from ..errors import InvalidInputError
 from ..networks import MLP
-from ..store import COLUMNS
+from ..schema import COLUMNS
 from ..training import Saver, Schedule, Trained, train_stack
 from .cost import TRANSITION_SAMPLES, CostModel, number_of_weights
 from .measures import Measures, measure_sound

@@ -2,8 +2,9 @@
 A worker process: reads jobs from standard input, a JSON object a line, and answers each on standard output.
 
 The first line sets it up (`matmul_path` and the arguments of `_Worker`); every later one is a stack (`configurations`). An
-answer is `{"rows": [...]}`, or `{"error": message, "kind": class name}` when something stands in the way of the whole survey.
-When standard input ends, however the parent ended, the process does too.
+answer is `{"rows": [...], "seconds": ...}`; or `{"lost": reason}` for a stack that is too large for the memory; or
+`{"error": message, "kind": class name}` when something stands in the way of the whole survey. When standard input ends, however
+the parent ended, the process does too.
 """
 
 import json
@@ -11,6 +12,7 @@ import os
 import signal
 import sys
 import threading
+import time
 from pathlib import Path
 from queue import SimpleQueue
 from typing import Any
@@ -37,12 +39,19 @@ def main() -> None:
             if worker is None:
                 _prepare(job.pop("matmul_path"))
                 worker = _Worker(**job)
-                answer: dict[str, Any] = {"rows": []}
+                answer: dict[str, Any] = {"rows": [], "seconds": 0.0}
             else:
-                answer = {"rows": worker.work([Configuration(**one) for one in job["configurations"]])}
+                begun = time.monotonic()
+                rows = worker.work([Configuration(**one) for one in job["configurations"]])
+                answer = {"rows": rows, "seconds": time.monotonic() - begun}
+        except OutOfMemoryError as error:
+            answer = {"lost": str(error)}
         except SensitometerError as error:
             answer = {"error": str(error), "kind": type(error).__name__}
-        print(json.dumps(answer), file=answers, flush=True)
+        try:
+            print(json.dumps(answer), file=answers, flush=True)
+        except BrokenPipeError:  # the parent has been killed; standard input ends, too
+            os._exit(0)
 
 
 def _read(jobs: "SimpleQueue[dict[str, Any]]") -> None:
@@ -60,6 +69,10 @@ def _prepare(matmul_path: str) -> None:
     torch.set_num_threads(1)
     # Vanishing gradients become denormal numbers, on which a processor is a hundred times slower.
     torch.set_flush_denormal(True)
+
+
+class OutOfMemoryError(Exception):
+    """A stack is too large for the memory; the message says what torch or Python said."""
 
 
 class _Worker:
@@ -89,7 +102,11 @@ class _Worker:
         self.saved_folder, self.save_seconds = Path(saved_folder), save_seconds
 
     def work(self, stack: list[Configuration]) -> list[dict[str, Any]]:
-        """Train and measure one stack and return its rows; those of a stack that an exception ended are `failed`."""
+        """
+        Train and measure one stack and return its rows; those of a stack that an exception ended are `failed`.
+
+        Raises OutOfMemoryError if it is too large.
+        """
         from ..training import Saver
         from .work import provenance, train_and_measure
 
@@ -105,11 +122,30 @@ class _Worker:
             )
         except Exception as error:  # noqa: BLE001  whatever it is, it is stored, and the survey goes on
             text = f"{type(error).__name__}: {error}"
+            if _out_of_memory(error):
+                _free()
+                # The first line says it; those of a GPU's allocator fill a page.
+                raise OutOfMemoryError(text.partition("\n")[0]) from None
             return [{"id": one.id, **one.as_dict(), "state": "failed", "error": text, **provenance(self.device)} for one in stack]
         if self.weights_folder is not None:
             for result in results:
                 result.network.save(Path(self.weights_folder, f"{result.row['id']}.safetensors"))
         return [result.row for result in results]
+
+
+def _out_of_memory(error: Exception) -> bool:
+    """Return whether there was no memory left. On a CPU torch raises a RuntimeError that says so."""
+    import torch
+
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or "DefaultCPUAllocator" in str(error)
+
+
+def _free() -> None:
+    """Give a GPU back what the stack has left behind."""
+    import torch
+
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
 
 
 if __name__ == "__main__":

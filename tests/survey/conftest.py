@@ -1,3 +1,5 @@
+import logging
+
 import pytest
 
 SMALL = """
@@ -35,3 +37,28 @@ def small(tmp_path):
     file = tmp_path / "small.toml"
     file.write_text(SMALL)
     return file
+
+
+@pytest.fixture(scope="session")
+def cluster():
+    """A Ray cluster of three nodes on this machine, of one processor each; see `add_node`."""
+    from ray.cluster_utils import Cluster
+
+    found = Cluster(initialize_head=True, head_node_args={**NODE, "include_dashboard": False})
+    for _ in range(2):
+        found.add_node(**NODE)
+    yield found
+    found.shutdown()
+
+
+NODE = {"num_cpus": 1, "object_store_memory": 80 * 2**20}
+
+
+@pytest.fixture(scope="module")
+def connected(cluster):
+    """Connect to the cluster, once for all tests of a module."""
+    import ray
+
+    ray.init(address=cluster.address, log_to_driver=False, logging_level=logging.CRITICAL)
+    yield
+    ray.shutdown()

@@ -1,5 +1,6 @@
 """Surveys as a whole: run, interrupted, killed, resumed, refused."""
 
+import contextlib
 import dataclasses
 import json
 import os
@@ -18,13 +19,18 @@ import torch
 from safetensors import safe_open
 
 import sensitometer as sm
-from sensitometer.errors import DataError, StoreError, WorkerError
-from sensitometer.store import COLUMNS, RESULT_COLUMNS, Store
+from sensitometer.errors import DataError, StoreError
+from sensitometer.schema import COLUMNS, RESULT_COLUMNS
+from sensitometer.store import Store
+from sensitometer.survey.division import divide
 from sensitometer.survey.executors import LocalExecutor
+from sensitometer.survey.runner import Silent, train_missing
 from sensitometer.survey.spec import parse_spec
-from sensitometer.survey.worker import _Worker
+from sensitometer.survey.worker import OutOfMemoryError, _Worker
 
 from .conftest import SMALL
+from .fake_worker import DIES, EXITS, TOO_LARGE
+from .test_executors import FAKE
 
 # Two runs on one machine have the same bits in these.
 REPEATABLE = ["id", *(name for name in RESULT_COLUMNS if name != "seconds")]
@@ -145,22 +151,66 @@ def test_the_workers_of_a_run_that_was_killed_end_too(small, tmp_path):
             time.sleep(0.1)
 
 
-def test_a_worker_that_is_killed_loses_its_own_stack_only_and_the_next_run_trains_that(small, tmp_path, uninterrupted, started):
-    class KillsAWorker:
-        def start(self, networks, stored, wanted, seconds):
-            self.count = 0
+class AtFirst:
+    """A reporter that does something when the first rows are stored."""
 
-        def stored(self, row, seconds):
-            self.count += 1
-            if self.count == 1:
-                started[-1].kill()
+    def __init__(self, act):
+        self.act = act
 
-    with pytest.raises(WorkerError, match=r"\A1 of \d+ stacks were not trained, a worker was ended by signal 9; .*: run again\Z"):
-        sm.run_survey(small, tmp_path / "out", workers=1, reporter=KillsAWorker())
-    assert len(started) == 2
-    assert 0 < len(Store(tmp_path / "out").ids()) < 64
-    with sm.run_survey(small, tmp_path / "out") as store:
+    def start(self, networks, stored, wanted, left):
+        assert left > 0
+
+    def stored(self, rows, left):
+        act, self.act = self.act, lambda: None
+        act()
+
+
+def test_the_stack_of_a_worker_that_is_killed_is_trained_again_in_halves(small, tmp_path, uninterrupted, started):
+    killing = AtFirst(lambda: started[-1].kill())
+    with sm.run_survey(small, tmp_path / "out", workers=1, reporter=killing) as store:
         same(store.frame(), uninterrupted)
+        divided = [stack for stack in store.stacks() if stack.accident]
+        assert [stack.networks for stack in divided] == [4, 4]
+        assert {stack.accident for stack in divided} == {"a worker was ended by signal 9"}
+        assert sum(stack.networks for stack in store.stacks()) == 64
+        assert store.enrolled() == set(uninterrupted["id"])
+    assert len(started) == 2
+
+
+def run_with_fakes(text, out, limit=None, workers=2, size=8):
+    """Run a survey with workers that train nothing."""
+    spec = parse_spec(text, "test")
+    with contextlib.closing(LocalExecutor(workers, "cpu", FAKE)) as executor, contextlib.ExitStack() as stack:
+        store = stack.enter_context(Store(out) if Store.exists(out) else Store.create(out, text))
+        if not store.stack_sizes():  # nothing is measured
+            store.record_stack_sizes(dict.fromkeys({one.kind for one in spec.configurations()}, (size, 1.0)))
+        division = divide(spec, store, workers, "cpu")
+        executor.start({"device": "cpu"}, 100)
+        train_missing(spec, store, division, executor, limit, Silent())
+        return store.frame(), store.stacks()
+
+
+def test_a_stack_that_meets_with_an_accident_again_and_again_is_failed_with_the_reason(tmp_path):
+    text = SMALL.replace("[4, 12]", f"[4, {DIES}, {EXITS}]").replace("[2, 3]", "[2]").replace('["relu", "tanh"]', '["relu"]')
+    frame, stacks = run_with_fakes(text, tmp_path / "out")
+    assert len(frame) == 24
+    for width, error in ((DIES, "a worker was ended by signal 9, twice"), (EXITS, "a worker ended with status 3, twice")):
+        failed = frame[frame.width == width]
+        assert set(failed.state) == {"failed"}
+        assert set(failed.error) == {error}
+        assert failed.host.notna().all()
+    assert (frame[frame.width == 4].state == "unfitted").all()
+    assert all(stack.missing == 0 for stack in stacks)
+
+
+def test_a_stack_that_is_too_large_for_the_memory_is_halved_once(tmp_path):
+    text = SMALL.replace("[4, 12]", f"[{TOO_LARGE}]").replace("[2, 3]", "[2]").replace('["relu", "tanh"]', '["relu"]')
+    for size, state in ((2, "unfitted"), (4, "failed")):
+        frame, _ = run_with_fakes(text, tmp_path / str(size), size=size)
+        assert len(frame) == 8
+        assert set(frame.state) == {state}
+    error = "MemoryError: no room for 2 networks, and before that in a larger stack: MemoryError: no room for 4 networks"
+    assert set(frame.error) == {error}
 
 
 LONG = """
@@ -187,20 +237,21 @@ jacobian = 50
 """
 
 
-def test_a_worker_that_is_killed_in_a_long_training_goes_on_from_its_saved_state(tmp_path, started, monkeypatch):
-    monkeypatch.setattr("sensitometer.survey.runner.SECONDS_BETWEEN_SAVES", 0.2)
+def test_a_run_that_is_killed_in_a_long_training_goes_on_from_its_saved_state(tmp_path, monkeypatch):
     (tmp_path / "long.toml").write_text(LONG)
     with sm.run_survey(tmp_path / "long.toml", tmp_path / "whole", workers=1) as store:
         whole = store.frame()
-    out, begun = tmp_path / "out", len(started)
-    killer = threading.Thread(target=lambda: kill_when_saved(out, started, begun))
-    killer.start()
-    with pytest.raises(WorkerError, match="stacks were not trained, a worker was ended by signal 9"):
-        sm.run_survey(tmp_path / "long.toml", out, workers=1)
-    killer.join()
-    saved = [file for file in (out / "saved").iterdir() if file.is_file()]
-    assert saved
-    with safe_open(saved[0], framework="pt") as file:
+    out = tmp_path / "out"
+    impatient = "import sys, sensitometer.survey.runner as r, sensitometer as sm; r.SECONDS_BETWEEN_SAVES = 0.2; "
+    impatient += "sm.run_survey(*sys.argv[1:], workers=1)"
+    run = subprocess.Popen([sys.executable, "-c", impatient, str(tmp_path / "long.toml"), str(out)])
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline and not list((out / "saved").glob("*.safetensors")):
+        time.sleep(0.01)
+    run.kill()
+    run.wait()
+    (saved,) = [file for file in (out / "saved").iterdir() if file.is_file()]
+    with safe_open(saved, framework="pt") as file:
         done = json.loads(file.metadata()["numbers"])["done"]
     assert 0 < done < 9000
     start = time.perf_counter()
@@ -211,24 +262,32 @@ def test_a_worker_that_is_killed_in_a_long_training_goes_on_from_its_saved_state
     assert not (out / "saved").exists()
 
 
-def kill_when_saved(out, started, begun):
+def test_an_accident_takes_the_saved_state_of_the_whole_stack_along(tmp_path, started, monkeypatch):
+    monkeypatch.setattr("sensitometer.survey.runner.SECONDS_BETWEEN_SAVES", 0.2)
+    (tmp_path / "long.toml").write_text(LONG.replace("9000", "3000"))
+    out = tmp_path / "out"
+    killer = threading.Thread(target=kill_when_saved, args=(out, started))
+    killer.start()
+    with sm.run_survey(tmp_path / "long.toml", out, workers=1) as store:
+        assert [stack.networks for stack in store.stacks()] == [1, 1]
+        assert store.counts()["failed"] == 0
+    killer.join()
+    assert not (out / "saved").exists()
+
+
+def kill_when_saved(out, started):
     deadline = time.monotonic() + 120
     while time.monotonic() < deadline and not list((out / "saved").glob("*.safetensors")):
         time.sleep(0.01)
-    time.sleep(0.3)
-    started[begun].kill()
+    started[0].kill()
 
 
 def test_a_run_that_an_exception_ends_leaves_no_workers_behind(small, tmp_path, started):
-    class Breaks:
-        def start(self, networks, stored, wanted, seconds):
-            pass
-
-        def stored(self, row, seconds):
-            raise KeyError(row["id"])
+    def breaks():
+        raise KeyError("broken")
 
     with pytest.raises(KeyError):
-        sm.run_survey(small, tmp_path / "out", workers=2, reporter=Breaks())
+        sm.run_survey(small, tmp_path / "out", workers=2, reporter=AtFirst(breaks))
     time.sleep(0.5)
     assert len(started) == 2, "a worker was started after the end"
     assert all(process.poll() is not None for process in started)
@@ -244,11 +303,38 @@ def test_a_finished_survey_starts_no_workers(small, tmp_path, monkeypatch):
 
 
 def test_limits_add_up_to_the_whole_survey(small, tmp_path, uninterrupted):
-    first = [c.id for c in parse_spec(SMALL, "test").configurations()][:5]
-    with sm.run_survey(small, tmp_path / "out", limit=5, workers=1) as store:
-        assert store.ids() == set(first)
+    wanted = {c.id for c in parse_spec(SMALL, "test").configurations()}
+    stored = set()
+    for limit, count in ((5, 5), (6, 11)):
+        with sm.run_survey(small, tmp_path / "out", limit=limit, workers=1) as store:
+            assert len(store.ids()) == count
+            assert stored < store.ids() < wanted
+            stored = store.ids()
+            # Stack by stack: no more than one is trained whose networks are not all stored.
+            assert sum(0 < stack.missing < stack.networks for stack in store.stacks()) <= 1
     with sm.run_survey(small, tmp_path / "out", limit=1000) as store:
         same(store.frame(), uninterrupted)
+
+
+def test_a_sample_may_grow(small, tmp_path, uninterrupted, refused):
+    sampled = SMALL + "[sample]\ncount = {}\nseed = 3\n"
+    out = tmp_path / "out"
+    for count in (10, 33, 64):
+        small.write_text(sampled.format(count))
+        with sm.run_survey(small, out, workers=1) as store:
+            frame = store.frame()
+            assert set(frame.id) == {one.id for one in parse_spec(store.specification, "test").configurations()}
+            assert len(frame) == count
+    small.write_text(sampled.format(33))
+    with refused(r"another specification \(sample\.count\): .*; only sample\.count may grow", StoreError):
+        sm.run_survey(small, out)
+    small.write_text(sampled.format(64).replace("seed = 3", "seed = 4"))
+    with refused(r"another specification \(sample\.seed\)", StoreError):
+        sm.run_survey(small, out)
+    # In other company, and so up to rounding.
+    same_settings = ["id", "state", "steps_done", "weights"]
+    pd.testing.assert_frame_equal(frame[same_settings], uninterrupted[same_settings])
+    np.testing.assert_allclose(frame.jacobian_norm, uninterrupted.jacobian_norm, rtol=1e-3)
 
 
 def test_another_specification_on_the_same_folder_is_refused_and_nothing_is_changed(small, tmp_path, refused):
@@ -274,7 +360,7 @@ def test_a_second_run_on_the_same_folder_is_refused(small, tmp_path, refused):
     run = command("run", small, "--out", tmp_path / "out", "--workers", 1)
     wait_for_rows(tmp_path / "out", 1)
     try:
-        with refused("another run is writing to .*out", StoreError):
+        with refused(f"process {run.pid} on .*, since 2.*, is writing to .*out: wait for it, or choose another", StoreError):
             sm.run_survey(small, tmp_path / "out")
     finally:
         run.kill()
@@ -328,14 +414,36 @@ def test_an_exception_in_a_stack_is_stored_with_its_text(monkeypatch, tmp_path):
     stack = [sm.Configuration("digits", 4, 2, seed=seed) for seed in (1, 2)]
 
     def fail(*_, **__):
-        raise MemoryError("no room for 4 numbers")
+        raise ValueError("no such number")
 
     monkeypatch.setattr("sensitometer.survey.work.train_and_measure", fail)
     rows = worker.work(stack)
     assert [row["id"] for row in rows] == [one.id for one in stack]
     assert {row["state"] for row in rows} == {"failed"}
-    assert {row["error"] for row in rows} == {"MemoryError: no room for 4 numbers"}
+    assert {row["error"] for row in rows} == {"ValueError: no such number"}
     assert all("gap" not in row for row in rows)
+
+
+def no_room_for_numbers(*_, **__):
+    torch.empty(10**15)
+
+
+def no_room_on_a_gpu(*_, **__):
+    raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.\nand much more")
+
+
+@pytest.mark.parametrize(
+    ("fail", "message"),
+    [
+        (no_room_for_numbers, "RuntimeError: .*can't allocate memory: you tried to allocate 4000000000000000 bytes.*"),
+        (no_room_on_a_gpu, r"OutOfMemoryError: CUDA out of memory\. Tried to allocate 2\.00 GiB\."),
+    ],
+)
+def test_a_stack_that_is_too_large_for_the_memory_is_lost_not_failed(monkeypatch, tmp_path, fail, message):
+    worker = _Worker("cpu", {"names": ["digits"], "crop": None, "train_points": 200}, {}, {}, None, str(tmp_path), 60.0)
+    monkeypatch.setattr("sensitometer.survey.work.train_and_measure", fail)
+    with pytest.raises(OutOfMemoryError, match=rf"\A{message}\Z"):
+        worker.work([sm.Configuration("digits", 4, 2)])
 
 
 def test_weights_that_cannot_be_written_end_the_run_and_the_next_one_goes_on(small, tmp_path, refused):
@@ -375,13 +483,6 @@ def test_a_network_that_diverges_is_stored_as_such_without_measures(small, tmp_p
     diverged = frame[frame.state == "diverged"]
     assert diverged[["gap", "train_loss", "jacobian_norm", "test_accuracy", "transitions"]].isna().all(axis=None)
     assert frame[~hot][["jacobian_norm", "transitions"]].notna().all(axis=None)
-
-
-def test_a_worker_that_ends_at_once_is_told_of(monkeypatch, refused):
-    monkeypatch.setenv("PYTHONPATH", "/nonexistent")
-    monkeypatch.setattr(sys, "executable", "/bin/false")
-    with refused("a worker ended with status 1", WorkerError):
-        LocalExecutor(1, {})
 
 
 def test_training_on_another_data_set_than_the_configuration_names_is_refused(refused):

@@ -143,11 +143,11 @@ def test_quick_covers_what_it_promises():
         ("train_points = 200", "train_points = 0", "data.train_points: expected int >= 1; got 0"),
         ("train_points = 200", "crop = 9", "data.crop: expected at most 8, the side of the images of digits; got 9"),
         ("jacobian = 50", "jacobian = 501", "measure.jacobian: expected at most 500, the test points of digits; got 501"),
-        ("jacobian = 50", 'jacobian = "some"', "measure.jacobian: "),
+        ("jacobian = 50", 'jacobian = "some"', "measure.jacobian: expected int or 'all'; got 'some'"),
         ("transitions = 2", "transitions = 501", "measure.transitions: expected at most 500, the test points of digits; got 501"),
         ("transitions = 2", "transitions = -1", "measure.transitions: expected int >= 0; got -1"),
-        ("transitions = 2", "transitions = true", "measure.transitions: "),
-        ("transitions = 2", 'transitions = "some"', "measure.transitions: "),
+        ("transitions = 2", "transitions = true", "measure.transitions: expected int or 'all'; got True"),
+        ("transitions = 2", 'transitions = "some"', "measure.transitions: expected int or 'all'; got 'some'"),
         ("_samples = 256", "_samples = 1", "measure.transition_samples: expected int >= 2; got 1"),
         ("train_points = 200", "crop = 1", "measure.transitions: expected 0 for images of digits cut to 1 pixel, which have no "),
         ("steps = 120", "steps = -1", "training.steps: expected int >= 0; got -1"),
@@ -156,7 +156,7 @@ def test_quick_covers_what_it_promises():
         ('name = "small"', 'name = ""', "survey.name: expected str of length >= 1; got ''"),
         ("count = 10", "count = 0", "sample.count: expected int >= 1; got 0"),
         ("count = 10", "count = 65", "sample.count: expected at most 64, the size of the space; got 65"),
-        ('"uniform"', '"heavy"', "sample.weight: invalid enum value 'heavy'; got 'heavy'"),
+        ('"uniform"', '"heavy"', "sample.weight: expected 'uniform' or 'inverse-cost'; got 'heavy'"),
     ],
 )  # fmt: skip
 def test_what_is_wrong_is_named_by_its_path_in_one_line(old, new, message):

@@ -1,0 +1,130 @@
+"""The tables of a survey's results file, what makes them, and what brings an older file up to date. Imports no torch."""
+
+import os
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+from urllib.parse import quote
+
+SCHEMA_VERSION = 3
+# Those that `upgrade` brings up to date.
+EARLIER_VERSIONS = (1, 2)
+FILE = "survey.sqlite"
+
+CONFIGURATION_COLUMNS = {
+    "dataset": "TEXT NOT NULL",
+    "width": "INTEGER NOT NULL",
+    "depth": "INTEGER NOT NULL",
+    "activation": "TEXT NOT NULL",
+    "init_scale": "REAL NOT NULL",
+    "optimizer": "TEXT NOT NULL",
+    "learning_rate": "REAL",
+    "batch_size": "INTEGER",
+    "labels": "TEXT NOT NULL",
+    "augmentation": "TEXT NOT NULL",
+    "loss": "TEXT NOT NULL",
+    "steps": "INTEGER NOT NULL",
+    "seed": "INTEGER NOT NULL",
+}
+RESULT_COLUMNS = {
+    "state": "TEXT NOT NULL CHECK (state IN ('fitted', 'unfitted', 'diverged', 'failed'))",
+    "train_accuracy": "REAL",
+    "test_accuracy": "REAL",
+    "gap": "REAL",
+    "train_loss": "REAL",
+    "test_loss": "REAL",
+    "jacobian_norm": "REAL",
+    "logit_jacobian_norm": "REAL",
+    "transitions": "REAL",
+    "weights": "INTEGER",
+    "steps_done": "INTEGER",
+    "seconds": "REAL",
+    "error": "TEXT",
+}
+PROVENANCE_COLUMNS = {
+    "version": "TEXT",
+    "torch": "TEXT",
+    "device": "TEXT",
+    "matmul_path": "TEXT",
+    "host": "TEXT",
+    "stored_at": "REAL NOT NULL",
+}
+COLUMNS = {"id": "TEXT PRIMARY KEY", **CONFIGURATION_COLUMNS, **RESULT_COLUMNS, **PROVENANCE_COLUMNS}
+
+# The tables of this version. A file of an earlier one lacks some of them, and some columns of `runs`.
+TABLES = {
+    "networks": ", ".join(f"{name} {kind}" for name, kind in COLUMNS.items()),
+    # How many networks of a kind are trained together, and the predicted seconds of each.
+    "stack_sizes": "kind TEXT PRIMARY KEY, networks INTEGER NOT NULL, seconds REAL NOT NULL",
+    # What is trained together: see `Stack`.
+    "stacks": "number INTEGER PRIMARY KEY, kind TEXT NOT NULL, networks INTEGER NOT NULL, missing INTEGER NOT NULL, "
+    "seconds REAL NOT NULL, accident TEXT",
+    # The networks of each stack, in the order in which they are trained side by side.
+    "members": "stack INTEGER NOT NULL, seed INTEGER NOT NULL, id TEXT NOT NULL, place INTEGER NOT NULL, "
+    "PRIMARY KEY (stack, seed, id)",
+    # What each run has stored: networks, the predicted and the measured seconds of their stacks, and when it last did.
+    "runs": "begun_at REAL NOT NULL, writer TEXT, workers INTEGER, networks INTEGER, predicted REAL, measured REAL, last_at REAL",
+}
+# The key of these is all there is to look up.
+_CLUSTERED = {"members"}
+STATES = ("fitted", "unfitted", "diverged", "failed")
+# Pages of 4 kB that wait beside the file, in its `-wal`.
+CHECKPOINT_PAGES = 8000
+# Seconds to wait for another program that writes to the file.
+TIMEOUT = 30
+
+
+def create(file: Path) -> None:
+    """Make an empty results file; under another name until it is whole, lest what a killed process leaves looks like one."""
+    unfinished = file.with_name(f"{file.name}.new")
+    unfinished.unlink(missing_ok=True)
+    with closing(sqlite3.connect(unfinished)) as connection:
+        # Readers go on while a run writes. This stays with the file.
+        connection.execute("PRAGMA journal_mode = WAL")
+        for name in TABLES:
+            connection.execute(_table(name))
+        connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+        connection.commit()
+    unfinished.rename(file)
+
+
+def upgrade(connection: sqlite3.Connection) -> None:
+    """Give a file of an earlier version what it lacks, for this connection alone where the file cannot be written."""
+    new = ("stack_sizes", "stacks", "members", "runs")
+    try:
+        connection.execute("BEGIN IMMEDIATE")
+        # Of the runs before there is nothing but when they began.
+        connection.execute("DROP TABLE runs")
+        for name in new:
+            connection.execute(_table(name, "IF NOT EXISTS"))
+        connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+        connection.execute("COMMIT")
+    except sqlite3.OperationalError:
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+        there = {row[0] for row in connection.execute("SELECT name FROM sqlite_schema")}
+        for name in {*new} - there | {"runs"}:
+            connection.execute(_table(name, temporary=True))
+
+
+def _table(name: str, if_not_exists: str = "", *, temporary: bool = False) -> str:
+    """Return the statement that makes a table."""
+    options = "STRICT, WITHOUT ROWID" if name in _CLUSTERED else "STRICT"
+    return f"CREATE {'TEMP' if temporary else ''} TABLE {if_not_exists} {name} ({TABLES[name]}) {options}"
+
+
+def connect(file: Path) -> sqlite3.Connection:
+    """Open a results file, for reading alone where its folder cannot be written."""
+    # SQLite cannot read a file beside which it may not make its own, unless it is told that nobody writes to it.
+    mode = "mode=rw" if os.access(file.parent, os.W_OK) else "immutable=1"
+    name = f"file:{quote(str(file.absolute()))}?{mode}"
+    connection = sqlite3.connect(name, uri=True, timeout=TIMEOUT, isolation_level=None)
+    try:
+        # After a power cut the last rows may be missing; the file is whole.
+        connection.execute("PRAGMA synchronous = NORMAL")
+        # Rows have random ids, so that the same pages of the index are written again and again: into the file less often.
+        connection.execute(f"PRAGMA wal_autocheckpoint = {CHECKPOINT_PAGES}")
+    except sqlite3.Error:
+        connection.close()
+        raise
+    return connection

@@ -1,0 +1,268 @@
+"""Whether a survey's folder is sound, and what can be mended where it is not. Imports no torch."""
+
+import shutil
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from ..configuration import FIELDS, Configuration
+from ..errors import InvalidInputError, StoreError
+from ..schema import COLUMNS, FILE, connect, create
+from ..store import SPECIFICATION, Store
+from .division import configurations
+from .runner import SAVED, WEIGHTS, only_writer
+from .spec import Spec, parse_spec
+from .stacks import saved_state
+
+# Rows that are read together from a damaged file, before they are read one by one.
+AT_ONCE = 1024
+DAMAGED = f"{FILE}.damaged"
+# Of a results file and what SQLite keeps beside it.
+SUFFIXES = ("", "-wal", "-shm")
+# Bytes of a page of SQLite, unless told otherwise.
+PAGE = 4096
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What is wrong, and how it can be mended; None if it cannot, or takes care of itself."""
+
+    wrong: str
+    repair: str | None = None
+
+
+def check_survey(folder: str | Path, *, repair: bool = False) -> list[Finding]:
+    """
+    Return what is wrong with the survey in `folder`: with its results file, its rows, its division into stacks, and its files.
+
+    Parameters
+    ----------
+    folder
+        The survey's folder.
+    repair
+        Whether to mend what can be mended. Nothing that can be read is lost; rows that are thrown away are trained again by the
+        next run.
+
+    Raises
+    ------
+    StoreError
+        There is no survey; or, with `repair`, a run is writing to it, or the folder cannot be written.
+    """
+    folder = Path(folder)
+    if not Store.exists(folder):
+        Store(folder)  # says so
+    with _writing_alone(folder, repair):
+        damage = _damage(folder / FILE)
+        if damage is not None:
+            finding = _salvage(folder, damage, repair)
+            # The rest can only be said of a file that is whole.
+            return [finding, *(_check_whole(folder, repair) if repair else [])]
+        return _check_whole(folder, repair)
+
+
+@contextmanager
+def _writing_alone(folder: Path, repair: bool) -> Iterator[None]:
+    if not repair:
+        yield
+        return
+    with only_writer(folder):
+        yield
+
+
+def _damage(file: Path) -> str | None:
+    """Return what SQLite finds wrong with a file, the first of it; None for nothing."""
+    try:
+        with closing(connect(file)) as connection:
+            found = connection.execute("PRAGMA integrity_check(1)").fetchone()[0]
+            if not connection.execute("SELECT count(*) FROM sqlite_schema WHERE name = 'networks'").fetchone()[0]:
+                found = "there is no table of networks in it"
+    except sqlite3.DatabaseError as error:
+        found = str(error)
+    return None if found == "ok" else found.partition("\n")[0]
+
+
+def _check_whole(folder: Path, repair: bool) -> list[Finding]:
+    """Check a survey whose results file is whole."""
+    with Store(folder) as store:
+        try:
+            spec = parse_spec(store.specification, str(folder / SPECIFICATION))
+        except (InvalidInputError, StoreError) as error:
+            return [Finding(f"{error}: it must be put back as it was")]
+        found = [*_rows(store, spec, repair), *_stacks(store, spec, repair), *_weights(store, spec, repair)]
+    return found + _leftovers(folder, spec, repair)
+
+
+def _rows(store: Store, spec: Spec, repair: bool) -> Iterator[Finding]:
+    """Look for rows whose id is not that of their configuration, and for such that the survey does not ask for."""
+    frame = store.rows(("id", *FIELDS))
+    wrong = [row[0] for row in frame if _id_of(row[1:]) != row[0]]
+    if wrong:
+        if repair:
+            store.forget(wrong)
+        yield Finding(
+            f"{len(wrong)} rows have an id that is not that of their configuration, such as {wrong[0]}",
+            "throw them away",
+        )
+    strangers = {row[0] for row in frame} - {one.id for one in spec.configurations()} - set(wrong)
+    if strangers:
+        yield Finding(f"{len(strangers)} rows are of networks that the survey does not ask for, such as {min(strangers)}")
+
+
+def _id_of(values: tuple[Any, ...]) -> str | None:
+    """Return the id of the configuration with these fields; None if there is no such configuration."""
+    try:
+        return Configuration(**dict(zip(FIELDS, values, strict=True))).id
+    except InvalidInputError:
+        return None
+
+
+def _stacks(store: Store, spec: Spec, repair: bool) -> Iterator[Finding]:
+    """Look for networks that are in no stack or in two, and for stacks whose missing networks are miscounted."""
+    members = store.enrolled()
+    networks = sum(stack.networks for stack in store.stacks())
+    if networks != len(members):
+        if repair:
+            store.forget_division()
+        yield Finding(
+            f"{networks} networks are said to be in stacks, and {len(members)} are: the division is damaged",
+            "divide the survey anew",
+        )
+        return
+    undivided = len(spec) - len(members)
+    if undivided > 0:
+        yield Finding(f"{undivided} networks are in no stack: the next run divides them")
+    if store.miscounted():
+        count = store.miscounted()
+        if repair:
+            store.count_missing()
+        yield Finding(f"the missing networks of {count} stacks are miscounted", "count them")
+
+
+def _weights(store: Store, spec: Spec, repair: bool) -> Iterator[Finding]:
+    """Look for networks whose weights should have been kept, and were not."""
+    if not spec.survey.keep_weights:
+        return
+    kept = {file.stem for file in (store.folder / WEIGHTS).glob("*.safetensors")}
+    without = sorted({id_ for id_, state in store.rows(("id", "state")) if state != "failed"} - kept)
+    if without:
+        if repair:
+            store.forget(without)
+        yield Finding(
+            f"{len(without)} networks are stored without their weights, such as {without[0]}",
+            "throw their rows away",
+        )
+
+
+def _leftovers(folder: Path, spec: Spec, repair: bool) -> list[Finding]:
+    """Look for what killed processes have left behind."""
+    with Store(folder) as store:
+        stacks = [configurations(spec, store.members(stack.number)) for stack in store.stacks(missing=True)]
+    wanted = {saved_state(folder / SAVED, stack) for stack in stacks}
+    files = [*folder.glob("*.new"), *folder.glob(f"{WEIGHTS}/*.new"), *(folder / "figures").glob(".figures-*")]
+    files += [file for file in folder.glob(f"{SAVED}/*") if file not in wanted]
+    if repair:
+        for file in files:
+            shutil.rmtree(file) if file.is_dir() else file.unlink()
+    count = len(files)
+    what = f"{count} {'file is' if count == 1 else 'files are'} left over from a process that was killed, such as"
+    return [Finding(f"{what} {files[0].relative_to(folder)}", "remove them")] if files else []
+
+
+def _salvage(folder: Path, damage: str, repair: bool) -> Finding:
+    """Copy what can be read of a damaged results file into a new one."""
+    file = folder / FILE
+    with TemporaryDirectory(dir=folder if repair else None, prefix=".salvage-") as temporary:
+        legible = _legible(file, Path(temporary))
+        rows = _readable(legible)
+        if repair:
+            whole = Path(temporary) / "whole"
+            create(whole)
+            with closing(connect(whole)) as connection:
+                connection.execute("BEGIN IMMEDIATE")
+                places = ", ".join("?" * len(COLUMNS))
+                connection.executemany(f"INSERT INTO networks ({', '.join(COLUMNS)}) VALUES ({places})", rows)
+                for tables in (("stack_sizes",), ("stacks", "members"), ("runs",)):
+                    _copy_tables(legible, connection, tables)
+                connection.execute("COMMIT")
+            for suffix in SUFFIXES:
+                old = Path(f"{file}{suffix}")
+                if old.exists():
+                    old.replace(folder / f"{DAMAGED}{suffix}")
+            whole.replace(file)
+    if repair:
+        with Store(folder) as store:
+            store.count_missing()
+    return Finding(
+        f"{file} is damaged ({damage}); {len(rows)} of its networks can be read",
+        f"keep it as {DAMAGED}, and copy these into a new file: the next run trains the others",
+    )
+
+
+def _legible(file: Path, folder: Path) -> Path:
+    """Copy a damaged file to where SQLite gets as far as its tables, if it can be made to."""
+    copy = folder / FILE
+    for suffix in SUFFIXES:
+        if Path(f"{file}{suffix}").exists():
+            shutil.copyfile(f"{file}{suffix}", f"{copy}{suffix}")
+    try:
+        with closing(connect(copy)) as connection:
+            connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()
+    except sqlite3.DatabaseError:
+        # Its first page says how long it is and where its tables begin: the same in every survey, but for the length, of which
+        # a file that was cut lacks some.
+        fresh = folder / "fresh"
+        create(fresh)
+        content = copy.read_bytes()
+        pages = max(2, -(-len(content) // PAGE))
+        first = bytearray(fresh.read_bytes()[:PAGE])
+        first[28:32] = pages.to_bytes(4, "big")
+        copy.write_bytes(bytes(first) + content[PAGE:].ljust((pages - 1) * PAGE, b"\0"))
+    return copy
+
+
+def _readable(file: Path) -> list[tuple[Any, ...]]:
+    """Return the rows that can be read of a damaged file and are what was stored: whose ids are those of their settings."""
+    with closing(connect(file)) as connection:
+        last = _last_row(connection)
+        rows = [row for start in range(0, last, AT_ONCE) for row in _range(connection, start, start + AT_ONCE)]
+    place = [tuple(COLUMNS).index(name) for name in FIELDS]
+    good = {row[0]: row for row in rows if _id_of(tuple(row[one] for one in place)) == row[0]}
+    return list(good.values())
+
+
+def _last_row(connection: sqlite3.Connection) -> int:
+    """Return a number that no row's is above."""
+    try:
+        return int(connection.execute("SELECT max(rowid) FROM networks").fetchone()[0] or 0)
+    except sqlite3.DatabaseError:
+        # A row has some 200 bytes and more.
+        return int(connection.execute("PRAGMA page_count").fetchone()[0]) * PAGE // 100
+
+
+def _range(connection: sqlite3.Connection, start: int, end: int) -> list[tuple[Any, ...]]:
+    """Return the rows numbered from above `start` to `end` that can be read."""
+    select = f"SELECT {', '.join(COLUMNS)} FROM networks NOT INDEXED WHERE rowid > ? AND rowid <= ?"
+    try:
+        return connection.execute(select, (start, end)).fetchall()
+    except (sqlite3.DatabaseError, UnicodeDecodeError):
+        if end - start == 1:
+            return []
+    middle = (start + end) // 2
+    return _range(connection, start, middle) + _range(connection, middle, end)
+
+
+def _copy_tables(file: Path, connection: sqlite3.Connection, tables: tuple[str, ...]) -> None:
+    """Copy whole tables, all of these or none."""
+    try:
+        with closing(connect(file)) as damaged:
+            contents = {table: damaged.execute(f"SELECT * FROM {table}").fetchall() for table in tables}
+        for table, rows in contents.items():
+            for row in rows:
+                connection.execute(f"INSERT INTO {table} VALUES ({', '.join('?' * len(row))})", row)
+    except sqlite3.DatabaseError:  # what the next run finds missing it makes anew
+        for table in tables:
+            connection.execute(f"DELETE FROM {table}")

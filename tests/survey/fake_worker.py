@@ -1,0 +1,57 @@
+"""A worker that trains nothing: it answers as `sensitometer.survey.worker` does, and does what a network's width says."""
+
+import json
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+
+from sensitometer.configuration import Configuration
+
+# Widths that stand for accidents; all others are trained at once.
+DIES, TOO_LARGE, EXITS, REFUSES, SLOW, NOISY = 9001, 9002, 9003, 9004, 9005, 9006
+
+
+def answer(stack):
+    """Return what came of a stack."""
+    width = stack[0]["width"]
+    if width == DIES:
+        os.kill(os.getpid(), signal.SIGKILL)
+    if width == EXITS:
+        sys.exit(3)
+    if width == TOO_LARGE and len(stack) > 1:
+        return {"lost": f"MemoryError: no room for {len(stack)} networks"}
+    if width == REFUSES:
+        return {"error": "cannot write to nowhere", "kind": "StoreError"}
+    if width == SLOW:
+        time.sleep(0.3)
+    if width == NOISY:
+        sys.stderr.write("what a library prints\n")
+    of = {"state": "unfitted", "gap": 0.25, "host": str(os.getpid())}
+    return {"rows": [{"id": Configuration(**one).id, **one, **of} for one in stack], "seconds": 0.5}
+
+
+def say(message):
+    sys.stdout.write(json.dumps(message) + "\n")
+    sys.stdout.flush()
+
+
+def main():
+    setup = json.loads(sys.stdin.readline())
+    if "refuse" in setup:
+        say({"error": setup["refuse"], "kind": "DataError"})
+        return
+    # One that has died once may be told not to start again.
+    marker = setup.get("once")
+    if marker and Path(marker).exists():
+        sys.exit(4)
+    if marker:
+        Path(marker).touch()
+    say({"rows": [], "seconds": 0.0})
+    for line in sys.stdin:
+        say(answer(json.loads(line)["configurations"]))
+
+
+if __name__ == "__main__":
+    main()

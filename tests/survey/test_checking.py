@@ -1,0 +1,178 @@
+"""Folders that are not sound: what is found, what is mended, and what the next run makes of it."""
+
+import contextlib
+import random
+import shutil
+import sqlite3
+
+import pandas as pd
+import pytest
+
+from sensitometer.errors import StoreError
+from sensitometer.schema import FILE
+from sensitometer.store import Store
+from sensitometer.survey.checking import check_survey
+from sensitometer.survey.runner import only_writer
+from sensitometer.survey.spec import parse_spec
+
+from .conftest import SMALL
+from .test_run import run_with_fakes
+
+LARGER = SMALL.replace("seed = [1, 2]", f"seed = {list(range(1, 13))}")
+# What a network has whenever and wherever it is trained by a worker that trains nothing.
+SAME = ["id", "width", "seed", "state", "gap"]
+
+
+@pytest.fixture(scope="module")
+def done(tmp_path_factory):
+    """The folder of a survey that is done, by workers that train nothing."""
+    folder = tmp_path_factory.mktemp("done") / "out"
+    run_with_fakes(LARGER, folder)
+    return folder
+
+
+@pytest.fixture
+def out(done, tmp_path):
+    return shutil.copytree(done, tmp_path / "out")
+
+
+def sql(folder, *statements):
+    with contextlib.closing(sqlite3.connect(folder / FILE)) as connection:
+        for statement in statements:
+            connection.execute(statement)
+        connection.commit()
+
+
+def wrong(folder, **options):
+    return [finding.wrong for finding in check_survey(folder, **options)]
+
+
+def test_a_sound_survey_has_no_findings_and_is_left_alone(out):
+    before = (out / FILE).read_bytes()
+    assert check_survey(out) == check_survey(out, repair=True) == []
+    assert sorted(path.name for path in out.iterdir() if "sqlite-" not in path.name) == ["run.lock", "spec.toml", FILE]
+    assert (out / FILE).read_bytes() == before
+
+
+def test_a_folder_without_a_survey_is_refused(tmp_path, refused):
+    with refused("no survey in", StoreError):
+        check_survey(tmp_path)
+
+
+def test_nothing_is_repaired_while_a_run_is_writing(out, refused):
+    with only_writer(out), refused("is writing to .*out", StoreError):
+        check_survey(out, repair=True)
+    with only_writer(out):
+        assert check_survey(out) == []
+
+
+TROUBLES = {
+    "a row that was changed": (
+        ["UPDATE networks SET width = 77 WHERE rowid = 5"],
+        r"1 rows have an id that is not that of their configuration, such as [0-9a-f]{16}",
+    ),
+    "a row that was lost": (["DELETE FROM networks WHERE rowid = 5"], "the missing networks of 1 stacks are miscounted"),
+    "a count that is wrong": (["UPDATE stacks SET missing = 3 WHERE number = 2"], "networks of 1 stacks are miscounted"),
+    "a member that was lost": (
+        ["DELETE FROM members WHERE id IN (SELECT id FROM members WHERE stack = 3 LIMIT 2)"],
+        "384 networks are said to be in stacks, and 382 are: the division is damaged",
+    ),
+    "a stack that was lost": (["DELETE FROM stacks WHERE number = 3"], "376 networks are said to be in stacks, and 384 are"),
+    "no division": (["DELETE FROM stacks", "DELETE FROM members"], "384 networks are in no stack: the next run divides them"),
+}
+
+
+@pytest.mark.parametrize(("statements", "message"), TROUBLES.values(), ids=TROUBLES)
+def test_what_is_wrong_is_found_mended_and_trained_again(out, done, statements, message):
+    sql(out, *statements)
+    (finding,) = check_survey(out)
+    assert pd.Series([finding.wrong]).str.contains(message).all()
+    assert [one.wrong for one in check_survey(out)] == [finding.wrong]  # it was not mended
+    check_survey(out, repair=True)
+    frame, _ = run_with_fakes(LARGER, out)
+    assert check_survey(out) == []
+    with Store(done) as store:
+        pd.testing.assert_frame_equal(frame[SAME], store.frame()[SAME])
+
+
+def test_rows_of_other_networks_are_named_and_kept(out):
+    small = LARGER.replace("width = [4, 12]", "width = [4]")
+    (out / "spec.toml").write_text(small)
+    found = wrong(out, repair=True)
+    assert found[0].startswith("192 rows are of networks that the survey does not ask for, such as ")
+    with Store(out) as store:
+        assert len(store.ids()) == 384
+
+
+def test_a_specification_that_is_damaged_is_named(out):
+    (out / "spec.toml").write_text("[survey")
+    (found,) = wrong(out, repair=True)
+    assert "spec.toml is not TOML" in found
+    assert found.endswith("it must be put back as it was")
+
+
+def test_weights_that_are_missing_are_trained_again(out):
+    text = LARGER.replace('name = "small"', 'name = "small"\nkeep_weights = true')
+    (out / "spec.toml").write_text(text)
+    ids = [one.id for one in parse_spec(text, "test").configurations()]
+    (out / "weights").mkdir()
+    for id_ in ids[2:]:
+        (out / "weights" / f"{id_}.safetensors").touch()
+    (found,) = wrong(out, repair=True)
+    assert found == f"2 networks are stored without their weights, such as {min(ids[:2])}"
+    with Store(out) as store:
+        assert store.ids() == set(ids[2:])
+        assert sum(stack.missing for stack in store.stacks()) == 2
+
+
+def test_what_killed_processes_left_is_removed(out):
+    for name in ("saved", "figures", "figures/.figures-abc"):
+        (out / name).mkdir()
+    for name in ("survey.sqlite.new", "saved/0123.safetensors", "figures/.figures-abc/x.png"):
+        (out / name).write_text("x")
+    (out / "saved" / "4567.safetensors.new").mkdir()
+    (found,) = wrong(out)
+    assert found.startswith("4 files are left over from a process that was killed, such as ")
+    check_survey(out, repair=True)
+    assert check_survey(out) == []
+    assert not list((out / "saved").iterdir())
+
+
+NOISE = random.Random(0)
+
+
+def overwritten(content, start, count):
+    return content[:start] + NOISE.randbytes(count) + content[start + count :]
+
+
+DAMAGE = {
+    "no header": (lambda content: overwritten(content, 0, 100), 384, 384),
+    "no first page": (lambda content: overwritten(content, 0, 4096), 384, 384),
+    "random bytes": (lambda content: NOISE.randbytes(len(content)), 0, 0),
+    "empty": (lambda content: b"", 0, 0),
+    "a cut": (lambda content: content[: len(content) // 2 + 17], 50, 383),
+    "a page": (lambda content: overwritten(content, 4096 * (len(content) // 8192), 4096), 300, 384),
+    "the second half": (lambda content: overwritten(content, len(content) // 2, len(content) // 2), 50, 383),
+}
+
+
+@pytest.mark.parametrize(("damage", "least", "most"), DAMAGE.values(), ids=DAMAGE)
+def test_what_can_be_read_of_a_damaged_file_is_kept_and_the_rest_trained_again(out, done, damage, least, most):
+    content = damage((out / FILE).read_bytes())
+    for path in out.glob(f"{FILE}*"):
+        path.unlink()
+    (out / FILE).write_bytes(content)
+    found = check_survey(out)
+    assert "is damaged (" in found[0].wrong
+    assert (out / FILE).read_bytes() == content
+    check_survey(out, repair=True)
+    assert (out / f"{FILE}.damaged").read_bytes() == content
+    with Store(out) as store, Store(done) as whole:
+        kept = store.frame()
+        expected = whole.frame().set_index("id").loc[kept.id].reset_index()
+        assert least <= len(kept) <= most
+        pd.testing.assert_frame_equal(kept[SAME], expected[SAME], check_dtype=False)
+    frame, _ = run_with_fakes(LARGER, out)
+    with Store(done) as whole:
+        pd.testing.assert_frame_equal(frame[SAME], whole.frame()[SAME])
+    assert check_survey(out) == []
