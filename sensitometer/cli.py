@@ -80,7 +80,8 @@ def run(spec: str, out: Path, executor: str, address: str | None, workers: int |
     """
     from rich.console import Console
 
-    from .analysis.correlations import gap_correlations
+    from .analysis.correlations import QUANTITIES, gap_correlations
+    from .analysis.seeds import NETWORK_COLUMNS
     from .survey import run_survey
     from .survey.progress import TerminalReporter
 
@@ -91,7 +92,7 @@ def run(spec: str, out: Path, executor: str, address: str | None, workers: int |
         )
     with store:
         counts, failures = store.counts(), store.failures()
-        frame = store.frame()
+        frame = store.frame((*NETWORK_COLUMNS, "gap", *QUANTITIES))
     states = ", ".join(f"{count} {state}" for state, count in counts.items())
     click.echo(f"{sum(counts.values())} networks in {out}: {states}")
     _print_failures(failures)

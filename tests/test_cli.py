@@ -5,7 +5,10 @@ import shutil
 import subprocess
 import sys
 
+import pandas as pd
 import pytest
+
+from sensitometer.store import open_survey
 
 SPEC = """
 [survey]
@@ -82,6 +85,42 @@ def test_status_of_an_unfinished_survey_says_the_rate_and_the_time_left(tmp_path
     _, printed, _ = run("status", tmp_path / "out")
     assert "5 of 24 networks stored" in printed
     assert re.search(r"\S+ networks a second in the last run; .* left, by predicted cost", printed)
+
+
+def test_a_sound_survey_is_said_to_be_and_another_is_mended(survey, run, tmp_path):
+    out = shutil.copytree(survey[0], tmp_path / "out")
+    assert run("check", out) == (0, f"{out} is sound\n", "")
+    (out / "survey.sqlite.new").touch()
+    said = "1 file is left over from a process that was killed, such as survey.sqlite.new; "
+    assert run("check", out) == (1, f"{said}--repair would remove them\n", "")
+    assert run("check", out, "--repair") == (0, f"{said}done: remove them\n", "")
+    assert run("check", out)[0] == 0
+
+
+def test_a_survey_is_exported_as_it_is_read(survey, run, tmp_path):
+    frame = open_survey(survey[0]).frame()
+    for name, read in (("all.csv", pd.read_csv), ("all.parquet", pd.read_parquet)):
+        assert run("export", survey[0], tmp_path / name) == (0, f"24 networks in {tmp_path / name}\n", "")
+        exported = read(tmp_path / name)
+        assert list(exported.columns) == list(frame.columns)
+        assert exported.pop("error").isna().all()
+        pd.testing.assert_frame_equal(exported, frame.drop(columns="error"), check_dtype=False)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["all.csv", "all.parquet"]
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("all.xlsx", "the file to export to must end in .parquet or .csv; got 'all.xlsx'"),
+        ("nowhere/all.csv", "cannot write to .*all.csv: .*"),
+        ("nowhere/all.parquet", "cannot write to .*all.parquet: .*"),
+    ],
+)
+def test_an_export_that_cannot_be_is_one_line(survey, run, tmp_path, name, message):
+    status, printed, errors = run("export", survey[0], tmp_path / name)
+    assert (status, printed) == (2, "")
+    assert re.fullmatch(f"sensitometer: {message}\n", errors)
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_plan_trains_nothing(tmp_path, run, monkeypatch):

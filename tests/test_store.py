@@ -368,6 +368,15 @@ def test_counts_name_every_state(store):
     assert store.counts() == {"fitted": 2, "unfitted": 0, "diverged": 1, "failed": 1}
 
 
+def test_networks_of_one_state_can_be_asked_for(store, fails):
+    for seed, state in enumerate(["fitted", "failed", "fitted", "diverged"]):
+        store.record(row(seed, state))
+    assert store.frame(["id"], state="fitted")["id"].tolist() == sorted(row(seed)["id"] for seed in (0, 2))
+    assert store.frame(state="unfitted").empty
+    with fails("state must be one of fitted, unfitted, diverged, failed, or None for all; got 'done'"):
+        store.frame(state="done")
+
+
 def test_second_record_of_a_network_is_refused_and_the_first_stays(fails, store):
     store.record(row(gap=0.5))
     with fails(f"cannot store network {row()['id']} in .*{FILE}: UNIQUE constraint failed: networks.id"):

@@ -29,8 +29,8 @@ def gap_correlations(frame: pd.DataFrame, *, labels: str | None = None) -> pd.Da
     -------
     DataFrame
         `quantity` (the column: Jacobian norm, logit Jacobian norm, transitions, number of weights, train loss), `tau`,
-        `low`, `high` (95%, configurations resampled), `networks`, `configurations`. A quantity that no fitted network has is
-        nan with 0 networks.
+        `low`, `high` (95%, configurations resampled: see `kendall`), `networks`, `configurations`. A quantity that no fitted
+        network has is nan with 0 networks.
 
     Raises
     ------

@@ -9,6 +9,9 @@ from numpy.typing import NDArray
 from ..configuration import FIELDS, LABELS
 from ..errors import InvalidInputError
 
+# The columns of a survey that the functions of this package need beside the measured ones.
+NETWORK_COLUMNS = ("id", *FIELDS, "state")
+
 
 def configuration_columns(frame: pd.DataFrame) -> list[str]:
     """Return the columns of `frame` that name a configuration: all fields of `Configuration` but the seed, in its order."""

@@ -38,7 +38,7 @@ def save_figures(
     Parameters
     ----------
     store
-        The survey's store, or anything whose `frame()` gives the same table.
+        The survey's store, or anything whose `frame` gives the same table.
     folder
         Where to write; made if it is not there.
     only

@@ -9,7 +9,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 
 from ..analysis.correlations import correlation_row
-from ..analysis.seeds import fitted_networks
+from ..analysis.seeds import NETWORK_COLUMNS, fitted_networks
 from ..errors import InvalidInputError, MissingDataError
 from . import style
 from .interface import Store
@@ -64,10 +64,11 @@ class GapData:
 
 def networks_to_draw(store: Store, figure: str, quantities: Sequence[str]) -> pd.DataFrame:
     """Return the fitted networks of a store that have a gap and all `quantities`, or raise MissingDataError."""
-    frame = store.frame()
-    networks = fitted_networks(frame, ("gap", *quantities))
+    needed = ("gap", *quantities)
+    columns = (*NETWORK_COLUMNS, *needed)
+    networks = fitted_networks(store.frame(columns, state="fitted"), needed)
     if networks.empty:
-        needed = ("gap", *quantities)
+        frame = store.frame(columns)
         absent = [name for name in needed if fitted_networks(frame, [name]).empty] or needed
         fitted = int((frame["state"] == "fitted").sum())
         there = f"fitted networks: {fitted}, with that: 0" if fitted else f"networks: {len(frame)}, fitted: 0"
@@ -102,18 +103,25 @@ def draw_panels(data: GapData, axes: Sequence[Axes]) -> None:
 
 def _draw_panel(data: GapData, panel: Panel, ax: Axes) -> None:
     points = data.points[data.points["dataset"] == panel.dataset]
-    style.log_axis(ax, points[panel.quantity], points.get(f"{panel.quantity}_sem"))
-    style.share_axis(ax, points["gap"], points.get("gap_sem"))
-    for kind in style.LABELS:
-        own = points[points["labels"] == kind]
-        if len(own):
-            x = style.log_positions(points[panel.quantity])[own.index]
-            sems = own.get(f"{panel.quantity}_sem"), own.get("gap_sem")
-            style.scatter(ax, kind, x, own["gap"], *sems, among=len(points))
+    x_sem, y_sem = points.get(f"{panel.quantity}_sem"), points.get("gap_sem")
+    dense = len(points) > style.MOST_POINTS
+    style.log_axis(ax, points[panel.quantity], None if dense else x_sem)
+    style.share_axis(ax, points["gap"], None if dense else y_sem)
+    x, y = style.log_positions(points[panel.quantity]), points["gap"]
+    kinds = {kind: own for kind in style.LABELS if (own := points["labels"] == kind).any()}
+    ours = (data.correlations["dataset"] == panel.dataset) & (data.correlations["quantity"] == panel.quantity)
+    lines = [_tau_line(row) for row in data.correlations[ours].to_dict("records")]
+    if dense:
+        most = style.density(ax, {kind: (x[own], y[own]) for kind, own in kinds.items()})
+        bars = "" if x_sem is None else ", no bars"
+        lines.append(f"markers: 1 (small) to {most:,} (large) points{bars}")
+    else:
+        for kind, own in kinds.items():
+            own_x_sem, own_y_sem = (None if sem is None else sem[own] for sem in (x_sem, y_sem))
+            style.scatter(ax, kind, x[own], y[own], own_x_sem, own_y_sem, among=len(points))
     ax.set_xlabel(X_LABELS[panel.quantity])
     ax.set_ylabel(GAP_LABEL)
-    ours = (data.correlations["dataset"] == panel.dataset) & (data.correlations["quantity"] == panel.quantity)
-    style.title(ax, panel.dataset, [_tau_line(row) for row in data.correlations[ours].to_dict("records")])
+    style.title(ax, panel.dataset, lines)
 
 
 def _tau_line(row: dict[Hashable, Any]) -> str:

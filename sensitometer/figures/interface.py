@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 class Store(Protocol):
     """All that a figure asks of a survey's store."""
 
-    def frame(self) -> pd.DataFrame:
-        """Return one row a network."""
+    def frame(self, columns: Collection[str], *, state: str | None = None) -> pd.DataFrame:
+        """Return these columns, one row a network: of those in a state, or of all."""
         ...
 
 

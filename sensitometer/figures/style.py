@@ -1,7 +1,7 @@
 """One look for all figures. Nothing here touches pyplot, and matplotlib's settings are as before after `drawing()`."""
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from threading import Lock
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -34,8 +34,12 @@ LABELS = {
 }
 GREY = "#555555"
 EMPTY = "#f0f0f0"
-# Points beyond which a vector file is slower to open than a bitmap is coarse.
-MOST_VECTOR_POINTS = 20_000
+# Points of a panel beyond which they hide each other: then they are counted in cells.
+MOST_POINTS = 20_000
+# How many cells lie side by side across a panel, and one above the other: each is 3 to 5 typographic points wide.
+CELLS = (60, 44)
+# In square points, the area of the fullest cell's marker, nearly as wide as the cell, and the least that is easily seen.
+LARGEST_MARKER, SMALLEST_MARKER = 11.0, 1.1
 # Smaller values are as good as 0, and their logarithm has no meaning left.
 SMALLEST = 1e-300
 # An axis of fewer decades has ticks at 2 and 5 as well.
@@ -141,11 +145,8 @@ def scatter(
     `among` is how many points the panel has in all: markers shrink with it.
     """
     look = LABELS[labels]
-    rasterized = among > MOST_VECTOR_POINTS
     if x_sem is not None or y_sem is not None:
-        bars = ax.errorbar(x, y, y_sem, x_sem, fmt="none", ecolor=look.colour, elinewidth=0.7, alpha=0.45, zorder=2)
-        for lines in bars[2]:
-            lines.set_rasterized(rasterized)
+        ax.errorbar(x, y, y_sem, x_sem, fmt="none", ecolor=look.colour, elinewidth=0.7, alpha=0.45, zorder=2)
     ax.scatter(
         x,
         y,
@@ -156,9 +157,38 @@ def scatter(
         linewidths=0.3,
         edgecolors="white",
         label=look.name,
-        rasterized=rasterized,
         zorder=3,
     )
+
+
+def density(ax: Axes, points: Mapping[str, tuple[pd.Series, pd.Series]]) -> int:
+    """
+    Draw how many points lie where: one marker a cell, its area as the root of the number, and return the largest number.
+
+    The cells are diamonds. Those of the second kind of labels have their centres at the corners of the first kind's, so that
+    kinds that overlap can be told apart. The axes must have their scales and limits.
+
+    Parameters
+    ----------
+    points
+        By the labels that the networks were trained on: the points' two coordinates.
+    """
+    to_panel = ax.transScale + ax.transLimits
+    cells = {}
+    for labels, coordinates in points.items():
+        shift = 0.5 * list(LABELS).index(labels)
+        across, up = (to_panel.transform(np.column_stack(coordinates)) * CELLS).T
+        diagonals = np.rint(np.column_stack([across + up, across - up]) - shift)
+        found, counts = np.unique(diagonals, axis=0, return_counts=True)
+        centres = (found + shift) @ [[0.5, 0.5], [0.5, -0.5]] / CELLS
+        cells[labels] = to_panel.inverted().transform(centres).T, counts
+    most = max(int(counts.max()) for _, counts in cells.values())
+    for labels, ((x, y), counts) in cells.items():
+        look = LABELS[labels]
+        areas = np.maximum(LARGEST_MARKER * np.sqrt(counts / most), SMALLEST_MARKER)
+        # In a vector file thousands of markers, each of its own size, would take longer to write and to open than a bitmap.
+        ax.scatter(x, y, s=areas, c=look.colour, marker=look.marker, linewidths=0, label=look.name, rasterized=True, zorder=3)
+    return most
 
 
 def log_positions(values: pd.Series) -> pd.Series:

@@ -5,17 +5,14 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from ..configuration import Configuration
-from .speed import Shape, Speeds
+from .speed import Pace, Shape
 
-# Wider layers run at the rate of these.
-WIDEST_MEASURED = 1024
-# Depths at which steps are measured; between and beyond them each layer costs the same.
-SHALLOW, DEEP = 2, 5
 # Points of a chunk of the full batch, for its time.
 CHUNK = 256
 # Of L-BFGS: nearly all iterations take their first trial step (measured on digits: 1.01 to 1.3).
 EVALUATIONS_AN_ITERATION = 1.1
-# Of L-BFGS: the two loops over a full history, a weight; 85 to 130 ns on a busy core.
+# Of L-BFGS: the two loops over a full history, a weight; 85 to 130 ns on a busy core. These and the other seconds below are those
+# of a core, and `Pace.elementwise` makes them another device's.
 SECONDS_A_WEIGHT = 9e-8
 # A forward pass costs a third of a step; train accuracy is looked at every fifth epoch.
 FORWARD_SHARE = 1 / 3
@@ -120,13 +117,13 @@ def transition_flops(configuration: Configuration, sizes: Sizes) -> float:
     return sizes.loops * (first + 2 * c.width**2 * sum(loop_rows(c, sizes)[1:]))
 
 
-def transition_seconds(configuration: Configuration, networks: int, sizes: Sizes, rate: float) -> float:
+def transition_seconds(configuration: Configuration, networks: int, sizes: Sizes, rate: float, elementwise: float = 1.0) -> float:
     """Return the seconds of counting the transitions of a stack, as expected, with products at `rate` operations a second."""
     if not sizes.loops:
         return 0.0
     c = configuration
     unit = SECONDS_A_SAMPLE if c.activation == "tanh" else SECONDS_A_BREAKPOINT
-    loop = unit * c.width * sum(loop_rows(c, sizes)) + SECONDS_A_LOOP * (c.depth - 1)
+    loop = elementwise * unit * c.width * sum(loop_rows(c, sizes)) + SECONDS_A_LOOP * (c.depth - 1)
     return networks * (sizes.loops * loop + transition_flops(c, sizes) / rate) + SECONDS_A_WALK * (c.depth - 1)
 
 
@@ -151,19 +148,19 @@ def stack_bytes(configuration: Configuration, networks: int, sizes: Sizes) -> in
 
 class CostModel:
     """
-    Predicts times from measured steps.
+    Predicts times from those of steps.
 
     Parameters
     ----------
     sizes
         Of each data set, by name.
     speeds
-        Measured steps.
+        Of steps, measured or assumed.
     checked
         Whether networks stop at an accuracy, which has to be looked at.
     """
 
-    def __init__(self, sizes: Mapping[str, Sizes], speeds: Speeds, *, checked: bool) -> None:
+    def __init__(self, sizes: Mapping[str, Sizes], speeds: Pace, *, checked: bool) -> None:
         self.sizes, self.speeds, self.checked = sizes, speeds, checked
 
     def stack_seconds(self, stack: Sequence[Configuration]) -> float:
@@ -177,7 +174,8 @@ class CostModel:
         batch_size = c.batch_size or CHUNK
         rate = networks * batch_size * point_flops(c, inputs, classes) / self._plain_step(c, networks, seeds, batch_size)
         fit = FORWARD_SHARE * step * (train_points + test_points) / points
-        measures = networks * jacobian_flops(c, inputs, classes, measured) / rate + transition_seconds(c, networks, sizes, rate)
+        measures = networks * jacobian_flops(c, inputs, classes, measured) / rate
+        measures += transition_seconds(c, networks, sizes, rate, self.speeds.elementwise)
         return c.steps * step * (1 + CHECKS_SHARE * self.checked) + fit + measures
 
     def step_seconds(self, configuration: Configuration, networks: int, seeds: int) -> float:
@@ -196,19 +194,14 @@ class CostModel:
         weights = networks * number_of_weights(c, inputs, classes)
         if c.full_batch:
             evaluations = EVALUATIONS_AN_ITERATION + (c.augmentation != "none")
-            return evaluations * seconds * train_points / batch_size + weights * SECONDS_A_WEIGHT
+            return evaluations * seconds * train_points / batch_size + weights * SECONDS_A_WEIGHT * self.speeds.elementwise
         return seconds + weights * (self.speeds.part("optimizer", c.optimizer) - self.speeds.part("optimizer", "momentum"))
 
     def _plain_step(self, c: Configuration, networks: int, seeds: int, batch_size: int) -> float:
         """Return the seconds of a step with ReLU, Momentum and no augmentation."""
         inputs, classes = self.sizes[c.dataset][:2]
-        width = min(c.width, WIDEST_MEASURED)
-        shape = Shape(networks, seeds, inputs, width, SHALLOW, classes, batch_size)
-        seconds = self.speeds.step(shape)
-        if c.depth > SHALLOW:
-            layer = (self.speeds.step(shape._replace(depth=DEEP)) - seconds) / (DEEP - SHALLOW)
-            seconds += (c.depth - SHALLOW) * max(0.0, layer)
-        if c.width > width:
-            measured = inputs * width + (c.depth - 2) * width * width + width * classes
-            seconds *= number_of_weights(c, inputs, classes) / measured
-        return seconds
+        return self.speeds.step(Shape(networks, seeds, inputs, c.width, c.depth, classes, batch_size))
+
+    def minibatches(self, configuration: Configuration) -> float:
+        """Return in how many minibatches a step takes its points: 1, or as many as the chunks of the full batch."""
+        return self.sizes[configuration.dataset].train_points / CHUNK if configuration.full_batch else 1.0

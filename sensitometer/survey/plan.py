@@ -60,7 +60,7 @@ class Plan:
     memory
         Most bytes that the workers take together: libraries, data sets and stacks.
     rows, weights, states
-        Bytes on disk: of the results file; of the weights, if they are kept; of the states of trainings that are under way, at most.
+        Bytes on disk: of the results file, of the weights if they are kept, and at most of the states of trainings under way.
     assumed
         What the time comes from if no step was measured, in words.
     """

@@ -21,6 +21,13 @@ from .. import matmul
 from ..errors import InvalidInputError, WorkerError
 
 FILE = "speeds.json"
+# Wider layers run at the rate of these.
+WIDEST_MEASURED = 1024
+# Depths at which steps are measured; between and beyond them each layer costs the same.
+SHALLOW, DEEP = 2, 5
+# Larger stacks are measured at powers of two alone, of networks and of seeds, and lie on a line between them: kinds differ in how
+# many networks they have, and large surveys would measure hundreds of sizes of each shape.
+EACH_MEASURED = 16
 # The path must be taken before torch is imported.
 _PROBE = """
 import sys
@@ -41,6 +48,27 @@ class Shape(NamedTuple):
     depth: int
     classes: int
     batch_size: int
+
+    @property
+    def weights(self) -> int:
+        """The number of weights of one network."""
+        return self.inputs * self.width + (self.depth - 2) * self.width**2 + self.width * self.classes
+
+
+class Pace(Protocol):
+    """How fast a device trains, measured or assumed."""
+
+    # What an elementwise pass takes it, where it takes one core of a processor 1.
+    elementwise: float
+
+    def step(self, shape: Shape) -> float:
+        """Return the seconds of one step of a stack of any shape."""
+
+    def part(self, setting: str, value: str) -> float:
+        """Return the seconds of a part of the step: an activation a unit, an optimizer a weight, an augmentation a pixel."""
+
+    def memory(self) -> int:
+        """Return the bytes of memory that the workers share."""
 
 
 class Timer(Protocol):
@@ -73,6 +101,8 @@ class Speeds:
         What takes the times; None: a process of its own, which ends with this context.
     """
 
+    elementwise = 1.0
+
     def __init__(self, path: str, device: str = "cpu", timer: Timer | None = None) -> None:
         self._timer = timer or _Probe(path, device)
         try:
@@ -94,8 +124,24 @@ class Speeds:
             self._timer.close()
 
     def step(self, shape: Shape) -> float:
-        """Return the seconds of one step of a stack."""
-        return self._measured("step", *shape)
+        """Return the seconds of one step of a stack of any shape, from steps of some shapes that are measured."""
+        networks, seeds = shape.networks, shape.seeds
+        if networks <= EACH_MEASURED:
+            return self._any_depth(shape)
+        below, seeds = 2 ** (networks.bit_length() - 1), 2 ** (seeds - 1).bit_length()
+        seconds = self._any_depth(shape._replace(networks=below, seeds=seeds))
+        if networks > below:
+            above = self._any_depth(shape._replace(networks=2 * below, seeds=seeds))
+            seconds += (above - seconds) * (networks - below) / below
+        return seconds
+
+    def _any_depth(self, shape: Shape) -> float:
+        measured = shape._replace(width=min(shape.width, WIDEST_MEASURED))
+        seconds = self._measured("step", *measured._replace(depth=SHALLOW))
+        if shape.depth > SHALLOW:
+            layer = (self._measured("step", *measured._replace(depth=DEEP)) - seconds) / (DEEP - SHALLOW)
+            seconds += (shape.depth - SHALLOW) * max(0.0, layer)
+        return seconds * shape.weights / measured.weights
 
     def part(self, setting: str, value: str) -> float:
         """Return the seconds of a part of the step: an activation a unit, an optimizer a weight, an augmentation a pixel."""

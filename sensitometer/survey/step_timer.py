@@ -22,6 +22,8 @@ from .speed import machine_memory
 # Seconds that one measurement takes, at least. Of so many the shortest counts: in the others the machine had more to do.
 MEASURED_SECONDS = 0.005
 ROUNDS = 7
+# Seconds of all rounds of long steps, about: little disturbs these, and two rounds are enough.
+MOST_SECONDS, FEWEST_ROUNDS = 0.05, 2
 POINTS = 2048
 # Numbers that a part is timed on: as many as stay in the cache.
 UNITS = 2**16
@@ -101,8 +103,10 @@ class StepTimer:
             return (clock() - start) / count
 
         calls(WARM_UP_STEPS + 1 if self.device.type == "cuda" else 1)
-        count = max(1, round(MEASURED_SECONDS / calls(1)))
-        return min(calls(count) for _ in range(ROUNDS))
+        once = calls(1)
+        count = max(1, round(MEASURED_SECONDS / once))
+        rounds = min(ROUNDS, max(FEWEST_ROUNDS, round(MOST_SECONDS / (count * once))))
+        return min(calls(count) for _ in range(rounds))
 
 
 def serve(device: str) -> None:

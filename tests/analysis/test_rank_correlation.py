@@ -4,10 +4,18 @@ from itertools import combinations
 
 import numpy as np
 import pytest
-from scipy.stats import kendalltau
+from scipy.stats import binom, kendalltau
 
 from sensitometer.analysis import Correlation, kendall
-from sensitometer.analysis.rank_correlation import BOOTSTRAP_SEED, kendall_tau
+from sensitometer.analysis.rank_correlation import (
+    BOOTSTRAP_SEED,
+    FEWEST_JACKKNIFE_CLUSTERS,
+    MOST_RESAMPLED_NETWORKS,
+    _bootstrap_interval,
+    _jackknife_interval,
+    _Pairs,
+    kendall_tau,
+)
 from sensitometer.errors import InvalidInputError
 
 
@@ -32,6 +40,25 @@ def bootstrap_by_scipy(x, y, clusters, resamples, level):
         chosen = np.concatenate([members[k] for k in generator.integers(len(names), size=len(names))])
         taus.append(kendalltau(x[chosen], y[chosen]).statistic)
     return np.nanquantile(taus, [(1 - level) / 2, (1 + level) / 2])
+
+
+def tau_and_derivative_by_pairs(x, y, weights):
+    """Tau-b of weighted networks, and its derivative by each weight, with matrices over all pairs."""
+    a, b = (np.sign(values[:, None] - values) for values in (x, y))
+    parts = [signs @ weights for signs in (a * b, np.abs(a), np.abs(b))]
+    difference, untied_x, untied_y = (weights @ part for part in parts)
+    tau = difference / math.sqrt(untied_x * untied_y)
+    logarithmic = parts[1] / untied_x + parts[2] / untied_y
+    return tau, 2 * parts[0] / math.sqrt(untied_x * untied_y) - tau * logarithmic
+
+
+def related(rho, clusters, each, seed):
+    """Bivariate normal networks of correlation rho, half of whose variance their cluster shares; and their clusters."""
+    generator = np.random.default_rng(seed)
+    codes = np.repeat(np.arange(clusters), each)
+    shared, own = (generator.multivariate_normal([0, 0], [[1, rho], [rho, 1]], size=n) for n in (clusters, codes.size))
+    x, y = ((shared[codes] + own) / math.sqrt(2)).T
+    return x, y, codes
 
 
 def sample(n, ties, seed=0):
@@ -119,10 +146,103 @@ def test_undefined_is_nan_without_a_warning(x, y, clusters, tau):
     )
 
 
-def test_memory_and_time_do_not_grow_with_the_pairs():
-    x, y = sample(20_000, 2)
+TIES = {
+    "none": lambda x, y: (x, y),
+    "in x": lambda x, y: (np.round(x), y),
+    "in y": lambda x, y: (x, np.round(y)),
+    "in both": lambda x, y: (np.round(x), np.round(y)),
+}
+
+
+@pytest.mark.parametrize("ties", TIES.values(), ids=TIES)
+@pytest.mark.parametrize("n", [3, 8, 65, 300])
+def test_derivative_is_that_of_all_pairs_and_of_finite_differences(ties, n):
+    x, y = ties(*sample(n, 15, seed=n))
+    generator = np.random.default_rng(n)
+    for weights in (np.ones(n), generator.integers(1, 5, size=n).astype(float), generator.uniform(0.1, 2, size=n)):
+        pairs = _Pairs.of(x, y)
+        found = pairs.derivative(weights)
+        tau, expected = tau_and_derivative_by_pairs(x, y, weights)
+        assert pairs.tau(weights[:, None])[0] == pytest.approx(tau, abs=1e-13)
+        np.testing.assert_allclose(found, expected, atol=1e-13 + 1e-11 * np.abs(expected).max())
+        up, down = (pairs.tau(weights[:, None] + sign * 1e-5 * np.eye(n)) for sign in (1, -1))
+        # The rounding of tau over the step, and the third derivative times the square of the step.
+        np.testing.assert_allclose(found, (up - down) / 2e-5, atol=1e-9)
+
+
+def test_the_derivative_of_many_networks_sums_to_zero():
+    x, y = sample(50_000, 2)
+    found = _Pairs.of(x, y).derivative(np.ones(x.size))
+    assert abs(found.sum()) < 1e-12 < np.abs(found).sum()
+
+
+@pytest.mark.parametrize("level", [0.95, 0.5])
+def test_the_interval_of_many_networks_is_that_of_the_influences(level):
+    x, y, clusters = related(0.5, 230, 9, seed=0)
+    tau, derivative = tau_and_derivative_by_pairs(x, y, np.ones(x.size))
+    error = math.sqrt(sum(derivative[clusters == code].sum() ** 2 for code in range(230)))
+    half = {0.95: 1.959963984540054, 0.5: 0.6744897501960817}[level] * error
+    found = kendall(x, y, clusters, level=level)
+    assert (found.networks, found.clusters) == (2070, 230)
+    np.testing.assert_allclose((found.tau, found.low, found.high), (tau, tau - half, tau + half), atol=1e-12)
+
+
+@pytest.mark.parametrize("rho", [0.0, 0.6, -0.95])
+@pytest.mark.parametrize("decimals", [0, 15], ids=["ties", "no ties"])
+def test_with_hundreds_of_clusters_both_intervals_agree(rho, decimals):
+    x, y, codes = related(rho, 300, 4, seed=1)
+    x, y = np.round(x, decimals), np.round(y, decimals)
+    pairs = _Pairs.of(x, y)
+    by_influences = _jackknife_interval(kendall_tau(x, y), pairs, codes, 0.95)
+    by_resamples = _bootstrap_interval(pairs, codes, 2000, 0.95)
+    # An end of 2,000 resamples is itself known to about 3% of the width.
+    np.testing.assert_allclose(by_influences, by_resamples, atol=0.06 * (by_resamples[1] - by_resamples[0]))
+
+
+@pytest.mark.parametrize("rho", [0.0, 0.5, 0.9])
+def test_the_interval_of_many_networks_covers_the_true_tau(rho):
+    true = 2 / math.pi * math.asin(rho)
+    right = wrong = 0
+    for seed in range(200):
+        x, y, clusters = related(rho, 300, 7, seed)
+        found, alone = kendall(x, y, clusters), kendall(x, y, np.arange(x.size))
+        right += found.low <= true <= found.high
+        wrong += alone.low <= true <= alone.high
+    low, high = binom.interval(0.999, 200, 0.95)
+    assert low <= right <= high
+    # Networks of one configuration taken for independent ones: too narrow.
+    assert wrong < low
+
+
+def test_which_interval_is_taken():
+    # One resample has no width, and the jackknife takes none.
+    def width(networks, clusters):
+        x, y = sample(networks, 15)
+        found = kendall(x, y, np.arange(networks) % clusters, resamples=1)
+        return found.high - found.low
+
+    assert width(MOST_RESAMPLED_NETWORKS, MOST_RESAMPLED_NETWORKS) == 0
+    assert width(MOST_RESAMPLED_NETWORKS + 1, FEWEST_JACKKNIFE_CLUSTERS - 1) == 0
+    assert width(MOST_RESAMPLED_NETWORKS + 1, FEWEST_JACKKNIFE_CLUSTERS) > 0
+
+
+def test_no_interval_of_many_networks_leaves_the_range_of_tau():
+    x = np.arange(3000.0)
+    found = kendall(x, x**3, np.arange(3000))
+    assert (found.low, found.high) == (pytest.approx(1, abs=1e-12), 1)
+    # One cluster alone is out of order: tau is as far from 1 as one standard error.
+    y = x.copy()
+    y[:10] = 3000
+    for sign, end in ((1, "high"), (-1, "low")):
+        found = kendall(x, sign * y, np.arange(3000) // 10)
+        assert abs(found.tau) < 1 and getattr(found, end) == sign
+
+
+@pytest.mark.parametrize("clusters", [100_000, 100], ids=["jackknife", "bootstrap"])
+def test_memory_and_time_do_not_grow_with_the_pairs(clusters):
+    x, y = sample(100_000, 2)
     start = time.perf_counter()
-    found = kendall(x, y, np.arange(20_000), resamples=10)
+    found = kendall(x, y, np.arange(100_000) % clusters, resamples=10)
     assert time.perf_counter() - start < 10
     assert found.tau == pytest.approx(kendalltau(x, y).statistic, abs=1e-12)
 

@@ -32,8 +32,9 @@ class Store:
     def __init__(self, frame):
         self._frame = frame
 
-    def frame(self):
-        return self._frame
+    def frame(self, columns=None, *, state=None):
+        frame = self._frame if columns is None else self._frame[list(columns)]
+        return frame if state is None else frame[self._frame["state"] == state]
 
 
 @pytest.fixture

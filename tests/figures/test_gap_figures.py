@@ -175,12 +175,61 @@ def test_no_text_leaves_the_figure_or_meets_another_panel(store, make_store, mod
             assert not any(box.overlaps(other) for other in boxes[number + 1 :])
 
 
-def test_many_points_are_a_bitmap(make_store, monkeypatch):
-    monkeypatch.setattr(style, "MOST_VECTOR_POINTS", 3)
-    for count, expected in ((3, False), (4, True)):
-        store = make_store(*({"width": i + 1, "gap": i / 10} for i in range(count)))
-        (ax,) = drawn(gap_against_jacobian, gap_against_jacobian.collect(store)).axes
-        assert {bool(artist.get_rasterized()) for artist in ax.collections} == {expected}
+def test_many_points_are_counted_in_cells(store, monkeypatch):
+    for module, bars in ((gap_against_jacobian, ", no bars"), (gap_against_size_and_loss, "")):
+        data = module.collect(store)
+        for most, expected in ((len(data.points), False), (len(data.points) - 1, True)):
+            monkeypatch.setattr(style, "MOST_POINTS", most)
+            figure = drawn(module, data)
+            assert any(text.endswith(f"\nmarkers: 1 (small) to 1 (large) points{bars}") for text in texts(figure)) == expected
+            for ax in figure.axes:
+                kinds = [artist for artist in ax.collections if artist.get_label() in NAMES]
+                assert {artist.get_label() for artist in kinds} == NAMES
+                assert {bool(artist.get_rasterized()) for artist in kinds} == {expected}
+                assert not (expected and any(hasattr(artist, "get_segments") for artist in ax.collections))
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_many_points_are_near_their_markers(store, make_store, module, monkeypatch):
+    monkeypatch.setattr(style, "MOST_POINTS", 0)
+    generator = np.random.default_rng(0)
+    gaps = {"true": generator.uniform(0.0, 0.1, 3000), "random": generator.uniform(0.8, 0.9, 3000)}
+    # A configuration each: the points are then the networks in both figures. Half of them have both kinds of labels in one place.
+    store = make_store(
+        *(
+            {
+                "steps": i,
+                "labels": labels,
+                "gap": gap if i % 2 else 0.85,
+                "jacobian_norm": norm,
+                "train_loss": norm,
+                "weights": norm,
+            }
+            for labels in gaps
+            for i, (gap, norm) in enumerate(zip(gaps[labels], np.exp(generator.normal(size=3000)), strict=True))
+        )
+    )
+    data = module.collect(store)
+    for panel, ax in zip(data.panels, drawn(module, data).axes, strict=True):
+        to_panel = ax.transScale + ax.transLimits
+        most, centres = 0, {}
+        for kind, look in style.LABELS.items():
+            (artist,) = (artist for artist in ax.collections if artist.get_label() == look.name)
+            centres[kind] = to_panel.transform(artist.get_offsets()) * style.CELLS
+            own = data.points[data.points["labels"] == kind]
+            places = to_panel.transform(own[[panel.quantity, "gap"]].to_numpy()) * style.CELLS
+            # In the cell of a marker: the distances along and across add up to half of a diagonal at most.
+            distances = np.abs(places[:, None] - centres[kind]).sum(2)
+            assert distances.min(1).max() <= 0.5 + 1e-9
+            counts = np.bincount(distances.argmin(1), minlength=len(centres[kind]))
+            assert counts.min() >= 1
+            order = np.argsort(counts)
+            assert (np.diff(artist.get_sizes()[order]) >= 0).all()
+            most = max(most, counts.max())
+        # The centres of the one kind are the corners of the other's cells.
+        nearest = np.abs(centres["true"][:, None] - centres["random"]).max(2).min(1)
+        assert nearest.min() == pytest.approx(0.5)
+        assert any(f"markers: 1 (small) to {most:,} (large) points" in text.get_text() for text in ax.texts)
 
 
 @pytest.mark.parametrize("module", MODULES)

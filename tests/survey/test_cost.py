@@ -170,7 +170,7 @@ def test_loops_take_memory_up_to_a_limit_that_does_not_grow_with_the_networks(tm
 
     class Free(Machine):
         def step(self, *_):
-            return 1.0
+            return 1e-3
 
     alike = [dataclasses.replace(c, width=500, seed=seed) for seed in range(512)]
     held = [
