@@ -1,11 +1,11 @@
-# What there is to do: quick, test, test-slow, format, bench. Each sets up .venv first; nothing else needs to be installed but Python 3.11+.
+# What there is to do: quick, test, test-slow, test-ray, format, bench. Each sets up .venv first; nothing else needs to be installed but Python 3.11+.
 
 PYTHON ?= python3
 BIN := .venv/bin
 # Worker processes have one thread each; so do the tests, which run side by side.
 export OMP_NUM_THREADS := 1
 
-.PHONY: quick test test-slow format bench constraints clean
+.PHONY: quick test test-slow test-ray format bench constraints clean
 
 quick: .venv/installed
 	$(BIN)/sensitometer run quick --out surveys/quick
@@ -20,6 +20,10 @@ test: .venv/installed-dev
 test-slow: .venv/installed-dev
 	$(BIN)/pytest -n auto -m slow
 
+# On one machine, in one process: its clusters have nodes enough to keep it busy.
+test-ray: .venv/installed-ray
+	$(BIN)/pytest -m ray
+
 format: .venv/installed-dev
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
@@ -28,6 +32,7 @@ bench: .venv/installed-dev
 	$(BIN)/python benchmarks/training.py
 	$(BIN)/python benchmarks/jacobian.py
 	$(BIN)/python benchmarks/transitions.py
+	$(BIN)/python benchmarks/survey.py
 
 .venv/bin/python:
 	$(PYTHON) -m venv .venv
@@ -40,7 +45,11 @@ bench: .venv/installed-dev
 	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
 	@touch $@ .venv/installed
 
-constraints: .venv/installed-dev
+.venv/installed-ray: pyproject.toml constraints.txt | .venv/bin/python
+	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev,ray]'
+	@touch $@ .venv/installed-dev .venv/installed
+
+constraints: .venv/installed-ray
 	{ echo "# Every package at the version that the tests ran with; 'make constraints' writes this file."; \
 	  $(BIN)/pip freeze --all --exclude pip --exclude-editable | sed 's/+cpu$$//'; } > constraints.new
 	mv constraints.new constraints.txt

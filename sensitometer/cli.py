@@ -68,7 +68,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     show_default=True,
     help="Where to train: processes on this machine, or a Ray cluster.",
 )
-@click.option("--address", help="Of the Ray cluster, such as auto or ray://HOST:10001; default: a new one on this machine.")
+@click.option("--address", help="Of the Ray cluster, auto or HOST:PORT; default: RAY_ADDRESS, or a new one on this machine.")
 @click.option("--workers", type=click.IntRange(min=1), help="Stacks trained at a time; default: one a processor, or one a GPU.")
 @click.option("--device", default="cpu", show_default=True, help="cpu or cuda.")
 @click.option("--limit", type=click.IntRange(min=1), help="Store at most so many more networks.")

@@ -103,6 +103,8 @@ class Configuration:
 
     def _check_integer(self, name: str, least: int) -> None:
         value = getattr(self, name)
+        if type(value) is int and least <= value < 2**63:
+            return
         # numpy's whole numbers, which loops over arrays bring, have an index too.
         number = operator.index(value) if hasattr(value, "__index__") and not isinstance(value, bool) else -1
         if not least <= number < 2**63:
@@ -111,6 +113,8 @@ class Configuration:
 
     def _check_positive(self, name: str) -> None:
         value = number = getattr(self, name)
+        if type(value) is float and 0 < value <= sys.float_info.max:
+            return
         if isinstance(value, bool) or not isinstance(value, Real) or not 0 < number <= sys.float_info.max:
             raise InvalidInputError(f"{name} must be a number above 0; got {value!r}")
         # 1 and 1.0 are one configuration, and must have one id.

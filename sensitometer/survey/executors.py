@@ -1,7 +1,6 @@
 """Where stacks are trained: one small contract, and worker processes on this machine behind it. Imports no torch."""
 
 import contextlib
-import json
 import os
 import queue
 import subprocess
@@ -16,6 +15,7 @@ from ..configuration import Configuration
 from ..errors import InvalidInputError, SensitometerError, WorkerError
 from .plan import default_workers
 from .speed import Timer
+from .wire import receive, send
 
 Row = dict[str, Any]
 WORKER = (sys.executable, "-m", "sensitometer.survey.worker")
@@ -198,7 +198,7 @@ class WorkerHost:
     Parameters
     ----------
     setup
-        The first line that `sensitometer.survey.worker` takes.
+        The first message that `sensitometer.survey.worker` takes.
     command
         The program.
     gpu
@@ -247,24 +247,24 @@ class WorkerHost:
 
 
 class _Process:
-    """A process that is told and answers in lines of JSON."""
+    """A process that is told and answers in messages; see `wire`."""
 
     def __init__(self, command: Sequence[str], environment: dict[str, str]) -> None:
         pipe = subprocess.PIPE
-        self._process = subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True, env=environment)
+        self._process = subprocess.Popen(command, stdin=pipe, stdout=pipe, env=environment)
 
     def tell(self, message: dict[str, Any]) -> None:
         assert self._process.stdin is not None
         # How it ended is said where it is waited for.
         with contextlib.suppress(BrokenPipeError):
-            print(json.dumps(message), file=self._process.stdin, flush=True)
+            send(self._process.stdin, message)
 
     def answer(self) -> Answer:
         assert self._process.stdout is not None
-        line = self._process.stdout.readline()
-        if not line.endswith("\n"):
+        try:
+            answer = receive(self._process.stdout)
+        except EOFError:
             return Lost(self._how_it_ended())
-        answer = json.loads(line)
         if "error" in answer:
             kind: type[SensitometerError] = getattr(errors, answer["kind"])
             raise kind(answer["error"])

@@ -1,6 +1,7 @@
 """Runs a survey: train what is not stored yet, stack by stack, and store it. Imports neither torch nor ray."""
 
 import contextlib
+import importlib.util
 import os
 import platform
 import shutil
@@ -144,6 +145,8 @@ def run_survey(
 
 def _executor(name: str, address: str | None, workers: int | None, device: str) -> Executor:
     if name == "ray":
+        if importlib.util.find_spec("ray") is None:
+            raise InvalidInputError("the executor ray needs Ray: pip install 'sensitometer[ray]'")
         from .ray_executor import RayExecutor
 
         return RayExecutor(address, workers, device)

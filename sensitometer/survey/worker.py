@@ -1,13 +1,13 @@
 """
-A worker process: reads jobs from standard input, a JSON object a line, and answers each on standard output.
+A worker process: reads jobs from standard input, and answers each on standard output, as `wire` says.
 
-The first line sets it up (`matmul_path` and the arguments of `_Worker`); every later one is a stack (`configurations`). An
+The first message sets it up (`matmul_path` and the arguments of `_Worker`); every later one is a stack (`configurations`). An
 answer is `{"rows": [...], "seconds": ...}`; or `{"lost": reason}` for a stack that is too large for the memory; or
 `{"error": message, "kind": class name}` when something stands in the way of the whole survey. When standard input ends, however
 the parent ended, the process does too.
 """
 
-import json
+import contextlib
 import os
 import signal
 import sys
@@ -21,6 +21,7 @@ from .. import matmul
 from ..configuration import Configuration
 from ..errors import SensitometerError
 from .stacks import saved_state
+from .wire import receive, send
 
 
 def main() -> None:
@@ -28,7 +29,7 @@ def main() -> None:
     # Ctrl-C reaches every process of the terminal; the parent decides what becomes of its workers.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     # What libraries print must not come between the answers.
-    answers = os.fdopen(os.dup(sys.stdout.fileno()), "w")
+    answers = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
     jobs: SimpleQueue[dict[str, Any]] = SimpleQueue()
     threading.Thread(target=_read, args=(jobs,), daemon=True).start()
@@ -49,14 +50,15 @@ def main() -> None:
         except SensitometerError as error:
             answer = {"error": str(error), "kind": type(error).__name__}
         try:
-            print(json.dumps(answer), file=answers, flush=True)
+            send(answers, answer)
         except BrokenPipeError:  # the parent has been killed; standard input ends, too
             os._exit(0)
 
 
 def _read(jobs: "SimpleQueue[dict[str, Any]]") -> None:
-    for line in sys.stdin:
-        jobs.put(json.loads(line))
+    with contextlib.suppress(EOFError):
+        while True:
+            jobs.put(receive(sys.stdin.buffer))
     # At once, in the midst of a training: nobody waits for its result.
     os._exit(0)
 

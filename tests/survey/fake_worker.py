@@ -1,6 +1,6 @@
 """A worker that trains nothing: it answers as `sensitometer.survey.worker` does, and does what a network's width says."""
 
-import json
+import contextlib
 import os
 import signal
 import sys
@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 
 from sensitometer.configuration import Configuration
+from sensitometer.survey.wire import receive, send
 
 # Widths that stand for accidents; all others are trained at once.
 DIES, TOO_LARGE, EXITS, REFUSES, SLOW, NOISY = 9001, 9002, 9003, 9004, 9005, 9006
@@ -33,12 +34,11 @@ def answer(stack):
 
 
 def say(message):
-    sys.stdout.write(json.dumps(message) + "\n")
-    sys.stdout.flush()
+    send(sys.stdout.buffer, message)
 
 
 def main():
-    setup = json.loads(sys.stdin.readline())
+    setup = receive(sys.stdin.buffer)
     if "refuse" in setup:
         say({"error": setup["refuse"], "kind": "DataError"})
         return
@@ -49,8 +49,9 @@ def main():
     if marker:
         Path(marker).touch()
     say({"rows": [], "seconds": 0.0})
-    for line in sys.stdin:
-        say(answer(json.loads(line)["configurations"]))
+    with contextlib.suppress(EOFError):
+        while True:
+            say(answer(receive(sys.stdin.buffer)["configurations"]))
 
 
 if __name__ == "__main__":

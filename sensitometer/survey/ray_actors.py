@@ -1,0 +1,157 @@
+"""What runs in the actors of a Ray cluster: a worker process each, or a process that times steps on a GPU. Imports no torch."""
+
+import contextlib
+import platform
+import tempfile
+from collections.abc import Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import ray
+from filelock import FileLock
+from ray.exceptions import GetTimeoutError, RayError, RayTaskError
+
+from .. import matmul
+from ..configuration import Configuration
+from ..errors import SensitometerError, WorkerError
+from .executors import WORKER, Answer, WorkerHost
+from .speed import _Probe
+from .stacks import saved_state
+
+# How long a run waits for a processor when it has none.
+PATIENCE_SECONDS = 60.0
+
+
+class Trained(NamedTuple):
+    """What an actor answers of a stack, and the bytes of the weight files that it left, by name."""
+
+    answer: Answer
+    weights: dict[str, bytes]
+
+
+class Host:
+    """What runs in an actor: one worker process, with folders of the machine that it is on. Returns errors, as they are."""
+
+    def about(self) -> dict[str, str]:
+        """Return where this is, and the version of the package there."""
+        return {
+            "node": ray.get_runtime_context().get_node_id(),
+            "host": platform.node(),
+            "version": version("sensitometer"),
+        }
+
+    def prepare(self, setup: dict[str, Any], command: Sequence[str], folder: str) -> SensitometerError | None:
+        """Start the worker and wait until it has set itself up; return what kept it from that."""
+        here = Path(tempfile.gettempdir(), folder)
+        self._saved, self._weights = here / "saved", here / "weights"
+        whole = {**setup, "saved_folder": str(self._saved)}
+        if setup.get("weights_folder") is not None:
+            whole["weights_folder"] = str(self._weights)
+        try:
+            for one in (here, self._saved, self._weights):
+                one.mkdir(mode=0o700, exist_ok=True)
+            # One after another: where the path was never chosen, that takes measurements, which others would disturb.
+            with FileLock(here / "matmul.lock"):
+                whole["matmul_path"] = matmul.choose().path if setup["device"] == "cpu" else matmul.STOCK
+            self._worker = WorkerHost(whole, command or WORKER)
+            self._worker.wait()
+        except SensitometerError as error:
+            return error
+        except OSError as error:
+            return WorkerError(f"cannot prepare {here}: {error.strerror or error}")
+        return None
+
+    def train(self, stack: Sequence[Configuration]) -> Trained | SensitometerError:
+        """Have a stack trained; return what came of it, or what stands in the way of all stacks."""
+        try:
+            answer = self._worker.train(stack)
+            # Trained, or lost and then trained otherwise: nobody will go on from it.
+            saved_state(self._saved, stack).unlink(missing_ok=True)
+            weights = {}
+            for one in stack:
+                file = self._weights / f"{one.id}.safetensors"
+                if file.exists():
+                    weights[file.name] = file.read_bytes()
+                    file.unlink()
+        except SensitometerError as error:
+            return error
+        except OSError as error:
+            return WorkerError(f"cannot read what was trained: {error.strerror or error}")
+        return Trained(answer, weights)
+
+    def leave(self) -> None:
+        """Remove the folders, but for states that a later run may go on from."""
+        here = self._saved.parent
+        (here / "matmul.lock").unlink(missing_ok=True)
+        for one in (self._saved, self._weights, here):
+            with contextlib.suppress(OSError):  # it is not empty, or another actor has removed it
+                one.rmdir()
+
+
+class Clock:
+    """What runs in an actor with a GPU: the process that times steps on it. Returns errors, as they are."""
+
+    def __init__(self) -> None:
+        self._probe = _Probe(matmul.STOCK, "cuda")
+
+    def ask(self, what: str, *arguments: int | str) -> Any:
+        """Return what a method of `Timer` returns."""
+        try:
+            return getattr(self._probe, what)(*arguments)
+        except SensitometerError as error:
+            return error
+
+
+class RemoteTimer:
+    """Times steps on a GPU of the cluster; see `sensitometer.survey.speed.Timer`."""
+
+    def __init__(self) -> None:
+        self._actor = ray.remote(Clock).options(num_cpus=0, num_gpus=1).remote()
+        self._reached = False
+
+    def step(self, *shape: int) -> float:
+        """See `Timer`."""
+        return float(self._ask("step", *shape))
+
+    def part(self, setting: str, value: str) -> float:
+        """See `Timer`."""
+        return float(self._ask("part", setting, value))
+
+    def memory(self) -> int:
+        """See `Timer`."""
+        return int(self._ask("memory"))
+
+    def name(self) -> str:
+        """See `Timer`."""
+        return str(self._ask("name"))
+
+    def _ask(self, what: str, *arguments: int | str) -> Any:
+        try:
+            found = ray.get(self._actor.ask.remote(what, *arguments), timeout=None if self._reached else PATIENCE_SECONDS)
+        except GetTimeoutError:
+            raise WorkerError(f"no GPU of the Ray cluster was free to time training steps in {PATIENCE_SECONDS:.0f} s") from None
+        except RayError as error:
+            raise WorkerError(f"the actor that times training steps was lost: {line(error)}") from error
+        self._reached = True
+        if isinstance(found, SensitometerError):
+            raise found
+        return found
+
+    def close(self) -> None:
+        """Give the GPU back."""
+        end(self._actor)
+
+
+def end(actor: Any) -> None:
+    """End an actor in the midst of what it does, and its worker with it."""
+    # It may have ended, and so may the connection to the cluster.
+    with contextlib.suppress(RayError):
+        ray.kill(actor)
+
+
+def line(error: Exception) -> str:
+    """Return the line of an error that says most: the last one of a traceback, and the first sentence of the others."""
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    last = lines[-1].strip()
+    return last.partition(". ")[0] if isinstance(error, RayError) and not isinstance(error, RayTaskError) else last

@@ -1,0 +1,401 @@
+"""
+Where stacks are trained on a Ray cluster: an actor a processor or GPU, each with one worker process. Imports no torch.
+
+The driver, the process that runs the survey, hands each stack to an actor that is free, and stores what comes back; nothing else
+writes to the survey's folder. An actor hosts the same worker process as there is locally, set up for the machine that it is on,
+with folders of that machine: weights are sent back with the rows, and the states of long trainings stay where they are.
+"""
+
+import contextlib
+import hashlib
+import json
+import logging
+import os
+import platform
+import re
+import socket
+import subprocess
+import sys
+import time
+import warnings
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import ray
+from ray.exceptions import ActorUnavailableError, OutOfMemoryError, RayError, RayTaskError
+
+from ..configuration import Configuration
+from ..errors import InvalidInputError, SensitometerError, StoreError, WorkerError
+from .executors import WAITING, WORKER, Answer, Lost
+from .plan import default_workers
+from .ray_actors import PATIENCE_SECONDS, Host, RemoteTimer, end, line
+from .speed import Timer
+
+# Seconds that a cluster has to answer when it is connected to.
+CONNECT_SECONDS = 30.0
+# How often it is asked for processors that have joined, and for others in the place of actors that were lost.
+LOOK_SECONDS = 10.0
+# Actors that Ray has not placed so long after the last one are not waited for: somebody else uses the processor.
+PLACE_SECONDS = 10.0
+# Actors that may die one after another while they set themselves up, before that ends a run that has no other.
+EARLY_DEATHS = 3
+# How long a machine has to answer when it is asked whether it is still there.
+ALIVE_SECONDS = 5.0
+# How long idle actors have to remove their folders.
+LEAVE_SECONDS = 2.0
+
+_QUIET = {"log_to_driver": False, "logging_level": logging.CRITICAL}
+# In a process of its own: against an address at which nothing answers as Ray does, `ray.init` waits without end and is not quiet.
+_CONNECT = """
+import sys, ray
+try:
+    ray.init(address=sys.argv[1], log_to_driver=False, logging_level="CRITICAL")
+except Exception as error:
+    print(" ".join(str(error).split()))
+"""
+
+
+@dataclass(eq=False)
+class _Place:
+    """
+    An actor, and how far it is.
+
+    Parameters
+    ----------
+    actor, call
+        Its handle, and what it was asked last; None: it is free.
+    node, host
+        The machine, as Ray and as people call it; empty until Ray has placed it.
+    ready
+        Whether its worker has set itself up.
+    number
+        The stack that it trains.
+    """
+
+    actor: Any
+    call: Any
+    node: str = ""
+    host: str = ""
+    ready: bool = False
+    number: int | None = None
+
+
+class RayExecutor:
+    """
+    Worker processes on the machines of a Ray cluster, each hosted by an actor of one processor, or of one GPU; see `Executor`.
+
+    A program that is connected to a cluster already stays so, and its cluster is used.
+
+    Parameters
+    ----------
+    address
+        Of the cluster: `HOST:PORT`, or `auto` for the one that this machine is part of. None: that of `RAY_ADDRESS`; without it
+        one that is started on this machine, and ends with this executor.
+    workers
+        How many; None: one a processor of the cluster, or one a GPU.
+    device
+        `cpu` or `cuda`.
+    command
+        The program of a worker; by default that of the machine it is started on.
+
+    Raises
+    ------
+    InvalidInputError
+        The device is neither, or no machine of the cluster has it.
+    WorkerError
+        There is no such cluster, or Ray cannot be started.
+    """
+
+    def __init__(self, address: str | None, workers: int | None, device: str, command: Sequence[str] = WORKER) -> None:
+        if device not in ("cpu", "cuda"):
+            raise InvalidInputError(f"device must be cpu or cuda on a Ray cluster, which chooses the GPUs; got {device!r}")
+        self._asked, self._device, self._unit = workers, device, "GPU" if device == "cuda" else "CPU"
+        # The path of this machine's Python need not be that of others.
+        self._command = () if command == WORKER else command
+        self._places: list[_Place] = []
+        self._waiting: deque[tuple[int, Sequence[Configuration]]] = deque()
+        self._in_progress = self._most = self._refused = self._early_deaths = 0
+        self._started = False
+        self._timer: RemoteTimer | None = None
+        self._mine = not ray.is_initialized()
+        if self._mine:
+            self._address = _connect(address, workers)
+        else:
+            self._address = ray.get_runtime_context().gcs_address
+        if device == "cuda" and not self._capacity():
+            self.close()
+            raise InvalidInputError(f"device cuda was asked for, but the Ray cluster at {self._address} has no GPUs")
+        self._looked = self._placed = self._alone = time.monotonic()
+
+    @property
+    def workers(self) -> int:
+        """See `Executor`."""
+        return max(1, sum(place.ready for place in self._places) if self._started else self._wanted())
+
+    def _capacity(self) -> int:
+        """Return how many processors or GPUs the machines that are there now have, whoever uses them."""
+        return int(ray.cluster_resources().get(self._unit, 0))
+
+    def _wanted(self) -> int:
+        """Return how many actors there should be now."""
+        most = [self._capacity() - self._refused, *([self._asked] if self._asked else []), *([self._most] if self._most else [])]
+        return max(0, min(most))
+
+    def timer(self) -> Timer | None:
+        """
+        See `Executor`.
+
+        This machine's processor stands for all: its times only decide how many networks are trained together. GPUs differ more,
+        and this machine may have none.
+        """
+        if self._device == "cpu":
+            return None
+        self._timer = RemoteTimer()
+        return self._timer
+
+    def start(self, setup: dict[str, Any], most: int) -> None:
+        """
+        See `Executor`.
+
+        Waits for the actors that Ray places, but not for those whose processor somebody else uses: these join when it is free.
+        """
+        if self._timer is not None:
+            self._timer.close()
+            self._timer = None
+        self._setup, self._folder, self._most = setup, _folder(setup), most
+        self._placed = self._alone = time.monotonic()
+        self._grow()
+        while self._starting():
+            self._next(1.0)
+        self._started = True
+
+    def _starting(self) -> bool:
+        """Return whether there are actors to be waited for before the first stack is handed out."""
+        setting_up = any(place.host and not place.ready for place in self._places)
+        asked_for = any(not place.host for place in self._places)
+        late = time.monotonic() - self._placed > PLACE_SECONDS
+        return setting_up or not any(place.ready for place in self._places) or (asked_for and not late)
+
+    def _grow(self) -> None:
+        """Ask Ray for as many actors as there should be."""
+        self._looked = time.monotonic()
+        needs = {"num_cpus": 1} if self._unit == "CPU" else {"num_cpus": 0, "num_gpus": 1}
+        # Ray repeats nothing by itself: the run decides what becomes of a stack that was lost.
+        of = ray.remote(Host).options(**needs, scheduling_strategy="SPREAD", max_restarts=0, max_task_retries=0)
+        for _ in range(self._wanted() - len(self._places)):
+            actor = of.remote()
+            self._places.append(_Place(actor, actor.about.remote()))
+
+    @property
+    def room(self) -> int:
+        """See `Executor`."""
+        return (1 + WAITING) * self.workers - self._in_progress
+
+    def submit(self, number: int, stack: Sequence[Configuration]) -> None:
+        """See `Executor`."""
+        self._in_progress += 1
+        self._waiting.append((number, stack))
+        self._hand_out()
+
+    def _hand_out(self) -> None:
+        """Give stacks that wait to actors that are free."""
+        for place in self._places:
+            if self._waiting and place.ready and place.call is None:
+                place.number, stack = self._waiting.popleft()
+                place.call = place.actor.train.remote(stack)
+
+    def answer(self) -> tuple[int, Answer]:
+        """See `Executor`."""
+        while True:
+            answer = self._next(LOOK_SECONDS)
+            if answer is not None:
+                return answer
+
+    def _next(self, seconds: float) -> tuple[int, Answer] | None:
+        """Wait so long for an actor to answer, and go on with it; return what came of a stack, if it was one."""
+        if time.monotonic() - self._looked > LOOK_SECONDS:
+            self._grow()
+        place = self._wait(seconds)
+        answer = self._advance(place) if place is not None else None
+        self._check_patience()
+        return answer
+
+    def _wait(self, seconds: float) -> _Place | None:
+        """Wait for an actor to answer; None if none has in so long."""
+        calls = {place.call: place for place in self._places if place.call is not None}
+        if not calls:
+            time.sleep(1.0)
+            return None
+        done, _ = ray.wait(list(calls), num_returns=1, timeout=seconds)
+        return calls[done[0]] if done else None
+
+    def _check_patience(self) -> None:
+        """Raise WorkerError if no actor has been placed for too long."""
+        now = time.monotonic()
+        if any(place.host for place in self._places):
+            self._alone = now
+        elif now - self._alone > PATIENCE_SECONDS:
+            raise WorkerError(
+                f"the Ray cluster at {self._address} has had no free {self._unit} for {PATIENCE_SECONDS:.0f} s: "
+                f"see 'ray status' for who uses it, or whether its machines are still there"
+            )
+
+    def _advance(self, place: _Place) -> tuple[int, Answer] | None:
+        """Take what an actor has answered and give it the next thing to do; return what came of a stack, if it was one."""
+        call, place.call = place.call, None
+        try:
+            found = ray.get(call)
+        except RayTaskError as error:
+            raise WorkerError(f"{place.host}: {line(error)}") from error
+        except RayError as error:
+            return self._after_loss(place, error)
+        if not place.host:
+            self._placed = time.monotonic()
+            place.node, place.host = found["node"], found["host"]
+            there, here = found["version"], version("sensitometer")
+            if there != here:
+                self._refuse(place, WorkerError(f"has sensitometer {there}, and this machine {here}: install the same version"))
+            else:
+                place.call = place.actor.prepare.remote(self._setup, self._command, self._folder)
+            return None
+        if not place.ready:
+            if isinstance(found, SensitometerError):
+                self._refuse(place, found)
+            else:
+                place.ready = True
+                self._early_deaths = 0
+                self._hand_out()
+            return None
+        number, place.number = place.number, None
+        assert number is not None
+        self._in_progress -= 1
+        if isinstance(found, SensitometerError):
+            raise type(found)(f"{place.host}: {found}")
+        # Before anything is written: the actor need not wait for that.
+        self._hand_out()
+        self._write(found.weights)
+        return number, found.answer
+
+    def _write(self, weights: dict[str, bytes]) -> None:
+        """Put weight files into the survey's folder, each under its name when it is whole."""
+        for name, whole in weights.items():
+            path = Path(self._setup["weights_folder"], name)
+            unfinished = Path(f"{path}.new")
+            try:
+                unfinished.write_bytes(whole)
+                unfinished.replace(path)
+            except OSError as error:
+                raise StoreError(f"cannot write the network to {path}: {error.strerror or error}") from error
+
+    def _refuse(self, place: _Place, error: SensitometerError) -> None:
+        """Do without an actor that cannot set itself up: at the start that is an error, later it is said and the run goes on."""
+        self._remove(place)
+        if not self._started:
+            raise type(error)(f"{place.host}: {error}")
+        self._refused += 1
+        warnings.warn(f"a worker on {place.host}, which has joined, cannot be used: {error}", stacklevel=2)
+
+    def _remove(self, place: _Place) -> None:
+        self._places.remove(place)
+        end(place.actor)
+
+    def _after_loss(self, place: _Place, error: Exception) -> tuple[int, Answer] | None:
+        """Say what became of the stack of an actor that has died or cannot be reached; another takes its place, by and by."""
+        if "creation task" in str(error):
+            # In which nothing is done but to import this module.
+            address = re.search(r"ip=([\w.:]+)", str(error))
+            place.host = address[1] if address else "a machine"
+            here = version("sensitometer")
+            self._refuse(place, WorkerError(f"cannot load sensitometer {here} ({line(error)}): install the same version there"))
+            return None
+        self._remove(place)
+        if not place.ready:
+            self._early_deaths += 1
+            if self._early_deaths >= EARLY_DEATHS and not any(one.ready for one in self._places):
+                raise WorkerError(f"the actors on the Ray cluster at {self._address} die before they are ready: {line(error)}")
+        if place.number is None:
+            return None
+        # Its processor is free for another, if it is still there.
+        self._grow()
+        self._in_progress -= 1
+        if _gone(place.node):
+            return place.number, Lost(f"the machine {place.host} is gone", innocent=True)
+        if isinstance(error, ActorUnavailableError):
+            return place.number, Lost(f"the connection to {place.host} broke", innocent=True)
+        if isinstance(error, OutOfMemoryError):
+            return place.number, Lost(f"Ray ended a worker because the memory of {place.host} ran low")
+        return place.number, Lost(f"a worker's actor on {place.host} was killed")
+
+    def close(self) -> None:
+        """See `Executor`."""
+        if self._timer is not None:
+            self._timer.close()
+            self._timer = None
+        ready = [place for place in self._places if place.ready]
+        if ready and not self._in_progress:
+            with contextlib.suppress(RayError):
+                ray.wait([place.actor.leave.remote() for place in ready], num_returns=len(ready), timeout=LEAVE_SECONDS)
+        for place in list(self._places):
+            self._remove(place)
+        if self._mine:
+            self._mine = False
+            ray.shutdown()
+
+
+def _connect(address: str | None, workers: int | None) -> str:
+    """Connect this process to a Ray cluster, or start one on this machine; return the address. WorkerError if that fails."""
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    address = address or os.environ.get("RAY_ADDRESS") or "local"
+    if address == "local":
+        try:
+            ray.init(address=address, num_cpus=workers or default_workers(), include_dashboard=False, **_QUIET)
+        except Exception as error:
+            raise WorkerError(f"cannot start Ray on this machine: {line(error)}") from error
+    else:
+        trial = [sys.executable, "-c", _CONNECT, address]
+        try:
+            done = subprocess.run(trial, capture_output=True, text=True, timeout=CONNECT_SECONDS, check=False)
+            trouble = done.stdout.strip() or (f"status {done.returncode}" if done.returncode else "")
+        except subprocess.TimeoutExpired:
+            trouble = f"no answer in {CONNECT_SECONDS:.0f} s"
+        if trouble:
+            raise WorkerError(f"cannot connect to a Ray cluster at {address}: {trouble}")
+        try:
+            ray.init(address=address, **_QUIET)
+        except Exception as error:
+            raise WorkerError(f"cannot connect to a Ray cluster at {address}: {line(error)}") from error
+    # What Ray says of a machine or process that died goes to standard output, whatever the level, and has no public switch. The
+    # run says what became of the stacks.
+    ray._private.worker._worker_logs_enabled = False
+    return str(ray.get_runtime_context().gcs_address)
+
+
+def _folder(setup: dict[str, Any]) -> str:
+    """
+    Return the name of a survey's folder on the machines of the cluster: the same for the same survey in the same folder.
+
+    Not for another survey: the one that was in the driver's folder before may have left states of networks of the same ids.
+    """
+    saved = str(Path(setup.get("saved_folder", "")).absolute())
+    text = json.dumps([platform.node(), version("sensitometer"), {**setup, "saved_folder": saved}], sort_keys=True)
+    return f"sensitometer-{hashlib.sha256(text.encode()).hexdigest()[:16]}"
+
+
+def _gone(node: str) -> bool:
+    """
+    Return whether a machine is no longer there.
+
+    Ray takes half a minute to decide that; that nobody answers at the port of its Ray process tells at once.
+    """
+    for one in ray.nodes():
+        if one["NodeID"] == node and one["Alive"]:
+            try:
+                socket.create_connection((one["NodeManagerAddress"], one["NodeManagerPort"]), ALIVE_SECONDS).close()
+            except OSError:
+                return True
+            return False
+    return True
