@@ -250,3 +250,12 @@ def test_it_cannot_be_changed():
 
 def test_it_travels_to_another_process():
     assert pickle.loads(pickle.dumps(OTHER)) == OTHER
+
+
+def test_another_seed_is_another_configuration_alike_in_all_else():
+    for one in (Configuration("digits", 4, 2, learning_rate=0.1), Configuration("digits", 4, 2, optimizer="lbfgs")):
+        assert one.id  # which is remembered
+        other = one.with_seed(7)
+        assert other == dataclasses.replace(one, seed=7)
+        assert other.id == dataclasses.replace(one, seed=7).id != one.id
+        assert (one.seed, hash(other)) == (1, hash(dataclasses.replace(one, seed=7)))

@@ -1,5 +1,6 @@
 """Specifications: what they stand for, and every way in which they can be wrong."""
 
+import hashlib
 import itertools
 import re
 import tomllib
@@ -101,6 +102,31 @@ def test_presets_are_sound_and_named_as_their_file(name):
     found = list(spec.configurations())
     assert len(found) == len(set(found)) == len(spec)
     assert tomllib.loads(text)
+
+
+def test_the_draw_of_the_large_survey_is_the_same_on_every_machine():
+    ids = [one.id for one in load_spec("large")[0].configurations()]
+    assert len(ids) == len(set(ids)) == 335_671
+    assert hashlib.sha256("".join(ids).encode()).hexdigest().startswith("087ef9da897413bd")
+
+
+def test_the_costs_of_a_grid_are_those_of_its_configurations_one_by_one():
+    spec = parse_spec(SAMPLED.replace("[space]", '[space]\noptimizer = ["sgd", "lbfgs", "adam"]'), "test")
+    grid, sizes = spec.grid(), spec.sizes()
+    one_by_one = [training_flops(grid.configuration(place, 1), *sizes["digits"][:3]) for place in range(len(grid))]
+    assert grid.training_flops(sizes).tolist() == one_by_one
+    assert len(set(one_by_one)) > 4
+
+
+def test_where_nothing_is_trained_all_cost_the_same():
+    uniform = SAMPLED.replace("steps = 120", "steps = 0")
+    assert configurations(uniform) == configurations(uniform.replace("uniform", "inverse-cost"))
+
+
+def test_networks_come_with_their_places_in_the_grid():
+    spec = parse_spec(SAMPLED, "test")
+    grid = spec.grid()
+    assert [grid.configuration(place, one.seed) for place, one in spec.networks()] == list(spec.configurations())
 
 
 def test_quick_covers_what_it_promises():
