@@ -29,7 +29,7 @@ def answer(stack):
         time.sleep(0.3)
     if width == NOISY:
         sys.stderr.write("what a library prints\n")
-    of = {"state": "unfitted", "gap": 0.25, "host": str(os.getpid())}
+    of = {"state": "unfitted", "gap": 0.25, "host": str(os.getpid()), "device": os.environ.get("CUDA_VISIBLE_DEVICES")}
     return {"rows": [{"id": Configuration(**one).id, **one, **of} for one in stack], "seconds": 0.5}
 
 

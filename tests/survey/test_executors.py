@@ -3,13 +3,14 @@
 import contextlib
 import sys
 import time
+from collections import Counter
 
 import pytest
 
 from sensitometer.configuration import Configuration
 from sensitometer.errors import DataError, StoreError, WorkerError
 from sensitometer.survey import run_survey
-from sensitometer.survey.executors import Done, LocalExecutor, Lost
+from sensitometer.survey.executors import Done, LocalExecutor, Lost, gpu_names
 
 from . import fake_worker
 from .fake_worker import DIES, EXITS, NOISY, REFUSES, SLOW, TOO_LARGE
@@ -132,6 +133,32 @@ def test_a_worker_that_ends_at_once_is_told_of(refused):
     no_worker = contextlib.closing(LocalExecutor(1, "cpu", ("/bin/false",)))
     with no_worker as one, refused("a worker ended with status 1 before it was ready", WorkerError):
         started(one)
+
+
+@pytest.mark.parametrize(("workers", "each"), [(None, 1), (1, 1), (4, 2)])
+def test_every_worker_has_a_gpu(monkeypatch, workers, each):
+    monkeypatch.setattr("sensitometer.survey.executors.gpu_names", lambda: ["GPU-a", "3"])
+    with contextlib.closing(LocalExecutor(workers, "cuda", FAKE)) as one:
+        started(one, device="cuda")
+        assert one.workers == (workers or 2)
+        found = answers(one, [stack(SLOW)] * 3 * one.workers)
+    seen = Counter((answer.rows[0]["host"], answer.rows[0]["device"]) for answer in found.values())
+    assert Counter(device for _, device in seen) == dict.fromkeys(["GPU-a", "3"][: one.workers], each)
+
+
+@pytest.mark.parametrize(
+    ("visible", "names"), [(None, ["0", "1"]), ("5,2", ["5", "2"]), ("GPU-a,GPU-b,GPU-c", ["GPU-a", "GPU-b"])]
+)
+def test_gpus_are_named_as_cuda_names_them(monkeypatch, visible, names):
+    class Answer:
+        stdout = "2\n"
+
+    monkeypatch.setattr("sensitometer.survey.executors.subprocess.run", lambda *_, **__: Answer)
+    if visible is None:
+        monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    else:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    assert gpu_names() == names
 
 
 def test_ray_that_is_not_installed_is_asked_for(monkeypatch, refused):
