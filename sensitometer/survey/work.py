@@ -163,7 +163,8 @@ def provenance(device: str) -> dict[str, str]:
     cuda = device.startswith("cuda")
     return {
         "version": version("sensitometer"),
-        "torch": torch.__version__,
+        # A plain string: torch has a kind of its own.
+        "torch": str(torch.__version__),
         "device": torch.cuda.get_device_name(device) if cuda else "cpu",
         "matmul_path": matmul_path(device),
         "host": platform.node(),
