@@ -258,6 +258,40 @@ def _list(text: str) -> list[str]:
 
 
 @cli.command()
+@click.argument("folder", metavar="DIR", type=click.Path(path_type=Path))
+@click.option("--json", "as_json", is_flag=True, help="Print a JSON list, an object a claim.")
+def claims(folder: Path, as_json: bool) -> None:
+    """
+    Test the paper's claims on the survey in DIR.
+
+    Each has a statistic, its 95% interval, and a threshold, on one side of which the whole interval must be. See
+    docs/definitions.md, "Claims".
+    """
+    import json
+
+    from .claims import COLUMNS, check_claims
+    from .store import open_survey
+
+    with open_survey(folder) as store:
+        found = check_claims(store.frame(COLUMNS))
+    if as_json:
+        click.echo(json.dumps([claim.as_dict() for claim in found], indent=2))
+        return
+    click.echo(f"{'claim':32}{'statistic':26}{'value':>7}  {'95% interval':18}{'threshold':12}verdict")
+    for claim in found:
+        about = ": ".join(part for part in (claim.subject, QUANTITY_NAMES.get(claim.quantity, claim.quantity)) if part)
+        value, interval, threshold = "", "", ""
+        if math.isfinite(claim.value):
+            value = f"{claim.value:z.3f}"
+        if math.isfinite(claim.low):
+            interval = f"[{claim.low:z.3f}, {claim.high:z.3f}]"
+        if math.isfinite(claim.threshold):
+            threshold = f"{claim.side} {claim.threshold:g}"
+        row = f"{f'{claim.number}  {about}':32}{claim.statistic:26}{value:>7}  {interval:18}{threshold:12}{claim.verdict}"
+        click.echo(f"{row}\n   {claim.statement} ({claim.reason})")
+
+
+@cli.command()
 @click.argument("model")
 @click.option("--data", "name", required=True, help="The data set whose test points are taken.")
 @click.option("--crop", type=click.IntRange(min=1), help="Keep the centre CROP x CROP of each image.")

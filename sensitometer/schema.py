@@ -115,8 +115,12 @@ def _table(name: str, if_not_exists: str = "", *, temporary: bool = False) -> st
 
 def connect(file: Path) -> sqlite3.Connection:
     """Open a results file, for reading alone where its folder cannot be written."""
-    # SQLite cannot read a file beside which it may not make its own, unless it is told that nobody writes to it.
-    mode = "mode=rw" if os.access(file.parent, os.W_OK) else "immutable=1"
+    mode = "mode=rw"
+    if not os.access(file.parent, os.W_OK):
+        # SQLite cannot read a file beside which it may not make its own, unless it is told that nobody writes to it. Whoever has
+        # written to it and was killed, or still writes, has left what is newest in one of these, with all that reading takes.
+        wal = file.with_name(f"{file.name}-wal")
+        mode = "mode=ro" if wal.exists() and wal.stat().st_size else "immutable=1"
     name = f"file:{quote(str(file.absolute()))}?{mode}"
     connection = sqlite3.connect(name, uri=True, timeout=TIMEOUT, isolation_level=None)
     try:

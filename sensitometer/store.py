@@ -156,7 +156,10 @@ class Store:
             raise StoreError(f"there is a survey in {folder} already")
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            _write(folder / SPECIFICATION, specification)
+            file = folder / SPECIFICATION
+            if file.exists() and file.read_bytes() != specification.encode():
+                raise StoreError(f"{folder} has another {SPECIFICATION}, and no survey: choose another folder, or remove it")
+            _write(file, specification)
             create(folder / FILE)
         except (OSError, sqlite3.Error) as error:
             raise StoreError(f"cannot write to {folder}: {getattr(error, 'strerror', None) or error}") from error
@@ -253,6 +256,12 @@ class Store:
         """Return the ids of all networks that are in stacks, stored or not."""
         with self._reading():
             return {row[0] for row in self._connection.execute("SELECT id FROM members")}
+
+    def all_members(self) -> list[Member]:
+        """Return the networks of all stacks, by stack, seed and id."""
+        with self._reading():
+            select = f"SELECT {_FIELDS[Member]} FROM members ORDER BY stack, seed, id"
+            return [Member(*row) for row in self._connection.execute(select)]
 
     def stacks(self, *, missing: bool = False) -> list[Stack]:
         """Return the stacks by number; with `missing`, those of which a network is not stored."""
@@ -392,6 +401,8 @@ class Store:
             unfinished.replace(file)
         except OSError as error:
             raise StoreError(f"cannot write to {file}: {error.strerror or error}") from error
+        finally:
+            unfinished.unlink(missing_ok=True)
         return len(frame)
 
     def close(self) -> None:

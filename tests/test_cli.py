@@ -26,6 +26,8 @@ seed = [1, 2]
 [training]
 steps = 1500
 stop_at_accuracy = 1.0
+[measure]
+transitions = 2
 """
 
 
@@ -57,7 +59,7 @@ def test_too_few_fitted_networks_are_said_to_be_too_few(tmp_path, run):
     status, printed, _ = run("run", tmp_path / "tiny.toml", "--out", tmp_path / "out", "--limit", 2)
     assert status == 0
     assert "2 networks fitted to true labels" in printed
-    assert printed.count("[too few configurations]") == 4
+    assert printed.count("[too few configurations]") == 5
 
 
 def test_figures_say_where_they_are(survey, run):
@@ -66,9 +68,14 @@ def test_figures_say_where_they_are(survey, run):
     paths = printed.split()
     assert {path.rpartition(".")[2] for path in paths} == {"png", "svg", "pdf", "csv"}
     assert sum("figure_5" in path for path in paths) == sum("figure_1" in path for path in paths) == 5
-    status, printed, _ = run("figures", survey[0], "--only", "5", "--format", "svg")
+    status, printed, _ = run("figures", survey[0], "--only", "4,8", "--format", "svg")
     assert status == 0
-    assert "figure_1" not in printed
+    folder = survey[0] / "figures"
+    four = [f"{folder}/figure_4_paired_settings{ending}" for ending in (".svg", ".csv", "_share.csv")]
+    assert printed.split() == [
+        *four,
+        *(f"{folder}/figure_8_gap_against_transitions{ending}" for ending in (".svg", ".csv", "_tau.csv")),
+    ]
 
 
 def test_status_counts_the_states(survey, run):
@@ -183,7 +190,7 @@ def test_bad_input_is_one_line_and_status_2_and_makes_nothing(arguments, message
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--only", "2"], "sensitometer: figure must be one of 1, 5; got '2'"),
+        (["--only", "2"], "sensitometer: figure must be one of 1, 4, 5, 8; got '2'"),
         (["--only", ""], "sensitometer: at least one figure must be named"),
         (["--format", "bmp"], "sensitometer: format must be one of png, svg, pdf; got 'bmp'"),
     ],

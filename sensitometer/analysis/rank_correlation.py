@@ -30,7 +30,7 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from statistics import NormalDist
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pandas as pd
@@ -110,26 +110,51 @@ def kendall(x: ArrayLike, y: ArrayLike, clusters: ArrayLike, *, resamples: int =
         The lengths differ, a value is not finite, or `resamples` or `level` is out of range.
     """
     x, y = _checked(x, y)
-    labels = np.asarray(clusters)
-    if labels.shape != x.shape:
-        raise InvalidInputError(f"clusters must have one label for each of the {x.size} networks; got shape {labels.shape}")
-    if resamples < 1:
-        raise InvalidInputError(f"resamples must be at least 1; got {resamples}")
-    if not 0 < level < 1:
-        raise InvalidInputError(f"level must be between 0 and 1; got {level}")
-    codes = pd.factorize(labels, use_na_sentinel=False)[0]
-    count = int(codes.max(initial=-1)) + 1
-    if x.size < 2:
-        return Correlation(math.nan, math.nan, math.nan, x.size, count)
-    pairs = _Pairs.of(x, y)
-    tau = float(pairs.tau(np.ones((x.size, 1)))[0])
-    if math.isnan(tau) or count < FEWEST_CLUSTERS:
-        return Correlation(tau, math.nan, math.nan, x.size, count)
-    if x.size > MOST_RESAMPLED_NETWORKS and count >= FEWEST_JACKKNIFE_CLUSTERS:
-        low, high = _jackknife_interval(tau, pairs, codes, level)
-    else:
-        low, high = _bootstrap_interval(pairs, codes, resamples, level)
-    return Correlation(tau, low, high, x.size, count)
+    codes = _cluster_numbers(clusters, x.size, resamples, level)
+    return _with_interval(_Pairs.of(x, y) if x.size else None, codes, resamples, level)
+
+
+def kendall_contrast(
+    x: ArrayLike,
+    yardstick: ArrayLike,
+    y: ArrayLike,
+    clusters: ArrayLike,
+    *,
+    share: float = 0.5,
+    resamples: int = 1000,
+    level: float = 0.95,
+) -> Correlation:
+    r"""
+    Return by how much Kendall's tau-b of `x` and `y` exceeds a share of that of a yardstick and `y`.
+
+    $$ \tau_b(x, y) - s\, \tau_b(\mathrm{yardstick}, y) $$
+
+    Both are of the same networks and, in the interval, of the same resamples, so that what the two have in common cancels.
+
+    Parameters
+    ----------
+    x, yardstick, y
+        Three quantities of the networks, `[n]`, finite.
+    clusters, resamples, level
+        As for `kendall`.
+    share
+        The share s of the yardstick's tau.
+
+    Returns
+    -------
+    Correlation
+        Its `tau`, `low` and `high` are of the difference; nan where one of the two is undefined, and as for `kendall`.
+
+    Raises
+    ------
+    InvalidInputError
+        As for `kendall`.
+    """
+    x, y = _checked(x, y)
+    yardstick, _ = _checked(yardstick, y)
+    codes = _cluster_numbers(clusters, x.size, resamples, level)
+    contrast = _Contrast(_Pairs.of(x, y), _Pairs.of(yardstick, y), share) if x.size else None
+    return _with_interval(contrast, codes, resamples, level)
 
 
 def kendall_tau(x: ArrayLike, y: ArrayLike) -> float:
@@ -147,7 +172,32 @@ def _checked(x: ArrayLike, y: ArrayLike) -> tuple[Floats, Floats]:
     return x, y
 
 
-def _bootstrap_interval(pairs: "_Pairs", codes: Indices, resamples: int, level: float) -> tuple[float, float]:
+def _cluster_numbers(clusters: ArrayLike, networks: int, resamples: int, level: float) -> Indices:
+    """Return the clusters numbered from 0, `[n]`, or refuse them or the options of an interval."""
+    labels = np.asarray(clusters)
+    if labels.shape != (networks,):
+        raise InvalidInputError(f"clusters must have one label for each of the {networks} networks; got shape {labels.shape}")
+    if resamples < 1:
+        raise InvalidInputError(f"resamples must be at least 1; got {resamples}")
+    if not 0 < level < 1:
+        raise InvalidInputError(f"level must be between 0 and 1; got {level}")
+    return pd.factorize(labels, use_na_sentinel=False)[0].astype(np.intp)
+
+
+def _with_interval(pairs: "_Pairs | _Contrast | None", codes: Indices, resamples: int, level: float) -> Correlation:
+    """Return the tau of `pairs`, None if there are no networks, with the interval that their number and their clusters' allow."""
+    count = int(codes.max(initial=-1)) + 1
+    tau = float(pairs.tau(np.ones((codes.size, 1)))[0]) if pairs else math.nan
+    if pairs is None or math.isnan(tau) or count < FEWEST_CLUSTERS:
+        return Correlation(tau, math.nan, math.nan, codes.size, count)
+    if codes.size > MOST_RESAMPLED_NETWORKS and count >= FEWEST_JACKKNIFE_CLUSTERS:
+        low, high = _jackknife_interval(tau, pairs, codes, level)
+    else:
+        low, high = _bootstrap_interval(pairs, codes, resamples, level)
+    return Correlation(tau, low, high, codes.size, count)
+
+
+def _bootstrap_interval(pairs: "_Pairs | _Contrast", codes: Indices, resamples: int, level: float) -> tuple[float, float]:
     """Return the percentile interval of tau when the clusters, numbered from 0 by `codes` `[n]`, are resampled."""
     at_a_time = CHUNK // codes.size
     taus = np.concatenate([pairs.tau(weights[codes]) for weights in _resampled(int(codes.max()) + 1, resamples, at_a_time)])
@@ -158,11 +208,11 @@ def _bootstrap_interval(pairs: "_Pairs", codes: Indices, resamples: int, level: 
     return float(low), float(high)
 
 
-def _jackknife_interval(tau: float, pairs: "_Pairs", codes: Indices, level: float) -> tuple[float, float]:
+def _jackknife_interval(tau: float, pairs: "_Pairs | _Contrast", codes: Indices, level: float) -> tuple[float, float]:
     """Return the normal interval of tau, whose standard error is from the influences of the clusters."""
     influences = np.bincount(codes, pairs.derivative(np.ones(codes.size)))
     half = NormalDist().inv_cdf((1 + level) / 2) * math.sqrt(influences @ influences)
-    return max(tau - half, -1.0), min(tau + half, 1.0)
+    return max(tau - half, -pairs.limit), min(tau + half, pairs.limit)
 
 
 def _resampled(clusters: int, resamples: int, at_a_time: int) -> Iterator[Floats]:
@@ -243,6 +293,9 @@ class _Pairs:
     tied_y: _Ties
     tied_both: _Ties
 
+    # The furthest that tau can be from 0.
+    limit: ClassVar[float] = 1.0
+
     @staticmethod
     def of(x: Floats, y: Floats) -> "_Pairs":
         # Among equal x by rising y: no pair tied in x then counts as discordant.
@@ -282,6 +335,26 @@ class _Pairs:
         of_scale = tau / 2 * ((of_all - of_x) / untied_x + (of_all - of_y) / untied_y)
         found: Floats = top / math.sqrt(untied_x * untied_y) - of_scale
         return found
+
+
+@dataclass(frozen=True)
+class _Contrast:
+    """The tau of `pairs` less a share of that of the `yardstick`, over the same networks."""
+
+    pairs: _Pairs
+    yardstick: _Pairs
+    share: float
+
+    @property
+    def limit(self) -> float:
+        """The furthest that the difference can be from 0."""
+        return 1.0 + abs(self.share)
+
+    def tau(self, weights: Floats) -> Floats:
+        return self.pairs.tau(weights) - self.share * self.yardstick.tau(weights)
+
+    def derivative(self, weights: Floats) -> Floats:
+        return self.pairs.derivative(weights) - self.share * self.yardstick.derivative(weights)
 
 
 def _dot(a: Floats, b: Floats) -> Floats:

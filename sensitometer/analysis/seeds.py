@@ -49,16 +49,33 @@ def fitted_networks(frame: pd.DataFrame, columns: Sequence[str], *, labels: str 
     """
     if labels is not None and labels not in LABELS:
         raise InvalidInputError(f"labels must be one of {', '.join(LABELS)}, or None for both; got {labels!r}")
-    missing = [name for name in ("state", "labels", *columns) if name not in frame.columns]
-    if missing:
-        raise InvalidInputError(f"the frame must have the column {missing[0]}; it has {', '.join(map(str, frame.columns))}")
+    _check_columns(frame, ("state", "labels", *columns))
     chosen = frame["state"] == "fitted"
     if labels is not None:
         chosen &= frame["labels"] == labels
-    networks = frame[chosen].reset_index(drop=True)
+    return measured_networks(frame[chosen], columns)
+
+
+def measured_networks(frame: pd.DataFrame, columns: Sequence[str]) -> pd.DataFrame:
+    """
+    Return the networks, of whatever state, whose `columns` are all finite, these as float64.
+
+    Raises
+    ------
+    InvalidInputError
+        The frame lacks a column.
+    """
+    _check_columns(frame, columns)
+    networks = frame.reset_index(drop=True)
     measured = {name: networks[name].to_numpy(dtype=np.float64, na_value=np.nan) for name in columns}
     finite = np.all([np.isfinite(values) for values in measured.values()], axis=0)
     return networks.assign(**measured)[finite].reset_index(drop=True)
+
+
+def _check_columns(frame: pd.DataFrame, columns: Sequence[str]) -> None:
+    missing = [name for name in columns if name not in frame.columns]
+    if missing:
+        raise InvalidInputError(f"the frame must have the column {missing[0]}; it has {', '.join(map(str, frame.columns))}")
 
 
 def average_over_seeds(frame: pd.DataFrame, columns: Sequence[str]) -> pd.DataFrame:

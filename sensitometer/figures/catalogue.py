@@ -14,7 +14,12 @@ from .interface import FigureData, FigureModule, SavedFigures, Store
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-_FILES = {"1": "gap_against_size_and_loss", "5": "gap_against_jacobian"}
+_FILES = {
+    "1": "gap_against_size_and_loss",
+    "4": "paired_settings",
+    "5": "gap_against_jacobian",
+    "8": "gap_against_transitions",
+}
 
 NUMBERS = tuple(_FILES)
 FORMATS = ("png", "svg", "pdf")
@@ -32,8 +37,9 @@ def save_figures(
     """
     Draw figures of a survey, and write each beside a CSV of the data drawn.
 
-    The files are `figure_<number>_<content>.<format>`, `.csv` with what the points show and `_tau.csv` with the correlations
-    written in the panels. A file appears under its name only when it is complete, and replaces an earlier one.
+    The files are `figure_<number>_<content>.<format>`, `.csv` with what the points show, and with what is written in the panels
+    `_tau.csv` (correlations) or `_share.csv` (shares of pairs). A file appears under its name only when it is complete, and
+    replaces an earlier one.
 
     Parameters
     ----------
@@ -125,5 +131,5 @@ def compose(module: FigureModule, data: FigureData) -> Figure:
     figure, axes = style.new_figure(len(data.panels), data.columns)
     module.draw(data, axes)
     style.label_outer(axes, data.columns)
-    style.add_legend(figure, axes, module.CAPTION)
+    style.add_legend(figure, data.looks, module.CAPTION)
     return figure

@@ -16,6 +16,7 @@ from .interface import Store
 
 X_LABELS = {
     "jacobian_norm": "Jacobian norm\n" r"(mean of $\|\partial\,\mathrm{softmax}(f)\,/\,\partial x\|_F$ over test points)",
+    "transitions": "Transitions\n(mean over the translation loops of test points)",
     "weights": "Number of weights",
     "train_loss": "Train loss (cross-entropy, nats)",
 }
@@ -55,6 +56,11 @@ class GapData:
         """The quantities of a data set side by side; with one quantity, near a square."""
         quantities = len({panel.quantity for panel in self.panels})
         return quantities if quantities > 1 else {1: 1, 2: 2, 4: 2}.get(len(self.panels), 3)
+
+    @property
+    def looks(self) -> list[style.Look]:
+        """Of each kind of labels that occurs."""
+        return [look for kind, look in style.LABELS.items() if (self.points["labels"] == kind).any()]
 
     @property
     def tables(self) -> dict[str, pd.DataFrame]:
@@ -112,13 +118,13 @@ def _draw_panel(data: GapData, panel: Panel, ax: Axes) -> None:
     ours = (data.correlations["dataset"] == panel.dataset) & (data.correlations["quantity"] == panel.quantity)
     lines = [_tau_line(row) for row in data.correlations[ours].to_dict("records")]
     if dense:
-        most = style.density(ax, {kind: (x[own], y[own]) for kind, own in kinds.items()})
+        most = style.density(ax, {style.LABELS[kind]: (x[own], y[own]) for kind, own in kinds.items()})
         bars = "" if x_sem is None else ", no bars"
         lines.append(f"markers: 1 (small) to {most:,} (large) points{bars}")
     else:
         for kind, own in kinds.items():
             own_x_sem, own_y_sem = (None if sem is None else sem[own] for sem in (x_sem, y_sem))
-            style.scatter(ax, kind, x[own], y[own], own_x_sem, own_y_sem, among=len(points))
+            style.scatter(ax, style.LABELS[kind], x[own], y[own], own_x_sem, own_y_sem, among=len(points))
     ax.set_xlabel(X_LABELS[panel.quantity])
     ax.set_ylabel(GAP_LABEL)
     style.title(ax, panel.dataset, lines)

@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.axes import Axes
 
+    from .style import Look
+
 
 class Store(Protocol):
     """All that a figure asks of a survey's store."""
@@ -32,6 +34,11 @@ class FigureData(Protocol):
     @property
     def columns(self) -> int:
         """How many panels stand side by side."""
+        ...
+
+    @property
+    def looks(self) -> Sequence[Look]:
+        """What the legend names, in its order."""
         ...
 
     @property

@@ -1,10 +1,10 @@
 """One look for all figures. Nothing here touches pyplot, and matplotlib's settings are as before after `drawing()`."""
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from threading import Lock
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import matplotlib as mpl
 import numpy as np
@@ -32,6 +32,8 @@ LABELS = {
     "true": Look("true labels", "#16588e", "o"),
     "random": Look("random labels", "#f08a1c", "^"),
 }
+# Data sets have other colours, in which neither kind of labels is seen. The first two, of most figures, differ most in grey.
+_DATASETS = (("#432371", "o"), ("#2fa36b", "^"), ("#c4477f", "s"), ("#5aa9e6", "v"), ("#b8860b", "D"))
 GREY = "#555555"
 EMPTY = "#f0f0f0"
 # Points of a panel beyond which they hide each other: then they are counted in cells.
@@ -46,8 +48,8 @@ SMALLEST = 1e-300
 FEW_DECADES = 1.8
 # Powers of ten that fit under a panel, written as 10 to the minus 15.
 MOST_POWERS = 6
-# Most stretches between the ticks of an axis of shares.
-TICKS = 9
+# Most stretches between the ticks of an axis of shares, and between numbers that lie side by side.
+TICKS, FEW_TICKS = 9, 5
 # An empty stretch of an axis of shares that is worth shortening; shorter ones lie between the points of a small survey.
 LONG_EMPTY = 0.2
 
@@ -84,6 +86,11 @@ _SETTINGS: dict["RcKeyType", Any] = {
 _ONE_AT_A_TIME = Lock()
 
 
+def dataset_looks(names: Iterable[str]) -> dict[str, Look]:
+    """Return how the networks of each data set are drawn. Beyond five, looks come again."""
+    return {name: Look(name, *_DATASETS[index % len(_DATASETS)]) for index, name in enumerate(sorted(names))}
+
+
 @contextmanager
 def drawing() -> Iterator[None]:
     """Draw and save inside this context: our settings in place of the user's, one thread at a time."""
@@ -103,21 +110,19 @@ def new_figure(panels: int, columns: int) -> tuple[Figure, list[Axes]]:
 
 
 def label_outer(axes: Sequence[Axes], columns: int) -> None:
-    """Keep the vertical label of the first panel of each row, and the horizontal label of the last of each column."""
+    """Keep no vertical label that the panel to the left has, and no horizontal label that the panel below has."""
+    across, up = [ax.get_xlabel() for ax in axes], [ax.get_ylabel() for ax in axes]
     for index, ax in enumerate(axes):
-        if index % columns:
+        if index % columns and up[index] == up[index - 1]:
             ax.set_ylabel("")
-        if index + columns < len(axes):
+        if index + columns < len(axes) and across[index] == across[index + columns]:
             ax.set_xlabel("")
 
 
-def add_legend(figure: Figure, axes: Sequence[Axes], caption: str) -> None:
+def add_legend(figure: Figure, looks: Iterable[Look], caption: str) -> None:
     """Say below the panels, never over data, what the markers and the points are."""
-    found = {label for ax in axes for label in ax.get_legend_handles_labels()[1]}
     handles = [
-        Line2D([], [], linestyle="none", marker=look.marker, color=look.colour, markersize=6, label=look.name)
-        for look in LABELS.values()
-        if look.name in found
+        Line2D([], [], linestyle="none", marker=look.marker, color=look.colour, markersize=6, label=look.name) for look in looks
     ]
     legend = figure.legend(handles=handles, title=caption, loc="outside lower center", ncols=len(handles))
     legend.get_title().set_multialignment("center")
@@ -132,7 +137,7 @@ def title(ax: Axes, name: str, lines: Sequence[str]) -> None:
 
 def scatter(
     ax: Axes,
-    labels: str,
+    look: Look,
     x: pd.Series,
     y: pd.Series,
     x_sem: pd.Series | None,
@@ -140,11 +145,10 @@ def scatter(
     among: int,
 ) -> None:
     """
-    Draw networks trained on `labels`: their markers, and bars of one standard error where it is known.
+    Draw points of one kind: their markers, and bars of one standard error where it is known.
 
     `among` is how many points the panel has in all: markers shrink with it.
     """
-    look = LABELS[labels]
     if x_sem is not None or y_sem is not None:
         ax.errorbar(x, y, y_sem, x_sem, fmt="none", ecolor=look.colour, elinewidth=0.7, alpha=0.45, zorder=2)
     ax.scatter(
@@ -161,30 +165,29 @@ def scatter(
     )
 
 
-def density(ax: Axes, points: Mapping[str, tuple[pd.Series, pd.Series]]) -> int:
+def density(ax: Axes, points: Mapping[Look, tuple[pd.Series, pd.Series]]) -> int:
     """
     Draw how many points lie where: one marker a cell, its area as the root of the number, and return the largest number.
 
-    The cells are diamonds. Those of the second kind of labels have their centres at the corners of the first kind's, so that
-    kinds that overlap can be told apart. The axes must have their scales and limits.
+    The cells are diamonds. Those of different kinds of points have their centres in different places, of two kinds the one's at
+    the corners of the other's, so that kinds that overlap can be told apart. The axes must have their scales and limits.
 
     Parameters
     ----------
     points
-        By the labels that the networks were trained on: the points' two coordinates.
+        By kind: the points' two coordinates.
     """
     to_panel = ax.transScale + ax.transLimits
     cells = {}
-    for labels, coordinates in points.items():
-        shift = 0.5 * list(LABELS).index(labels)
+    for index, (look, coordinates) in enumerate(points.items()):
+        shift = index / len(points)
         across, up = (to_panel.transform(np.column_stack(coordinates)) * CELLS).T
         diagonals = np.rint(np.column_stack([across + up, across - up]) - shift)
         found, counts = np.unique(diagonals, axis=0, return_counts=True)
         centres = (found + shift) @ [[0.5, 0.5], [0.5, -0.5]] / CELLS
-        cells[labels] = to_panel.inverted().transform(centres).T, counts
+        cells[look] = to_panel.inverted().transform(centres).T, counts
     most = max(int(counts.max()) for _, counts in cells.values())
-    for labels, ((x, y), counts) in cells.items():
-        look = LABELS[labels]
+    for look, ((x, y), counts) in cells.items():
         areas = np.maximum(LARGEST_MARKER * np.sqrt(counts / most), SMALLEST_MARKER)
         # In a vector file thousands of markers, each of its own size, would take longer to write and to open than a bitmap.
         ax.scatter(x, y, s=areas, c=look.colour, marker=look.marker, linewidths=0, label=look.name, rasterized=True, zorder=3)
@@ -195,7 +198,7 @@ def log_positions(values: pd.Series) -> pd.Series:
     """
     Return where to draw `values`, 0 or more, on a logarithmic axis.
 
-    A value below 1e-300, such as a train loss of exactly 0, has no place there: it is drawn left of all others, at the tick
+    A value below 1e-300, such as a train loss of exactly 0, has no place there: it is drawn before all others, at the tick
     "0" of a shaded band (see `log_axis`). Everything else is drawn where it is.
     """
     return values.where(values >= SMALLEST, _zero_position(values))
@@ -209,9 +212,9 @@ def _zero_position(values: pd.Series) -> float:
     return float(shown.min() / 10 ** min(max(0.14 * decades, 0.3), 4))
 
 
-def log_axis(ax: Axes, values: pd.Series, sems: pd.Series | None) -> None:
+def log_axis(ax: Axes, values: pd.Series, sems: pd.Series | None, on: Literal["x", "y"] = "x") -> None:
     """
-    Make the horizontal axis of `ax` logarithmic, and fit it to `values` with one standard error each way.
+    Make one axis of `ax` logarithmic, and fit it to `values` with one standard error each way.
 
     The lower end of a bar counts down to half of its value only: one that reaches to nearly 0 would take the whole axis, and
     is cut at the edge instead.
@@ -223,16 +226,21 @@ def log_axis(ax: Axes, values: pd.Series, sems: pd.Series | None) -> None:
     # At least a decade, so that a single point has ticks on both sides.
     margin = max(0.05 * (high - low), (1 - (high - low)) / 2)
     low, high = max(low - margin, -307.0), high + margin
-    ax.set_xscale("log", nonpositive="clip")
-    ax.set_xlim(10**low, 10**high)
-    if high - low < FEW_DECADES:
-        ax.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-        ax.xaxis.set_major_formatter(FuncFormatter(_short_number))
+    if on == "x":
+        ax.set_xscale("log", nonpositive="clip")
+        ax.set_xlim(10**low, 10**high)
     else:
-        ax.xaxis.set_major_locator(LogLocator(numticks=MOST_POWERS))
-    ax.xaxis.set_minor_formatter(NullFormatter())
+        ax.set_yscale("log", nonpositive="clip")
+        ax.set_ylim(10**low, 10**high)
+    axis = ax.xaxis if on == "x" else ax.yaxis
+    if high - low < FEW_DECADES:
+        axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axis.set_major_formatter(FuncFormatter(_short_number))
+    else:
+        axis.set_major_locator(LogLocator(numticks=MOST_POWERS))
+    axis.set_minor_formatter(NullFormatter())
     if (values < SMALLEST).any():
-        _show_zero(ax, values)
+        _show_zero(ax, values, on)
 
 
 def _short_number(tick: float, _: int | None = None) -> str:
@@ -244,18 +252,19 @@ def _short_number(tick: float, _: int | None = None) -> str:
     return rf"${factor}10^{{{int(exponent)}}}$"
 
 
-def _show_zero(ax: Axes, values: pd.Series) -> None:
+def _show_zero(ax: Axes, values: pd.Series, on: Literal["x", "y"]) -> None:
     """Shade the band where values of 0 are drawn, and put the tick "0" in place of the logarithmic ones there."""
     zero = _zero_position(values)
     shown = values[values >= SMALLEST]
-    left, right = ax.get_xlim()
-    border = right if shown.empty else math.sqrt(zero) * math.sqrt(shown.min())
-    number = ax.xaxis.get_major_formatter()
-    ticks = [tick for tick in ax.xaxis.get_major_locator().tick_values(border, right) if border < tick <= right]
-    ax.xaxis.set_major_locator(FixedLocator([zero, *ticks]))
-    ax.xaxis.set_minor_locator(NullLocator())
-    ax.xaxis.set_major_formatter(FuncFormatter(lambda tick, _: "0" if tick == zero else number(tick)))
-    ax.axvspan(left, border, color=EMPTY, zorder=0)
+    axis, span = (ax.xaxis, ax.axvspan) if on == "x" else (ax.yaxis, ax.axhspan)
+    low, high = axis.get_view_interval()
+    border = high if shown.empty else math.sqrt(zero) * math.sqrt(shown.min())
+    number = axis.get_major_formatter()
+    ticks = [tick for tick in axis.get_major_locator().tick_values(border, high) if border < tick <= high]
+    axis.set_major_locator(FixedLocator([zero, *ticks]))
+    axis.set_minor_locator(NullLocator())
+    axis.set_major_formatter(FuncFormatter(lambda tick, _: "0" if tick == zero else number(tick)))
+    span(low, border, color=EMPTY, zorder=0)
 
 
 def share_axis(ax: Axes, values: pd.Series, sems: pd.Series | None) -> None:
@@ -280,8 +289,33 @@ def share_axis(ax: Axes, values: pd.Series, sems: pd.Series | None) -> None:
     else:
         ax.yaxis.set_major_locator(MaxNLocator(TICKS, steps=[1, 2, 5, 10]))
     ax.set_ylim(low - margin, high + margin)
-    # The data stay shares, as in the table; only the numbers at the ticks are percentages.
-    ax.yaxis.set_major_formatter(FuncFormatter(lambda tick, _: f"{100 * tick:.6g}".replace("-", "−")))
+    ax.yaxis.set_major_formatter(FuncFormatter(_percentage_points))
+
+
+def _percentage_points(tick: float, _: int | None = None) -> str:
+    """Write a share; the data stay shares, as in the table."""
+    return f"{100 * tick:.6g}".replace("-", "−")
+
+
+def equal_axes(ax: Axes, values: pd.Series, *, logarithmic: bool) -> None:
+    """
+    Fit both axes of `ax` to the same `values`, and draw the diagonal.
+
+    Logarithmic axes are those of `log_axis`; others are for shares (0 to 1), numbered in percentage points.
+    """
+    if logarithmic:
+        log_axis(ax, values, None, "x")
+        log_axis(ax, values, None, "y")
+    else:
+        low, high = float(values.min()), float(values.max())
+        margin = max(0.06 * (high - low), (0.02 - (high - low)) / 2)
+        ax.set(xlim=(low - margin, high + margin), ylim=(low - margin, high + margin))
+        for axis in (ax.xaxis, ax.yaxis):
+            axis.set_major_locator(MaxNLocator(FEW_TICKS, steps=[1, 2, 5, 10]))
+            axis.set_major_formatter(FuncFormatter(_percentage_points))
+    ax.set_box_aspect(1)
+    # Over the points: where there are many of them it would be hidden.
+    ax.plot([0, 1], [0, 1], transform=ax.transAxes, color="black", linewidth=0.8, linestyle=(0, (5, 3)), zorder=4)
 
 
 def _longest_empty(lows: pd.Series, highs: pd.Series) -> tuple[float, float]:

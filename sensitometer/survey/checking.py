@@ -1,22 +1,23 @@
 """Whether a survey's folder is sound, and what can be mended where it is not. Imports no torch."""
 
+import itertools
 import shutil
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import msgspec
+
 from ..configuration import FIELDS, Configuration
 from ..errors import InvalidInputError, StoreError
 from ..schema import COLUMNS, FILE, connect, create
-from ..store import SPECIFICATION, Store
-from .division import configurations
-from .runner import SAVED, WEIGHTS, only_writer
+from ..store import SPECIFICATION, Member, Store
+from .runner import OWNER, SAVED, WEIGHTS, only_writer
 from .spec import Spec, parse_spec
-from .stacks import saved_state
 
 # Rows that are read together from a damaged file, before they are read one by one.
 AT_ONCE = 1024
@@ -82,7 +83,9 @@ def _damage(file: Path) -> str | None:
                 found = "there is no table of networks in it"
     except sqlite3.DatabaseError as error:
         found = str(error)
-    return None if found == "ok" else found.partition("\n")[0]
+    # The first line may be a heading.
+    lines = [line for line in found.splitlines() if not line.startswith("***")]
+    return None if found == "ok" else (lines or [found])[0]
 
 
 def _check_whole(folder: Path, repair: bool) -> list[Finding]:
@@ -92,11 +95,12 @@ def _check_whole(folder: Path, repair: bool) -> list[Finding]:
             spec = parse_spec(store.specification, str(folder / SPECIFICATION))
         except (InvalidInputError, StoreError) as error:
             return [Finding(f"{error}: it must be put back as it was")]
-        found = [*_rows(store, spec, repair), *_stacks(store, spec, repair), *_weights(store, spec, repair)]
-    return found + _leftovers(folder, spec, repair)
+        wanted = {one.id: Member(one.id, one.seed, place) for place, one in spec.networks()}
+        found = [*_rows(store, wanted, repair), *_stacks(store, wanted, repair), *_weights(store, spec, repair)]
+        return found + _leftovers(store, repair)
 
 
-def _rows(store: Store, spec: Spec, repair: bool) -> Iterator[Finding]:
+def _rows(store: Store, wanted: Mapping[str, Member], repair: bool) -> Iterator[Finding]:
     """Look for rows whose id is not that of their configuration, and for such that the survey does not ask for."""
     frame = store.rows(("id", *FIELDS))
     wrong = [row[0] for row in frame if _id_of(row[1:]) != row[0]]
@@ -107,7 +111,7 @@ def _rows(store: Store, spec: Spec, repair: bool) -> Iterator[Finding]:
             f"{len(wrong)} rows have an id that is not that of their configuration, such as {wrong[0]}",
             "throw them away",
         )
-    strangers = {row[0] for row in frame} - {one.id for one in spec.configurations()} - set(wrong)
+    strangers = {row[0] for row in frame} - wanted.keys() - set(wrong)
     if strangers:
         yield Finding(f"{len(strangers)} rows are of networks that the survey does not ask for, such as {min(strangers)}")
 
@@ -120,34 +124,37 @@ def _id_of(values: tuple[Any, ...]) -> str | None:
         return None
 
 
-def _stacks(store: Store, spec: Spec, repair: bool) -> Iterator[Finding]:
-    """Look for networks that are in no stack or in two, and for stacks whose missing networks are miscounted."""
-    members = store.enrolled()
+def _stacks(store: Store, wanted: Mapping[str, Member], repair: bool) -> Iterator[Finding]:
+    """Look for networks that are in no stack or in the wrong one, and for stacks whose missing networks are miscounted."""
+    members = store.all_members()
     networks = sum(stack.networks for stack in store.stacks())
-    if networks != len(members):
+    strange = sum(wanted.get(one.id) != one for one in members)
+    if strange or networks != len(members):
         if repair:
             store.forget_division()
         yield Finding(
-            f"{networks} networks are said to be in stacks, and {len(members)} are: the division is damaged",
+            f"the division into stacks is damaged, or of another specification: of {len(members)} networks, where it says "
+            f"{networks}, {strange} are not what the survey asks for",
             "divide the survey anew",
         )
         return
-    undivided = len(spec) - len(members)
-    if undivided > 0:
+    undivided = len(wanted.keys() - {one.id for one in members})
+    if undivided:
         yield Finding(f"{undivided} networks are in no stack: the next run divides them")
-    if store.miscounted():
-        count = store.miscounted()
+    count = store.miscounted()
+    if count:
         if repair:
             store.count_missing()
         yield Finding(f"the missing networks of {count} stacks are miscounted", "count them")
 
 
 def _weights(store: Store, spec: Spec, repair: bool) -> Iterator[Finding]:
-    """Look for networks whose weights should have been kept, and were not."""
+    """Look for networks whose weights should have been kept, and are not there or not whole."""
     if not spec.survey.keep_weights:
         return
-    kept = {file.stem for file in (store.folder / WEIGHTS).glob("*.safetensors")}
-    without = sorted({id_ for id_, state in store.rows(("id", "state")) if state != "failed"} - kept)
+    # In this order: weights are written before the rows.
+    kept = {id_ for id_, state in store.rows(("id", "state")) if state != "failed"}
+    without = sorted(id_ for id_ in kept if not _whole(store.folder / WEIGHTS / f"{id_}.safetensors"))
     if without:
         if repair:
             store.forget(without)
@@ -157,13 +164,26 @@ def _weights(store: Store, spec: Spec, repair: bool) -> Iterator[Finding]:
         )
 
 
-def _leftovers(folder: Path, spec: Spec, repair: bool) -> list[Finding]:
-    """Look for what killed processes have left behind."""
-    with Store(folder) as store:
-        stacks = [configurations(spec, store.members(stack.number)) for stack in store.stacks(missing=True)]
-    wanted = {saved_state(folder / SAVED, stack) for stack in stacks}
-    files = [*folder.glob("*.new"), *folder.glob(f"{WEIGHTS}/*.new"), *(folder / "figures").glob(".figures-*")]
-    files += [file for file in folder.glob(f"{SAVED}/*") if file not in wanted]
+def _whole(file: Path) -> bool:
+    """Return whether a safetensors file is as long as its header says: 8 bytes of length, the header, the tensors."""
+    try:
+        with file.open("rb") as stream:
+            length = int.from_bytes(stream.read(8), "little")
+            header = msgspec.json.decode(stream.read(min(length, file.stat().st_size)))
+        ends = [tensor["data_offsets"][1] for name, tensor in header.items() if name != "__metadata__"]
+        return bool(file.stat().st_size == 8 + length + max(ends))
+    except (OSError, msgspec.DecodeError, UnicodeDecodeError, AttributeError, KeyError, TypeError, IndexError, ValueError):
+        return False
+
+
+def _leftovers(store: Store, repair: bool) -> list[Finding]:
+    """Look for what killed processes have left behind, if no run is writing."""
+    folder = store.folder
+    if (folder / OWNER).exists() and not repair:
+        return []
+    files = [*folder.glob("*.new*"), *folder.glob(f"{WEIGHTS}/*.new"), *(folder / "figures").glob(".figures-*")]
+    # States are gone on from as long as anything is missing.
+    files += [file for file in folder.glob(f"{SAVED}/*") if file.suffix == ".new" or not store.stacks(missing=True)]
     if repair:
         for file in files:
             shutil.rmtree(file) if file.is_dir() else file.unlink()
@@ -175,6 +195,8 @@ def _leftovers(folder: Path, spec: Spec, repair: bool) -> list[Finding]:
 def _salvage(folder: Path, damage: str, repair: bool) -> Finding:
     """Copy what can be read of a damaged results file into a new one."""
     file = folder / FILE
+    names = itertools.chain([DAMAGED], (f"{DAMAGED}-{number}" for number in itertools.count(2)))
+    kept = next(name for name in names if not (folder / name).exists())
     with TemporaryDirectory(dir=folder if repair else None, prefix=".salvage-") as temporary:
         legible = _legible(file, Path(temporary))
         rows = _readable(legible)
@@ -191,14 +213,14 @@ def _salvage(folder: Path, damage: str, repair: bool) -> Finding:
             for suffix in SUFFIXES:
                 old = Path(f"{file}{suffix}")
                 if old.exists():
-                    old.replace(folder / f"{DAMAGED}{suffix}")
+                    old.replace(folder / f"{kept}{suffix}")
             whole.replace(file)
     if repair:
         with Store(folder) as store:
             store.count_missing()
     return Finding(
         f"{file} is damaged ({damage}); {len(rows)} of its networks can be read",
-        f"keep it as {DAMAGED}, and copy these into a new file: the next run trains the others",
+        f"keep it as {kept}, and copy these into a new file: the next run trains the others",
     )
 
 
@@ -211,14 +233,15 @@ def _legible(file: Path, folder: Path) -> Path:
     try:
         with closing(connect(copy)) as connection:
             connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()
+            connection.execute("SELECT rowid FROM networks LIMIT 1").fetchone()
     except sqlite3.DatabaseError:
         # Its first page says how long it is and where its tables begin: the same in every survey, but for the length, of which
         # a file that was cut lacks some.
         fresh = folder / "fresh"
         create(fresh)
-        content = copy.read_bytes()
-        pages = max(2, -(-len(content) // PAGE))
-        first = bytearray(fresh.read_bytes()[:PAGE])
+        content, whole = copy.read_bytes(), fresh.read_bytes()
+        pages = max(len(whole) // PAGE, -(-len(content) // PAGE))
+        first = bytearray(whole[:PAGE])
         first[28:32] = pages.to_bytes(4, "big")
         copy.write_bytes(bytes(first) + content[PAGE:].ljust((pages - 1) * PAGE, b"\0"))
     return copy
@@ -226,11 +249,14 @@ def _legible(file: Path, folder: Path) -> Path:
 
 def _readable(file: Path) -> list[tuple[Any, ...]]:
     """Return the rows that can be read of a damaged file and are what was stored: whose ids are those of their settings."""
-    with closing(connect(file)) as connection:
-        last = _last_row(connection)
-        rows = [row for start in range(0, last, AT_ONCE) for row in _range(connection, start, start + AT_ONCE)]
+    try:
+        with closing(connect(file)) as connection:
+            last = _last_row(connection)
+            rows = [row for start in range(0, last, AT_ONCE) for row in _range(connection, start, start + AT_ONCE)]
+    except sqlite3.DatabaseError:  # not even its tables can be found
+        return []
     place = [tuple(COLUMNS).index(name) for name in FIELDS]
-    good = {row[0]: row for row in rows if _id_of(tuple(row[one] for one in place)) == row[0]}
+    good = {row[0]: row for row in rows if row[0] is not None and _id_of(tuple(row[one] for one in place)) == row[0]}
     return list(good.values())
 
 

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from ..configuration import Configuration
+from ..errors import StoreError
 from ..store import Member, Store
 from .plan import choose_stack_sizes
 from .spec import Spec
@@ -33,7 +34,9 @@ class Division(NamedTuple):
             store.enroll(self.stacks)
 
 
-def divide(spec: Spec, store: Store | None, workers: int, device: str, timer: Timer | None = None) -> Division:
+def divide(
+    spec: Spec, store: Store | None, workers: int, device: str, timer: Timer | None = None, sharing: int | None = None
+) -> Division:
     """
     Divide the networks of a survey that are in no stack yet: all of a new one's, and what it has grown by.
 
@@ -51,7 +54,7 @@ def divide(spec: Spec, store: Store | None, workers: int, device: str, timer: Ti
             order[one.id], places[one.id] = len(order), place
             joining.append(one)
     unknown = [one for one in joining if one.kind not in known]
-    chosen = choose_stack_sizes(spec, unknown, workers, device, timer) if unknown else {}
+    chosen = choose_stack_sizes(spec, unknown, workers, device, timer, sharing) if unknown else {}
     sizes = known | chosen
     stacks = []
     for stack in make_stacks(joining, {kind: size.networks for kind, size in sizes.items()}):
@@ -62,7 +65,13 @@ def divide(spec: Spec, store: Store | None, workers: int, device: str, timer: Ti
 
 
 def configurations(spec: Spec, members: Sequence[Member]) -> list[Configuration]:
-    """Return the configurations of the networks of a stack, in their order."""
+    """Return the configurations of the networks of a stack, in their order; StoreError if it is no stack of this survey."""
     grid = spec.grid()
-    places = {place: grid.configuration(place, seed=1) for place in {one.place for one in members}}
-    return [places[one.place].with_seed(one.seed) for one in members]
+    try:
+        places = {place: grid.configuration(place, seed=1) for place in {one.place for one in members}}
+    except IndexError:
+        places = {}
+    found = [places[one.place].with_seed(one.seed) for one in members if one.place in places]
+    if [one.id for one in found] != [one.id for one in members]:
+        raise StoreError("the stored division into stacks is not one of this specification: 'sensitometer check DIR' says more")
+    return found

@@ -57,6 +57,10 @@ class Executor(Protocol):
     def workers(self) -> int:
         """How many stacks are trained at a time; it may change while machines come and go."""
 
+    @property
+    def sharing(self) -> int:
+        """How many of the workers share the memory of the device that `timer` measures."""
+
     def timer(self) -> Timer | None:
         """Return what takes the times of training steps where the workers are; None: this machine is like theirs."""
 
@@ -126,6 +130,11 @@ class LocalExecutor:
         # None: there will be no more.
         self._waiting: queue.SimpleQueue[tuple[int, Sequence[Configuration]] | None] = queue.SimpleQueue()
         self._answers: queue.SimpleQueue[tuple[int, Answer | Exception]] = queue.SimpleQueue()
+
+    @property
+    def sharing(self) -> int:
+        """See `Executor`."""
+        return -(-self.workers // max(1, len(self._gpus)))
 
     def timer(self) -> None:
         """See `Executor`."""

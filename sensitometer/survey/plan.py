@@ -95,17 +95,28 @@ def default_workers(device: str = "cpu") -> int:
 
 
 def choose_stack_sizes(
-    spec: Spec, configurations: Sequence[Configuration], workers: int, device: str, timer: Timer | None = None
+    spec: Spec,
+    configurations: Sequence[Configuration],
+    workers: int,
+    device: str,
+    timer: Timer | None = None,
+    sharing: int | None = None,
 ) -> dict[str, StackSize]:
-    """Choose the stack sizes of configurations of a survey, by steps measured by `timer`, or on this machine."""
+    """
+    Choose the stack sizes of configurations of a survey, by steps measured by `timer`, or on this machine.
+
+    `sharing` of the workers share the memory of the device that is measured; all of them when None.
+    """
     path = matmul.choose().path if device == "cpu" else matmul_path(device)
     with Speeds(path, device, timer) as speeds:
-        return _stack_sizes(spec, configurations, speeds, workers)
+        return _stack_sizes(spec, configurations, speeds, workers, sharing)
 
 
-def _stack_sizes(spec: Spec, configurations: Sequence[Configuration], pace: Pace, workers: int) -> dict[str, StackSize]:
+def _stack_sizes(
+    spec: Spec, configurations: Sequence[Configuration], pace: Pace, workers: int, sharing: int | None = None
+) -> dict[str, StackSize]:
     cost = CostModel(spec.sizes(), pace, checked=spec.training.stop_at_accuracy is not None)
-    return stack_sizes(configurations, cost, workers)
+    return stack_sizes(configurations, cost, workers, sharing)
 
 
 def plan(spec: Spec, *, workers: int | None = None, like: str | None = None) -> Plan:

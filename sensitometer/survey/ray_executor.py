@@ -145,6 +145,11 @@ class RayExecutor:
         most = [self._capacity() - self._refused, *([self._asked] if self._asked else []), *([self._most] if self._most else [])]
         return max(0, min(most))
 
+    @property
+    def sharing(self) -> int:
+        """See `Executor`: a GPU is a worker's alone, and this machine stands for all, with a worker a processor."""
+        return 1 if self._device == "cuda" else min(self.workers, default_workers())
+
     def timer(self) -> Timer | None:
         """
         See `Executor`.

@@ -28,7 +28,8 @@ from .spec import Spec, load_spec, parse_spec
 from .stacks import saved_state
 from .status import seconds_left
 
-LOCK = "run.lock"
+# The second holds the name of who has the first: what is in a lock is lost when another tries it.
+LOCK, OWNER = "run.lock", "run.owner"
 WEIGHTS = "weights"
 SAVED = "saved"
 SECONDS_BETWEEN_SAVES = 180.0
@@ -129,14 +130,14 @@ def run_survey(
             grown = _grown(store, checked)
             stack.enter_context(only_writer(out))
         machines = stack.enter_context(contextlib.closing(_executor(executor, address, workers, device)))
-        division = divide(checked, store, machines.workers, device, machines.timer())
+        division = divide(checked, store, machines.workers, device, machines.timer(), machines.sharing)
         waiting = len(division.stacks) + (len(store.stacks(missing=True)) if store else 0)
         if waiting:
             machines.start(setup(checked, out, device), waiting)
         if store is None:
             # Only now, when all is well: a run that is refused leaves nothing behind.
-            store = stack.enter_context(Store.create(out, text))
             stack.enter_context(only_writer(out))
+            store = stack.enter_context(Store.create(out, text))
         if grown:
             store.write_specification(text)
         train_missing(checked, store, division, machines, limit, reporter or Silent())
@@ -177,17 +178,28 @@ def _grown(store: Store, spec: Spec) -> bool:
 
 @contextlib.contextmanager
 def only_writer(folder: Path) -> Iterator[None]:
-    """Be the only process that writes to the survey in a folder, or raise StoreError with the name of the one that does."""
+    """Be the only process that writes to a folder, or raise StoreError with the name of the one that does."""
+    lock, owner = FileLock(folder / LOCK, timeout=0), folder / OWNER
     try:
-        with FileLock(folder / LOCK, timeout=0):
-            yield
+        folder.mkdir(parents=True, exist_ok=True)
+        lock.acquire()
+        owner.write_text(f"{_writer()}, since {time.strftime('%Y-%m-%d %H:%M')},", encoding="utf-8")
     except Timeout:
-        with Store(folder) as store:
-            run = store.last_run()
-        name = f"{run.writer}, since {time.strftime('%Y-%m-%d %H:%M', time.localtime(run.begun_at))}" if run else "another run"
-        raise StoreError(f"{name}, is writing to {folder}: wait for it, or choose another folder") from None
+        # It may be about to write its name, or to take it away.
+        name = owner.read_text(encoding="utf-8") if owner.exists() else ""
+        raise StoreError(f"{name or 'another run'} is writing to {folder}: wait for it, or choose another folder") from None
     except OSError as error:
+        lock.release()
         raise StoreError(f"cannot write to {folder}: {error.strerror or error}") from error
+    try:
+        yield
+    finally:
+        owner.unlink(missing_ok=True)
+        lock.release()
+
+
+def _writer() -> str:
+    return f"process {os.getpid()} on {platform.node()}"
 
 
 def setup(spec: Spec, out: Path, device: str) -> dict[str, Any]:
@@ -221,7 +233,7 @@ def train_missing(
     stored = sum(counts.values())
     reporter.start(len(spec), stored, run.wanted, run.left())
     if run.wanted:
-        store.begin_run(f"process {os.getpid()} on {platform.node()}", executor.workers)
+        store.begin_run(_writer(), executor.workers)
         for folder in (SAVED, *([WEIGHTS] if spec.survey.keep_weights else [])):
             (store.folder / folder).mkdir(exist_ok=True)
         for rows in run.train():

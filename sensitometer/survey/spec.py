@@ -10,7 +10,7 @@ import tomllib
 import typing
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NamedTuple
 
 import msgspec
 import numpy as np
@@ -22,6 +22,8 @@ from ..data.sources import find_source
 from ..errors import InvalidInputError
 from .cost import TRANSITION_SAMPLES, Sizes, training_flops
 
+# Places of a grid that are drawn from at once.
+DRAWN_AT_ONCE = 2**20
 # The axes that the operations of a training depend on.
 COSTLY = ("dataset", "width", "depth", "optimizer", "batch_size")
 # Characters that would end a line, or do something to a terminal.
@@ -227,28 +229,56 @@ class Grid:
             chosen[name] = values[place]
         return Configuration(**chosen, steps=self.steps, seed=seed)
 
-    def training_flops(self, sizes: Mapping[str, Sizes]) -> NDArray[np.float64]:
-        """Return `cost.training_flops` of each place, `[len(self)]`, from the axes that it depends on alone."""
-        parts = [np.zeros(0)]
+    def training_flops(self, sizes: Mapping[str, Sizes]) -> "Costs":
+        """Return `cost.training_flops` of every place, from the axes that it depends on alone."""
+        tables = []
         for product in self.products:
             few = {name: values if name in COSTLY else values[:1] for name, values in product.items()}
             values = (dict(zip(few, one, strict=True)) for one in itertools.product(*few.values()))
             chosen = (Configuration(**one, steps=self.steps) for one in values)
             flops = np.array([training_flops(one, *sizes[one.dataset][:3]) for one in chosen])
-            whole = [len(values) for values in product.values()]
-            parts.append(np.broadcast_to(flops.reshape([len(values) for values in few.values()]), whole).ravel())
-        return np.concatenate(parts)
+            whole = tuple(len(values) for values in product.values())
+            tables.append(np.broadcast_to(flops.reshape([len(values) for values in few.values()]), whole))
+        return Costs(self.first, *tables)
+
+
+class Costs(NamedTuple):
+    """A number for each place of a grid: a table for each of its products, of which the first has `first` places."""
+
+    first: int
+    minibatch: NDArray[np.float64]
+    full_batch: NDArray[np.float64]
+
+    def of(self, places: NDArray[np.int64]) -> NDArray[np.float64]:
+        """Return the numbers of these places, `[n]`."""
+        found = np.empty(len(places))
+        for mine, table, start in (
+            (places < self.first, self.minibatch, 0),
+            (places >= self.first, self.full_batch, self.first),
+        ):
+            if mine.any():
+                found[mine] = table[np.unravel_index(places[mine] - start, table.shape)]
+        return found
 
 
 def _draw(grid: Grid, sample: SampleSection, seeds: int, sizes: dict[str, Sizes]) -> list[int]:
     """Return as many places in the grid as make `sample.count` networks, in the order of their random keys."""
-    digests = (hashlib.blake2b(f"{sample.seed}:{place}".encode(), digest_size=8).digest() for place in range(len(grid)))
-    keys = np.fromiter((-math.log((int.from_bytes(digest, "big") + 1) / (2**64 + 1)) for digest in digests), np.float64)
+    count = math.ceil(sample.count / seeds)
     # Where nothing is trained all cost the same.
-    if sample.weight == "inverse-cost" and grid.steps > 0:
-        keys *= grid.training_flops(sizes)
-    places: list[int] = np.argsort(keys, kind="stable")[: math.ceil(sample.count / seeds)].tolist()
-    return places
+    costs = grid.training_flops(sizes) if sample.weight == "inverse-cost" and grid.steps > 0 else None
+    keys, places = np.zeros(0), np.zeros(0, dtype=np.int64)
+    # So that the memory is that of the sample, not of the grid.
+    for start in range(0, len(grid), DRAWN_AT_ONCE):
+        some = np.arange(start, min(start + DRAWN_AT_ONCE, len(grid)))
+        digests = (hashlib.blake2b(f"{sample.seed}:{place}".encode(), digest_size=8).digest() for place in some.tolist())
+        new = np.fromiter((-math.log((int.from_bytes(digest, "big") + 1) / (2**64 + 1)) for digest in digests), np.float64)
+        if costs is not None:
+            new *= costs.of(some)
+        keys, places = np.concatenate([keys, new]), np.concatenate([places, some])
+        lowest = np.argsort(keys, kind="stable")[:count]
+        keys, places = keys[lowest], places[lowest]
+    found: list[int] = places.tolist()
+    return found
 
 
 def preset_names() -> list[str]:

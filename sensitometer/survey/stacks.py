@@ -39,10 +39,16 @@ def kinds(configurations: Sequence[Configuration]) -> dict[str, list[Configurati
     }
 
 
-def stack_sizes(configurations: Sequence[Configuration], cost: CostModel, workers: int) -> dict[str, StackSize]:
-    """Choose how many networks of each kind to train in one stack, as `stack_networks` does, and predict their times."""
+def stack_sizes(
+    configurations: Sequence[Configuration], cost: CostModel, workers: int, sharing: int | None = None
+) -> dict[str, StackSize]:
+    """
+    Choose how many networks of each kind to train in one stack, as `stack_networks` does, and predict their times.
+
+    `sharing` of the workers share the memory; all of them when None.
+    """
     of_kind = kinds(configurations)
-    sizes = _stack_networks(of_kind, cost, workers)
+    sizes = _stack_networks(of_kind, cost, workers, sharing or workers)
     return {
         kind: StackSize(sizes[kind], cost.stack_seconds(networks[: sizes[kind]]) / sizes[kind])
         for kind, networks in of_kind.items()
@@ -56,14 +62,16 @@ def stack_networks(configurations: Sequence[Configuration], cost: CostModel, wor
     Stacks are doubled, as long as a network's share of the measured step becomes shorter, up to what a worker's share of the
     memory holds, and up to half of a worker's share of the networks.
     """
-    return _stack_networks(kinds(configurations), cost, workers)
+    return _stack_networks(kinds(configurations), cost, workers, workers)
 
 
-def _stack_networks(of_kind: Mapping[str, Sequence[Configuration]], cost: CostModel, workers: int) -> dict[str, int]:
+def _stack_networks(
+    of_kind: Mapping[str, Sequence[Configuration]], cost: CostModel, workers: int, sharing: int
+) -> dict[str, int]:
     count = sum(map(len, of_kind.values()))
     most = count if workers == 1 else math.ceil(count / (2 * workers))
     data = max(4 * sizes.inputs * (sizes.train_points + sizes.test_points) for sizes in cost.sizes.values())
-    memory = MEMORY_SHARE * cost.speeds.memory() / workers - LIBRARIES - data
+    memory = MEMORY_SHARE * cost.speeds.memory() / sharing - LIBRARIES - data
     sizes = {}
     for kind, networks in of_kind.items():
         first = networks[0]

@@ -51,6 +51,8 @@ def main() -> None:
             answer = {"error": str(error), "kind": type(error).__name__}
         try:
             send(answers, answer)
+        except TypeError as error:  # of no stack alone: all would fail
+            send(answers, {"error": f"a worker cannot send what it measured: {error}", "kind": "WorkerError"})
         except BrokenPipeError:  # the parent has been killed; standard input ends, too
             os._exit(0)
 

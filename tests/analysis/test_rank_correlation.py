@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.stats import binom, kendalltau
 
-from sensitometer.analysis import Correlation, kendall
+from sensitometer.analysis import Correlation, kendall, kendall_contrast
 from sensitometer.analysis.rank_correlation import (
     BOOTSTRAP_SEED,
     FEWEST_JACKKNIFE_CLUSTERS,
@@ -263,3 +263,37 @@ def test_memory_and_time_do_not_grow_with_the_pairs(clusters):
 def test_bad_arguments_are_refused(arguments, options, message):
     with pytest.raises(InvalidInputError, match=message):
         kendall(*arguments, **options)
+
+
+@pytest.mark.parametrize(("networks", "clusters"), [(60, 8), (2400, 300)], ids=["bootstrap", "jackknife"])
+def test_a_contrast_is_the_difference_of_two_on_the_same_resamples(networks, clusters):
+    x, y = sample(networks, 1)
+    yardstick = y + 0.3 * np.random.default_rng(2).normal(size=networks)
+    codes = np.arange(networks) % clusters
+    found = kendall_contrast(x, yardstick, y, codes, share=0.25)
+    assert found.tau == pytest.approx(kendall_tau(x, y) - 0.25 * kendall_tau(yardstick, y))
+    assert (found.networks, found.clusters) == (networks, clusters)
+    generator, members = np.random.default_rng(BOOTSTRAP_SEED), [np.flatnonzero(codes == code) for code in range(clusters)]
+    differences = []
+    for _ in range(1000):
+        chosen = np.concatenate([members[k] for k in generator.integers(clusters, size=clusters)])
+        differences.append(kendall_tau(x[chosen], y[chosen]) - 0.25 * kendall_tau(yardstick[chosen], y[chosen]))
+    expected = np.quantile(differences, [0.025, 0.975])
+    # The jackknife against 1,000 resamples, whose ends are known to about 5% of the width.
+    atol = 1e-12 if networks == 60 else 0.1 * (expected[1] - expected[0])
+    np.testing.assert_allclose((found.low, found.high), expected, atol=atol)
+
+
+def test_a_contrast_with_itself_has_no_width():
+    x, y = sample(3000, 15)
+    for codes in (np.arange(3000) // 300, np.arange(3000)):
+        found = kendall_contrast(x, x, y, codes, share=1)
+        np.testing.assert_allclose((found.tau, found.low, found.high), 0, atol=1e-12)
+
+
+def test_an_undefined_contrast_is_nan_without_a_warning():
+    for x, yardstick in (([1.0] * 4, [1.0, 2, 3, 4]), ([1.0, 2, 3, 4], [1.0] * 4), ([], [])):
+        found = kendall_contrast(x, yardstick, [1.0, 2, 3, 4][: len(x)], range(len(x)))
+        assert math.isnan(found.tau) and math.isnan(found.low) and math.isnan(found.high)
+    with pytest.raises(InvalidInputError, match="equally many numbers"):
+        kendall_contrast([1.0, 2.0], [1.0], [1.0, 2.0], [0, 1])

@@ -28,6 +28,15 @@ COMMON = {
 }
 
 
+# Settings of two networks alike but for one of them: the worse and the better one of each row of Figure 4.
+PAIRS = {
+    "labels": ({"labels": "random"}, {"labels": "true"}),
+    "augmentation": ({"augmentation": "none"}, {"augmentation": "shift-flip"}),
+    "activation": ({"activation": "hardsigmoid"}, {"activation": "relu"}),
+    "optimizer": ({"optimizer": "lbfgs", "learning_rate": None, "batch_size": None, "steps": 500}, {"optimizer": "momentum"}),
+}
+
+
 class Store:
     def __init__(self, frame):
         self._frame = frame
@@ -59,4 +68,29 @@ def store(make_store):
         {"width": 32, "seed": 2, "gap": None, "jacobian_norm": None, "state": "failed", "train_loss": None},
         {"width": 64, "seed": 1, "gap": 0.88, "jacobian_norm": 20.0, "weights": 900, "labels": "random"},
         {"width": 64, "seed": 2, "gap": 0.92, "jacobian_norm": 40.0, "weights": 900, "labels": "random"},
+    )
+
+
+@pytest.fixture
+def paired_networks():
+    """A function from the name of a setting, and the worse and the better network's values of each pair, to networks."""
+
+    def make(factor, *pairs, **common):
+        return [
+            common | settings | values | {"width": width}
+            for width, pair in enumerate(pairs, 1)
+            for settings, values in zip(PAIRS[factor], pair, strict=True)
+        ]
+
+    return make
+
+
+@pytest.fixture
+def full_store(make_store, paired_networks):
+    """All that all figures need: five pairs of each setting, in three of which the worse network is the more sensitive one."""
+    values = [(2.0, 1.0), (3.0, 1.0), (1.0, 2.0), (1.0, 1.0), (5.0, 2.0)]
+    pairs = [tuple({"gap": value / 10, "jacobian_norm": value, "transitions": 100 * value} for value in pair) for pair in values]
+    # Each setting at a depth of its own, so that none of its networks is in a pair of another setting.
+    return make_store(
+        *(network for depth, factor in enumerate(PAIRS, 2) for network in paired_networks(factor, *pairs, depth=depth))
     )

@@ -8,7 +8,12 @@ from sensitometer.errors import InvalidInputError, MissingDataError, Sensitomete
 from sensitometer.figures import FORMATS, NUMBERS, catalogue, save_figures
 from sensitometer.figures.interface import FigureData
 
-STEMS = ["figure_1_gap_against_size_and_loss", "figure_5_gap_against_jacobian"]
+STEMS = {
+    "1": "figure_1_gap_against_size_and_loss",
+    "4": "figure_4_paired_settings",
+    "5": "figure_5_gap_against_jacobian",
+    "8": "figure_8_gap_against_transitions",
+}
 SIGNATURES = {"png": b"\x89PNG", "svg": b"<?xml", "pdf": b"%PDF"}
 
 
@@ -16,44 +21,53 @@ def names(folder):
     return sorted(path.name for path in folder.iterdir())
 
 
-def test_all_figures_in_all_formats(store, tmp_path):
-    saved = save_figures(store, tmp_path / "new" / "figures", formats=FORMATS)
+def test_all_figures_in_all_formats(full_store, tmp_path):
+    saved = save_figures(full_store, tmp_path / "new" / "figures", formats=FORMATS)
     assert saved.skipped == {}
-    endings = [".png", ".svg", ".pdf", ".csv", "_tau.csv"]
-    assert [path.name for path in saved.paths] == [stem + ending for stem in STEMS for ending in endings]
+    assert tuple(STEMS) == NUMBERS
+    expected = [
+        stem + ending
+        for number, stem in STEMS.items()
+        for ending in (".png", ".svg", ".pdf", ".csv", "_share.csv" if number == "4" else "_tau.csv")
+    ]
+    assert [path.name for path in saved.paths] == expected
     assert names(tmp_path / "new" / "figures") == sorted(path.name for path in saved.paths)
     for path in saved.paths:
         assert path.read_bytes().startswith(SIGNATURES.get(path.suffix[1:], b""))
 
 
-@pytest.mark.parametrize(("number", "stem"), list(zip(NUMBERS, STEMS, strict=True)))
-def test_the_tables_are_the_data_drawn(store, tmp_path, number, stem):
-    save_figures(store, tmp_path, only=[number], formats=["png"])
-    data: FigureData = catalogue.figure_module(number).collect(store)
+@pytest.mark.parametrize(("number", "stem"), STEMS.items())
+def test_the_tables_are_the_data_drawn(full_store, tmp_path, number, stem):
+    save_figures(full_store, tmp_path, only=[number], formats=["png"])
+    data: FigureData = catalogue.figure_module(number).collect(full_store)
     for ending, table in data.tables.items():
-        read = pd.read_csv(tmp_path / f"{stem}{ending}.csv")
+        # Without this, a column of "true" alone is read as one of booleans.
+        read = pd.read_csv(tmp_path / f"{stem}{ending}.csv", dtype={"labels": str, "better": str})
         pd.testing.assert_frame_equal(read, table, rtol=1e-15, check_dtype=False)
 
 
+@pytest.mark.parametrize("number", ["4", "5"])
 @pytest.mark.parametrize("suffix", FORMATS)
-def test_the_same_survey_gives_the_same_bytes(store, tmp_path, suffix):
-    first, second = (save_figures(store, tmp_path / name, only=["5"], formats=[suffix]).paths for name in "ab")
+def test_the_same_survey_gives_the_same_bytes(full_store, tmp_path, number, suffix):
+    first, second = (save_figures(full_store, tmp_path / name, only=[number], formats=[suffix]).paths for name in "ab")
     assert [path.read_bytes() for path in first] == [path.read_bytes() for path in second]
 
 
 def test_only_what_is_asked_for_once_and_over_what_was_there(store, tmp_path):
-    old = tmp_path / f"{STEMS[1]}.svg"
+    old = tmp_path / f"{STEMS['5']}.svg"
     old.write_text("old")
     saved = save_figures(store, tmp_path, only=["5", "5"], formats=["svg", "svg"])
     assert saved.paths[0] == old and old.read_bytes().startswith(b"<?xml")
-    assert names(tmp_path) == sorted(f"{STEMS[1]}{ending}" for ending in (".svg", ".csv", "_tau.csv"))
+    assert names(tmp_path) == sorted(f"{STEMS['5']}{ending}" for ending in (".svg", ".csv", "_tau.csv"))
 
 
 def test_without_data_a_figure_is_skipped_with_the_reason(make_store, tmp_path):
     saved = save_figures(make_store({"jacobian_norm": None}), tmp_path, formats=["svg"])
-    assert list(saved.skipped) == ["5"]
+    assert list(saved.skipped) == ["4", "5", "8"]
+    assert saved.skipped["4"].startswith("figure 4 needs pairs of fitted networks alike but for true or random labels")
     assert saved.skipped["5"].startswith("figure 5 needs jacobian_norm of fitted networks")
-    assert [path.name for path in saved.paths] == [f"{STEMS[0]}{ending}" for ending in (".svg", ".csv", "_tau.csv")]
+    assert saved.skipped["8"].startswith("figure 8 needs transitions of fitted networks")
+    assert [path.name for path in saved.paths] == [f"{STEMS['1']}{ending}" for ending in (".svg", ".csv", "_tau.csv")]
 
 
 def test_without_data_a_figure_asked_for_is_refused_and_nothing_written(make_store, tmp_path):
@@ -66,8 +80,8 @@ def test_without_data_a_figure_asked_for_is_refused_and_nothing_written(make_sto
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"only": ["1", "7"]}, "figure must be one of 1, 5; got '7'"),
-        ({"only": []}, "at least one figure must be named, of 1, 5; got none"),
+        ({"only": ["1", "7"]}, "figure must be one of 1, 4, 5, 8; got '7'"),
+        ({"only": []}, "at least one figure must be named, of 1, 4, 5, 8; got none"),
         ({"formats": ["jpg"]}, "format must be one of png, svg, pdf; got 'jpg'"),
         ({"formats": []}, "at least one format must be named, of png, svg, pdf; got none"),
     ],
@@ -80,7 +94,7 @@ def test_unknown_figures_and_formats_are_refused(store, tmp_path, options, messa
 
 
 def test_a_figure_that_fails_leaves_the_old_one(store, tmp_path, monkeypatch):
-    old = tmp_path / f"{STEMS[1]}.png"
+    old = tmp_path / f"{STEMS['5']}.png"
     old.write_text("old")
 
     def fail(module, data):
@@ -93,7 +107,7 @@ def test_a_figure_that_fails_leaves_the_old_one(store, tmp_path, monkeypatch):
 
 
 def test_unknown_module_is_refused():
-    with pytest.raises(InvalidInputError, match="figure must be one of 1, 5; got '2'"):
+    with pytest.raises(InvalidInputError, match="figure must be one of 1, 4, 5, 8; got '2'"):
         catalogue.figure_module("2")
 
 

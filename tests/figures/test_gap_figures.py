@@ -7,7 +7,7 @@ from numpy.testing import assert_allclose
 from scipy.stats import kendalltau
 
 from sensitometer.errors import InvalidInputError, MissingDataError
-from sensitometer.figures import catalogue, gap_against_jacobian, gap_against_size_and_loss, style
+from sensitometer.figures import catalogue, gap_against_jacobian, gap_against_size_and_loss, gap_against_transitions, style
 from sensitometer.figures.gap import _tau_line
 
 MODULES = [gap_against_jacobian, gap_against_size_and_loss]
@@ -65,6 +65,23 @@ def test_figure_1_is_one_point_a_fitted_network(store):
     table = data.correlations
     expected = kendalltau([0.02, 0.04, 0.06, 0.88, 0.92], [1e-3, 0, 1e-9, 1e-5, 1e-5]).statistic
     assert table[(table["quantity"] == "train_loss") & (table["labels"] == "all")]["tau"].item() == pytest.approx(expected)
+
+
+def test_figure_8_is_figure_5_with_transitions(make_store):
+    values = {1: 300.0, 2: 500.0, 3: None}
+    networks = [{"seed": seed, "transitions": value, "gap": seed / 10} for seed, value in values.items()]
+    data = gap_against_transitions.collect(make_store(*networks, {"width": 32, "transitions": 0.0, "gap": 0.5}))
+    assert_allclose(data.points["transitions"], [400, 0])
+    assert_allclose(data.points["transitions_sem"], [100, math.nan])
+    assert_allclose(data.points["gap"], [0.15, 0.5])
+    assert data.correlations["networks"].tolist() == [3]
+    figure = drawn(gap_against_transitions, data)
+    (ax,) = figure.axes
+    assert "true labels: τ = −0.33 (no interval), n = 3" in texts(figure)
+    assert ax.get_xlabel().startswith("Transitions")
+    # No transitions at all: in the band beside the logarithmic axis.
+    assert_allclose(markers(ax)["true labels"][0], [400, 0.15])
+    assert ax.get_xlim()[0] < markers(ax)["true labels"][1, 0] < 400
 
 
 def test_points_are_drawn_where_the_table_says(store):
@@ -255,6 +272,12 @@ def test_what_is_missing_is_said(make_store, network, message):
     with pytest.raises(MissingDataError) as caught:
         gap_against_jacobian.collect(make_store(network))
     assert str(caught.value) == message
+
+
+def test_what_figure_8_misses_is_said(make_store):
+    with pytest.raises(MissingDataError) as caught:
+        gap_against_transitions.collect(make_store({}))
+    assert str(caught.value) == "figure 8 needs transitions of fitted networks; the survey has fitted networks: 1, with that: 0"
 
 
 def test_what_is_missing_is_said_where_each_network_lacks_another(make_store):

@@ -26,6 +26,21 @@ def test_labels_differ_in_grey_and_in_shape():
         assert contrast(look.colour, "white") > 2
 
 
+def test_data_sets_differ_in_grey_and_in_shape():
+    looks = style.dataset_looks(["mnist", "cifar10", "cifar100", "digits", "fashion-mnist"])
+    assert list(looks) == ["cifar10", "cifar100", "digits", "fashion-mnist", "mnist"]
+    assert all(look.name == name for name, look in looks.items())
+    assert len({look.marker for look in looks.values()}) == len({look.colour for look in looks.values()}) == 5
+    first, second, *_ = looks.values()
+    assert contrast(first.colour, second.colour) > 2.5
+    assert all(contrast(look.colour, "white") > 2 for look in looks.values())
+    assert not {look.colour for look in looks.values()} & {look.colour for look in style.LABELS.values()}
+
+
+def test_any_number_of_data_sets_has_looks():
+    assert len(style.dataset_looks(f"set-{number}" for number in range(12))) == 12
+
+
 def test_settings_are_restored():
     before = dict(mpl.rcParams)
     with pytest.raises(ZeroDivisionError), style.drawing():

@@ -7,8 +7,10 @@ import sqlite3
 
 import pandas as pd
 import pytest
+import torch
 
 from sensitometer.errors import StoreError
+from sensitometer.networks import MLP
 from sensitometer.schema import FILE
 from sensitometer.store import Store
 from sensitometer.survey.checking import check_survey
@@ -18,6 +20,7 @@ from sensitometer.survey.spec import parse_spec
 from .conftest import SMALL
 from .test_run import run_with_fakes
 
+NOISE = random.Random(0)
 LARGER = SMALL.replace("seed = [1, 2]", f"seed = {list(range(1, 13))}")
 # What a network has whenever and wherever it is trained by a worker that trains nothing.
 SAME = ["id", "width", "seed", "state", "gap"]
@@ -75,9 +78,16 @@ TROUBLES = {
     "a count that is wrong": (["UPDATE stacks SET missing = 3 WHERE number = 2"], "networks of 1 stacks are miscounted"),
     "a member that was lost": (
         ["DELETE FROM members WHERE id IN (SELECT id FROM members WHERE stack = 3 LIMIT 2)"],
-        "384 networks are said to be in stacks, and 382 are: the division is damaged",
+        "of 382 networks, where it says 384, 0 are not what the survey asks for",
     ),
-    "a stack that was lost": (["DELETE FROM stacks WHERE number = 3"], "376 networks are said to be in stacks, and 384 are"),
+    "a stack that was lost": (
+        ["DELETE FROM stacks WHERE number = 3"],
+        "of 384 networks, where it says 376, 0 are not what the survey asks for",
+    ),
+    "members in each other's places": (
+        ["UPDATE members SET place = (place + 1) % 16 WHERE stack = 3"],
+        "of 384 networks, where it says 384, 8 are not what the survey asks for",
+    ),
     "no division": (["DELETE FROM stacks", "DELETE FROM members"], "384 networks are in no stack: the next run divides them"),
 }
 
@@ -95,10 +105,20 @@ def test_what_is_wrong_is_found_mended_and_trained_again(out, done, statements, 
         pd.testing.assert_frame_equal(frame[SAME], store.frame()[SAME])
 
 
+def test_networks_that_change_their_places_are_trained_no_more(out, refused):
+    sql(out, "DELETE FROM networks", "UPDATE stacks SET missing = networks", "UPDATE members SET place = (place + 1) % 16")
+    with refused(
+        "the stored division into stacks is not one of this specification: 'sensitometer check DIR' says more", StoreError
+    ):
+        run_with_fakes(LARGER, out)
+    check_survey(out, repair=True)
+    assert len(run_with_fakes(LARGER, out)[0]) == 384
+
+
 def test_rows_of_other_networks_are_named_and_kept(out):
     small = LARGER.replace("width = [4, 12]", "width = [4]")
     (out / "spec.toml").write_text(small)
-    found = wrong(out, repair=True)
+    found = wrong(out)
     assert found[0].startswith("192 rows are of networks that the survey does not ask for, such as ")
     with Store(out) as store:
         assert len(store.ids()) == 384
@@ -117,12 +137,15 @@ def test_weights_that_are_missing_are_trained_again(out):
     ids = [one.id for one in parse_spec(text, "test").configurations()]
     (out / "weights").mkdir()
     for id_ in ids[2:]:
-        (out / "weights" / f"{id_}.safetensors").touch()
+        MLP([torch.zeros(2, 3)], "relu").save(out / "weights" / f"{id_}.safetensors")
+    whole = (out / "weights" / f"{ids[5]}.safetensors").read_bytes()
+    for id_, content in zip(ids[2:5], (b"", whole[:-1], NOISE.randbytes(100)), strict=True):
+        (out / "weights" / f"{id_}.safetensors").write_bytes(content)
     (found,) = wrong(out, repair=True)
-    assert found == f"2 networks are stored without their weights, such as {min(ids[:2])}"
+    assert found == f"5 networks are stored without their weights, such as {min(ids[:5])}"
     with Store(out) as store:
-        assert store.ids() == set(ids[2:])
-        assert sum(stack.missing for stack in store.stacks()) == 2
+        assert store.ids() == set(ids[5:])
+        assert sum(stack.missing for stack in store.stacks()) == 5
 
 
 def test_what_killed_processes_left_is_removed(out):
@@ -136,9 +159,6 @@ def test_what_killed_processes_left_is_removed(out):
     check_survey(out, repair=True)
     assert check_survey(out) == []
     assert not list((out / "saved").iterdir())
-
-
-NOISE = random.Random(0)
 
 
 def overwritten(content, start, count):
@@ -176,3 +196,16 @@ def test_what_can_be_read_of_a_damaged_file_is_kept_and_the_rest_trained_again(o
     with Store(done) as whole:
         pd.testing.assert_frame_equal(frame[SAME], whole.frame()[SAME])
     assert check_survey(out) == []
+
+
+def test_a_file_that_is_cut_anywhere_never_ends_in_anything_but_findings(out):
+    content = (out / FILE).read_bytes()
+    for path in out.glob(f"{FILE}*"):
+        path.unlink()
+    for length in range(1, len(content), 4999):
+        (out / FILE).write_bytes(content[:length])
+        assert "is damaged (" in wrong(out)[0]
+    check_survey(out, repair=True)
+    (out / FILE).write_bytes(b"")
+    check_survey(out, repair=True)
+    assert {path.name for path in out.glob(f"{FILE}.damaged*")} == {f"{FILE}.damaged", f"{FILE}.damaged-2"}

@@ -5,6 +5,7 @@ import dataclasses
 import json
 import os
 import random
+import re
 import signal
 import sqlite3
 import subprocess
@@ -365,6 +366,24 @@ def test_a_second_run_on_the_same_folder_is_refused(small, tmp_path, refused):
     finally:
         run.kill()
         run.communicate(timeout=60)
+
+
+def test_two_runs_that_begin_together_on_a_new_folder_end_with_one_survey(small, tmp_path, uninterrupted):
+    runs = [command("run", small, "--out", tmp_path / "out", "--workers", 1) for _ in range(3)]
+    ends = [(run.communicate(timeout=120)[1], run.returncode) for run in runs]
+    assert sorted(status for _, status in ends) == [0, 2, 2]
+    for errors, status in ends:
+        assert not status or re.search("process .* is writing to|there is a survey in .* already", errors)
+    with Store(tmp_path / "out") as store:
+        same(store.frame(), uninterrupted)
+
+
+def test_a_specification_of_somebody_else_is_not_replaced(small, tmp_path, refused):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "spec.toml").write_text("# precious")
+    with refused(r"out has another spec\.toml, and no survey: choose another folder, or remove it", StoreError):
+        sm.run_survey(small, tmp_path / "out", limit=1)
+    assert (tmp_path / "out" / "spec.toml").read_text() == "# precious"
 
 
 def test_missing_data_are_named_before_anything_is_made(small, tmp_path, monkeypatch, refused):

@@ -7,6 +7,7 @@ import tomllib
 from collections import Counter
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -114,13 +115,22 @@ def test_the_costs_of_a_grid_are_those_of_its_configurations_one_by_one():
     spec = parse_spec(SAMPLED.replace("[space]", '[space]\noptimizer = ["sgd", "lbfgs", "adam"]'), "test")
     grid, sizes = spec.grid(), spec.sizes()
     one_by_one = [training_flops(grid.configuration(place, 1), *sizes["digits"][:3]) for place in range(len(grid))]
-    assert grid.training_flops(sizes).tolist() == one_by_one
+    places = np.random.default_rng(0).permutation(len(grid))
+    assert grid.training_flops(sizes).of(places).tolist() == [one_by_one[place] for place in places]
     assert len(set(one_by_one)) > 4
 
 
 def test_where_nothing_is_trained_all_cost_the_same():
     uniform = SAMPLED.replace("steps = 120", "steps = 0")
     assert configurations(uniform) == configurations(uniform.replace("uniform", "inverse-cost"))
+
+
+def test_a_sample_drawn_in_parts_is_the_same(monkeypatch):
+    text = SAMPLED.replace("uniform", "inverse-cost").replace("[space]", '[space]\noptimizer = ["sgd", "lbfgs", "adam"]')
+    whole = configurations(text)
+    for size in (1, 7, 30):
+        monkeypatch.setattr("sensitometer.survey.spec.DRAWN_AT_ONCE", size)
+        assert configurations(text) == whole
 
 
 def test_networks_come_with_their_places_in_the_grid():

@@ -1,0 +1,150 @@
+"""
+Figure 4: networks alike in everything but one setting. A row a setting, a panel a quantity, a point a pair.
+
+As in the paper, the setting that generalises better is on the horizontal axis: above the diagonal the other one has the larger
+value.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import pandas as pd
+from matplotlib.axes import Axes
+
+from ..analysis.pairs import FACTORS, network_pairs, share_larger
+from ..analysis.seeds import NETWORK_COLUMNS
+from ..errors import InvalidInputError, MissingDataError
+from . import style
+from .interface import Store
+
+CAPTION = (
+    "A point is a pair of networks alike in all but one setting, both of 100% train accuracy (with augmentation: of any).\n"
+    "Above diagonal: share of the n pairs (95% interval, pairs of one configuration counted as one)."
+)
+# How each setting is called on the vertical, and on the horizontal axis.
+SETTINGS = {
+    "labels": ("random labels", "true labels"),
+    "augmentation": ("without augmentation", "with augmentation"),
+    "activation": ("HardSigmoid", "ReLU"),
+    "optimizer": ("L-BFGS", "SGD + Momentum"),
+}
+TITLES = {"gap": "Gap (percentage points)", "jacobian_norm": "Jacobian norm", "transitions": "Transitions"}
+# A network of a smaller Jacobian norm is constant but for rounding. Such ones, which augmentation's row may have, are drawn at 0:
+# beside them all others would be a single spot of the logarithmic axis.
+CONSTANT = 1e-9
+# Pairs of a panel beyond which they hide each other: fewer than in other figures, since the panels are smaller.
+MOST_PAIRS = 5_000
+
+
+class Panel(NamedTuple):
+    """One panel: the setting in which the networks of its pairs differ, and the quantity on both axes."""
+
+    factor: str
+    quantity: str
+
+
+@dataclass(frozen=True)
+class PairData:
+    """
+    What Figure 4 draws.
+
+    Parameters
+    ----------
+    pairs
+        One row a pair: `factor`, and the columns of `network_pairs`, in which the factor's own is null; gap as a share, 0 to 1.
+    shares
+        One row a panel: `factor`, `quantity`, and the fields of `Share`.
+    panels
+        Row by row.
+    """
+
+    pairs: pd.DataFrame
+    shares: pd.DataFrame
+    panels: tuple[Panel, ...]
+
+    @property
+    def columns(self) -> int:
+        """The quantities of a setting side by side."""
+        return len({panel.quantity for panel in self.panels})
+
+    @property
+    def looks(self) -> list[style.Look]:
+        """Of each data set."""
+        return list(style.dataset_looks(self.pairs["dataset"].unique()).values())
+
+    @property
+    def tables(self) -> dict[str, pd.DataFrame]:
+        """Both tables, by what to append to the figure's file name."""
+        return {"": self.pairs, "_share": self.shares}
+
+
+def collect(store: Store) -> PairData:
+    """
+    Return the pairs of each setting that the survey has pairs of (paper, 4.2 and A.5.4), with all quantities that were measured.
+
+    All but those of random against true labels are of networks trained on true labels.
+
+    Raises
+    ------
+    MissingDataError
+        There are no pairs.
+    """
+    frame = store.frame((*NETWORK_COLUMNS, *TITLES))
+    # A quantity that was never measured leaves the others; of one that was, each pair has both values.
+    quantities = [name for name in TITLES if frame[name].notna().any()]
+    # The gap of random labels is that of guessing, whatever the network; with augmentation they are not even fitted.
+    true = frame[frame["labels"] == "true"]
+    found = {factor: network_pairs(frame if factor == "labels" else true, factor, quantities) for factor in FACTORS if quantities}
+    found = {factor: pairs for factor, pairs in found.items() if len(pairs)}
+    if not found:
+        fitted = int((frame["state"] == "fitted").sum())
+        raise MissingDataError(
+            "figure 4 needs pairs of fitted networks alike but for true or random labels, augmentation or none (fitted or not), "
+            "relu or hardsigmoid, momentum or lbfgs, which a survey of a whole space has, and a small sample may lack; "
+            f"the survey has networks: {len(frame)}, fitted: {fitted}, such pairs: 0"
+        )
+    panels = tuple(Panel(factor, quantity) for factor in found for quantity in quantities)
+    shares = [{**panel._asdict(), **share_larger(found[panel.factor], panel.quantity)._asdict()} for panel in panels]
+    pairs = pd.concat([pairs.assign(factor=factor) for factor, pairs in found.items()], ignore_index=True)
+    settings = [name for name in frame.columns if name in pairs.columns]
+    values = [f"{name}_{end}" for name in quantities for end in ("worse", "better")]
+    pairs = pairs[["factor", "worse", "better", *settings, *values, "configuration"]]
+    return PairData(pairs, pd.DataFrame(shares), panels)
+
+
+def draw(data: PairData, axes: Sequence[Axes]) -> None:
+    """Draw each panel of the data on its axes."""
+    if len(axes) != len(data.panels):
+        raise InvalidInputError(f"axes must be one for each of the {len(data.panels)} panels; got {len(axes)}")
+    looks = {look.name: look for look in data.looks}
+    for panel, share, ax in zip(data.panels, data.shares.to_dict("records"), axes, strict=True):
+        _draw_panel(data.pairs[data.pairs["factor"] == panel.factor], panel, share, looks, ax)
+
+
+def _draw_panel(pairs: pd.DataFrame, panel: Panel, share: dict[Any, Any], looks: dict[str, style.Look], ax: Axes) -> None:
+    values = pd.concat([pairs[f"{panel.quantity}_better"], pairs[f"{panel.quantity}_worse"]], keys=["better", "worse"])
+    logarithmic = panel.quantity != "gap"
+    if logarithmic:
+        values = values.where(values >= CONSTANT, 0.0)
+    style.equal_axes(ax, values, logarithmic=logarithmic)
+    positions = style.log_positions(values) if logarithmic else values
+    x, y = positions["better"], positions["worse"]
+    kinds = {look: own for name, look in looks.items() if (own := pairs["dataset"] == name).any()}
+    lines = [_share_line(share)]
+    if len(pairs) > MOST_PAIRS:
+        most = style.density(ax, {look: (x[own], y[own]) for look, own in kinds.items()})
+        lines.append(f"markers: 1 (small) to {most:,} (large) pairs")
+    else:
+        for look, own in kinds.items():
+            style.scatter(ax, look, x[own], y[own], None, None, among=len(pairs))
+    worse, better = SETTINGS[panel.factor]
+    ax.set_xlabel(better)
+    ax.set_ylabel(worse)
+    style.title(ax, TITLES[panel.quantity], lines)
+
+
+def _share_line(share: dict[Any, Any]) -> str:
+    # Three digits, so that nearly all is not called all.
+    middle, low, high = (f"{100 * share[name]:.3g}" for name in ("share", "low", "high"))
+    return f"above diagonal: {middle}% ({low} to {high}%), n = {share['pairs']:,}"
