@@ -538,6 +538,17 @@ def test_survey_of_another_user_can_be_read(version):
     assert answer.stdout.strip() == "1 0 0 None", answer.stderr.splitlines()[-1:]
 
 
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="only root can become another user")
+def test_another_user_sees_what_was_just_written():
+    with tempfile.TemporaryDirectory() as shared, Store.create(shared, SPEC) as store:
+        store.record(row())  # beside the file, until it is closed
+        assert (Path(shared) / f"{FILE}-wal").stat().st_size
+        Path(shared).chmod(0o555)
+        command = [sys.executable, "-c", READ_AS_ANOTHER_USER, shared]
+        answer = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert answer.stdout.strip() == "1 0 0 None", answer.stderr.splitlines()[-1:]
+
+
 def test_copy_of_the_folder_is_the_survey(tmp_path, folder):
     with Store.create(folder, SPEC) as store:
         store.record(row())
