@@ -40,13 +40,15 @@ def small(tmp_path):
 
 
 @pytest.fixture(scope="session")
-def cluster():
-    """A Ray cluster of three nodes on this machine, of one processor each; see `add_node`."""
+def cluster(tmp_path_factory):
+    """A Ray cluster of three nodes on this machine, of one processor each, with no data sets but those that need no files."""
     from ray.cluster_utils import Cluster
 
-    found = Cluster(initialize_head=True, head_node_args={**NODE, "include_dashboard": False})
-    for _ in range(2):
-        found.add_node(**NODE)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SENSITOMETER_DATA", str(tmp_path_factory.mktemp("no_data")))
+        found = Cluster(initialize_head=True, head_node_args={**NODE, "include_dashboard": False})
+        for _ in range(2):
+            found.add_node(**NODE)
     yield found
     found.shutdown()
 
