@@ -16,7 +16,7 @@ from ..configuration import FIELDS, Configuration
 from ..errors import InvalidInputError, StoreError
 from ..schema import COLUMNS, FILE, connect, create
 from ..store import SPECIFICATION, Member, Store
-from .runner import OWNER, SAVED, WEIGHTS, only_writer
+from .runner import SAVED, WEIGHTS, being_written, only_writer
 from .spec import Spec, parse_spec
 
 # Rows that are read together from a damaged file, before they are read one by one.
@@ -179,11 +179,12 @@ def _whole(file: Path) -> bool:
 def _leftovers(store: Store, repair: bool) -> list[Finding]:
     """Look for what killed processes have left behind, if no run is writing."""
     folder = store.folder
-    if (folder / OWNER).exists() and not repair:
+    if not repair and being_written(folder):
         return []
     files = [*folder.glob("*.new*"), *folder.glob(f"{WEIGHTS}/*.new"), *(folder / "figures").glob(".figures-*")]
     # States are gone on from as long as anything is missing.
-    files += [file for file in folder.glob(f"{SAVED}/*") if file.suffix == ".new" or not store.stacks(missing=True)]
+    done = not store.stacks(missing=True)
+    files += [file for file in folder.glob(f"{SAVED}/*") if done or file.suffix == ".new"]
     if repair:
         for file in files:
             shutil.rmtree(file) if file.is_dir() else file.unlink()

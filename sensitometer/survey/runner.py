@@ -24,6 +24,7 @@ from ..errors import InvalidInputError, StoreError
 from ..store import SPECIFICATION, Stack, Store
 from .division import Division, configurations, divide
 from .executors import Executor, LocalExecutor, Lost, Row
+from .plan import SECONDS_BETWEEN_SAVES
 from .spec import Spec, load_spec, parse_spec
 from .stacks import saved_state
 from .status import seconds_left
@@ -32,7 +33,6 @@ from .status import seconds_left
 LOCK, OWNER = "run.lock", "run.owner"
 WEIGHTS = "weights"
 SAVED = "saved"
-SECONDS_BETWEEN_SAVES = 180.0
 EXECUTORS = ("local", "ray")
 # How often a stack may lose the machine under it before that counts as an accident of its own.
 INNOCENT = 3
@@ -196,6 +196,19 @@ def only_writer(folder: Path) -> Iterator[None]:
     finally:
         owner.unlink(missing_ok=True)
         lock.release()
+
+
+def being_written(folder: Path) -> bool:
+    """Return whether another process writes to a folder now; a killed one leaves its name, but not the lock."""
+    if not (folder / LOCK).exists():
+        return False
+    try:
+        with FileLock(folder / LOCK, timeout=0):
+            return False
+    except Timeout:
+        return True
+    except OSError:  # whoever may not write here cannot tell, and repairs nothing
+        return False
 
 
 def _writer() -> str:

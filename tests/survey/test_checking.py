@@ -149,6 +149,9 @@ def test_weights_that_are_missing_are_trained_again(out):
 
 
 def test_what_killed_processes_left_is_removed(out):
+    # The name of one that was killed is no lock.
+    (out / "run.owner").write_text("process 1 on here")
+    (out / "run.lock").touch()
     for name in ("saved", "figures", "figures/.figures-abc"):
         (out / name).mkdir()
     for name in ("survey.sqlite.new", "saved/0123.safetensors", "figures/.figures-abc/x.png"):

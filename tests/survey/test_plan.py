@@ -7,10 +7,10 @@ from collections import Counter
 import pytest
 
 from sensitometer.configuration import Configuration
-from sensitometer.survey import load_spec, runner
+from sensitometer.survey import load_spec
 from sensitometer.survey.cost import CostModel, number_of_weights
 from sensitometer.survey.devices import DEVICES, Assumed, parse_devices
-from sensitometer.survey.plan import BYTES_A_ROW, SECONDS_BETWEEN_SAVES, START_SECONDS, plan
+from sensitometer.survey.plan import BYTES_A_ROW, START_SECONDS, plan
 from sensitometer.survey.spec import parse_spec
 from sensitometer.survey.speed import EACH_MEASURED, Shape, Speeds
 from sensitometer.survey.stacks import stack_networks
@@ -172,7 +172,6 @@ def test_a_survey_of_which_nothing_fits_can_be_planned():
 
 
 def test_long_trainings_save_states_and_short_ones_do_not():
-    assert runner.SECONDS_BETWEEN_SAVES == SECONDS_BETWEEN_SAVES
     spec = parse_spec(WIDE.replace("[2, 65]", "[2]").replace("[1, 65536]", "[1024]"), "test")
     long = parse_spec(WIDE.replace("[2, 65]", "[2]").replace("[1, 65536]", "[1024]").replace("1000", "10_000_000"), "test")
     weights = 1728 * 1024 + 1024 * 10
