@@ -16,6 +16,7 @@ from .errors import SensitometerError
 if TYPE_CHECKING:
     import pandas as pd
 
+    from .claims import Claim
     from .matmul import Probe
 
 QUANTITY_NAMES = {
@@ -136,7 +137,11 @@ def plan(spec: str, workers: int | None, like: str | None) -> None:
     checked, _ = load_spec(spec)
     made = make_plan(checked, workers=workers, like=like)
     note = " at most: networks stop early" if checked.training.stop_at_accuracy else ""
-    parts = [f"{_size(size)} of {what}" for what, size in (("weights", made.weights), ("saved states", made.states)) if size]
+    parts = [
+        f"{_size(size)} of {what}"
+        for what, size in (("arrays", made.arrays), ("weights", made.weights), ("saved states", made.states))
+        if size
+    ]
     for name, value in (
         ("networks", f"{made.networks:,}"),
         ("stacks", f"{made.stacks:,}"),
@@ -240,13 +245,15 @@ def export(folder: Path, file: Path) -> None:
 @click.argument("folder", metavar="DIR", type=click.Path(path_type=Path))
 @click.option("--only", help="Numbers of figures in the paper, such as 1,5; default: all that there are data for.")
 @click.option("--format", "formats", default="png,svg", show_default=True, help="Some of png,svg,pdf.")
-def figures(folder: Path, only: str | None, formats: str) -> None:
+@click.option("--paper-style", is_flag=True, help="For a paper's page: serif type, closed frames, no statistics and no caption.")
+def figures(folder: Path, only: str | None, formats: str, paper_style: bool) -> None:
     """Draw the figures of the survey in DIR into DIR/figures, each beside a CSV of the data drawn."""
     from .figures.catalogue import save_figures
     from .store import open_survey
 
     with open_survey(folder) as store:
-        saved = save_figures(store, folder / "figures", _list(only) if only is not None else None, _list(formats))
+        numbers = _list(only) if only is not None else None
+        saved = save_figures(store, folder / "figures", numbers, _list(formats), paper_style=paper_style)
     for path in saved.paths:
         click.echo(path)
     for number, reason in saved.skipped.items():
@@ -269,26 +276,29 @@ def claims(folder: Path, as_json: bool) -> None:
     """
     import json
 
-    from .claims import COLUMNS, check_claims
+    from .claims import check_claims
     from .store import open_survey
 
     with open_survey(folder) as store:
-        found = check_claims(store.frame(COLUMNS))
+        found = check_claims(store)
     if as_json:
         click.echo(json.dumps([claim.as_dict() for claim in found], indent=2))
         return
-    click.echo(f"{'claim':32}{'statistic':26}{'value':>7}  {'95% interval':18}{'threshold':12}verdict")
-    for claim in found:
-        about = ": ".join(part for part in (claim.subject, QUANTITY_NAMES.get(claim.quantity, claim.quantity)) if part)
-        value, interval, threshold = "", "", ""
-        if math.isfinite(claim.value):
-            value = f"{claim.value:z.3f}"
-        if math.isfinite(claim.low):
-            interval = f"[{claim.low:z.3f}, {claim.high:z.3f}]"
-        if math.isfinite(claim.threshold):
-            threshold = f"{claim.side} {claim.threshold:g}"
-        row = f"{f'{claim.number}  {about}':32}{claim.statistic:26}{value:>7}  {interval:18}{threshold:12}{claim.verdict}"
-        click.echo(f"{row}\n   {claim.statement} ({claim.reason})")
+    rows = [("claim", "statistic", "value", "95% interval", "threshold", "verdict"), *map(_claim_row, found)]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row, claim in zip(rows, [None, *found], strict=True):
+        click.echo("  ".join(f"{cell:{width}}" for cell, width in zip(row, widths, strict=True)).rstrip())
+        if claim is not None:
+            click.echo(f"   {claim.statement} ({claim.reason})")
+
+
+def _claim_row(claim: Claim) -> tuple[str, ...]:
+    """Return what a claim is about, its statistic, and the verdict, as they are printed."""
+    about = ": ".join(part for part in (claim.subject, QUANTITY_NAMES.get(claim.quantity, claim.quantity)) if part)
+    value = f"{claim.value:z.3f}" if math.isfinite(claim.value) else ""
+    interval = f"[{claim.low:z.3f}, {claim.high:z.3f}]" if math.isfinite(claim.low) else ""
+    threshold = f"{claim.side} {claim.threshold:g}" if math.isfinite(claim.threshold) else ""
+    return (f"{claim.number}  {about}".strip(), claim.statistic, value, interval, threshold, claim.verdict)
 
 
 @cli.command()

@@ -1,4 +1,4 @@
-"""A survey's results file: one SQLite database, one row a network, written once. Imports neither torch nor ray."""
+"""A survey's results: one SQLite database, one row a network, written once; and arrays. Imports neither torch nor ray."""
 
 import sqlite3
 import time
@@ -8,6 +8,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from .arrays import SUFFIX, read_arrays
 from .errors import InvalidInputError, StoreError
 from .schema import (
     COLUMNS,
@@ -22,8 +23,11 @@ from .schema import (
 
 if TYPE_CHECKING:
     import pandas
+    from numpy.typing import NDArray
 
 SPECIFICATION = "spec.toml"
+# Folders beside the results file: arrays of networks, their weights, and the states of trainings under way.
+ARRAYS, WEIGHTS, SAVED = "arrays", "weights", "saved"
 EXPORTS = (".parquet", ".csv")
 
 _STORED = tuple(name for name in COLUMNS if name != "stored_at")
@@ -374,6 +378,21 @@ class Store:
         # A column of numbers that nothing was measured in would else be one of objects.
         numbers = [name for name in columns if COLUMNS[name].startswith("REAL")]
         return frame.astype(dict.fromkeys(numbers, "float64"))
+
+    def kept(self) -> set[str]:
+        """Return the ids of the networks of which there are arrays."""
+        return {file.stem for file in (self.folder / ARRAYS).glob(f"*{SUFFIX}")}
+
+    def arrays(self, id_: str, prefix: str = "") -> "dict[str, NDArray[Any]]":
+        """
+        Return the arrays of a network whose names begin with `prefix`, by name; `sensitometer.arrays` says what they are.
+
+        Raises
+        ------
+        StoreError
+            There are none of this network, or they cannot be read.
+        """
+        return read_arrays(self.folder / ARRAYS / f"{id_}{SUFFIX}", prefix)
 
     def export(self, file: str | Path) -> int:
         """

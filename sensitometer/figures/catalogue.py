@@ -16,9 +16,16 @@ if TYPE_CHECKING:
 
 _FILES = {
     "1": "gap_against_size_and_loss",
+    "2": "sensitivity_along_ellipses",
+    "3": "boundaries_on_a_slice",
     "4": "paired_settings",
     "5": "gap_against_jacobian",
+    "6": "jacobian_against_loss",
+    "7": "translation_and_boundaries",
     "8": "gap_against_transitions",
+    "9": "jacobian_against_loss_elsewhere",
+    "10": "occams_razor",
+    "11": "jacobian_and_bounds",
 }
 
 NUMBERS = tuple(_FILES)
@@ -32,7 +39,12 @@ _METADATA: dict[str, dict[str, str | None]] = {
 
 
 def save_figures(
-    store: Store, folder: str | Path, only: Iterable[str] | None = None, formats: Sequence[str] = ("png", "svg")
+    store: Store,
+    folder: str | Path,
+    only: Iterable[str] | None = None,
+    formats: Sequence[str] = ("png", "svg"),
+    *,
+    paper_style: bool = False,
 ) -> SavedFigures:
     """
     Draw figures of a survey, and write each beside a CSV of the data drawn.
@@ -51,6 +63,9 @@ def save_figures(
         Numbers of the figures, such as `("1", "5")`; None: all that the survey has data for.
     formats
         Some of `png` (200 dots per inch), `svg`, `pdf`.
+    paper_style
+        Draw as in the paper's pages, to be set into a text with captions of its own, rather than in our own look: as wide as
+        its text, in serif type, gaps as shares from 0 to 1, without what is written above the panels and below them.
 
     Returns
     -------
@@ -83,7 +98,7 @@ def save_figures(
     folder = Path(folder)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        paths = [path for number, data in collected.items() for path in _save(number, data, folder, formats)]
+        paths = [path for number, data in collected.items() for path in _save(number, data, folder, formats, paper_style)]
     except OSError as error:
         raise StoreError(f"cannot write figures to {folder}: {error.strerror or error}") from error
     return SavedFigures(paths, skipped)
@@ -106,14 +121,14 @@ def _known(what: str, asked: Iterable[str], known: Sequence[str]) -> list[str]:
     return names
 
 
-def _save(number: str, data: FigureData, folder: Path, formats: Sequence[str]) -> list[Path]:
+def _save(number: str, data: FigureData, folder: Path, formats: Sequence[str], paper: bool) -> list[Path]:
     from . import style
 
     stem = f"figure_{number}_{_FILES[number]}"
     # Within the folder, so that the move is a rename on one file system.
     with TemporaryDirectory(prefix=".figures-", dir=folder) as temporary:
         made = []
-        with style.drawing():
+        with style.drawing(paper=paper):
             figure = compose(figure_module(number), data)
             for suffix in formats:
                 made.append(Path(temporary) / f"{stem}.{suffix}")

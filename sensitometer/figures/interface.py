@@ -11,6 +11,7 @@ if TYPE_CHECKING:
 
     import pandas as pd
     from matplotlib.axes import Axes
+    from numpy.typing import NDArray
 
     from .style import Look
 
@@ -20,6 +21,14 @@ class Store(Protocol):
 
     def frame(self, columns: Collection[str], *, state: str | None = None) -> pd.DataFrame:
         """Return these columns, one row a network: of those in a state, or of all."""
+        ...
+
+    def kept(self) -> set[str]:
+        """Return the ids of the networks of which arrays are kept: measures of single points, along paths, or on slices."""
+        ...
+
+    def arrays(self, id_: str, prefix: str = "") -> dict[str, NDArray[Any]]:
+        """Return the arrays kept of a network whose names begin so, by name: see `sensitometer.arrays`."""
         ...
 
 

@@ -29,7 +29,7 @@ SETTINGS = {
     "activation": ("HardSigmoid", "ReLU"),
     "optimizer": ("L-BFGS", "SGD + Momentum"),
 }
-TITLES = {"gap": "Gap (percentage points)", "jacobian_norm": "Jacobian norm", "transitions": "Transitions"}
+TITLES = {"gap": "Gap", "jacobian_norm": "Jacobian norm", "transitions": "Transitions"}
 # A network of a smaller Jacobian norm is constant but for rounding. Such ones, which augmentation's row may have, are drawn at 0:
 # beside them all others would be a single spot of the logarithmic axis.
 CONSTANT = 1e-9
@@ -141,7 +141,8 @@ def _draw_panel(pairs: pd.DataFrame, panel: Panel, share: dict[Any, Any], looks:
     worse, better = SETTINGS[panel.factor]
     ax.set_xlabel(better)
     ax.set_ylabel(worse)
-    style.title(ax, TITLES[panel.quantity], lines)
+    name = TITLES[panel.quantity]
+    style.title(ax, name if logarithmic else style.share_label(name), lines)
 
 
 def _share_line(share: dict[Any, Any]) -> str:

@@ -1,22 +1,25 @@
-"""One look for all figures. Nothing here touches pyplot, and matplotlib's settings are as before after `drawing()`."""
+"""What all figures share: colours, panels, axes, titles, the legend. Only this file and `two_looks` know of two looks."""
 
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from threading import Lock
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Literal, NamedTuple
 
 import matplotlib as mpl
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.figure import Figure
+from matplotlib.font_manager import FontProperties
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.lines import Line2D
+from matplotlib.patches import Rectangle
 from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, MaxNLocator, NullFormatter, NullLocator
+from numpy.typing import NDArray
 
-if TYPE_CHECKING:
-    from matplotlib.typing import RcKeyType
+from .two_looks import GREY as GREY
+from .two_looks import PAPER_WIDTH, in_paper, paper_label
+from .two_looks import drawing as drawing
 
 
 class Look(NamedTuple):
@@ -34,7 +37,6 @@ LABELS = {
 }
 # Data sets have other colours, in which neither kind of labels is seen. The first two, of most figures, differ most in grey.
 _DATASETS = (("#432371", "o"), ("#2fa36b", "^"), ("#c4477f", "s"), ("#5aa9e6", "v"), ("#b8860b", "D"))
-GREY = "#555555"
 EMPTY = "#f0f0f0"
 # Points of a panel beyond which they hide each other: then they are counted in cells.
 MOST_POINTS = 20_000
@@ -44,7 +46,7 @@ CELLS = (60, 44)
 LARGEST_MARKER, SMALLEST_MARKER = 11.0, 1.1
 # Smaller values are as good as 0, and their logarithm has no meaning left.
 SMALLEST = 1e-300
-# An axis of fewer decades has ticks at 2 and 5 as well.
+# An axis of fewer decades has ticks at 2 and 5 as well, or where these do not fit at 3.
 FEW_DECADES = 1.8
 # Powers of ten that fit under a panel, written as 10 to the minus 15.
 MOST_POWERS = 6
@@ -53,64 +55,50 @@ TICKS, FEW_TICKS = 9, 5
 # An empty stretch of an axis of shares that is worth shortening; shorter ones lie between the points of a small survey.
 LONG_EMPTY = 0.2
 
-_SETTINGS: dict["RcKeyType", Any] = {
-    "axes.axisbelow": True,
-    "axes.edgecolor": GREY,
-    "axes.grid": True,
-    "axes.labelsize": 9,
-    "axes.linewidth": 0.8,
-    "axes.spines.right": False,
-    "axes.spines.top": False,
-    "figure.dpi": 100,
-    "font.family": "DejaVu Sans",  # ships with matplotlib: the same on every machine
-    "font.size": 9,
-    "grid.color": "#e4e4e4",
-    "grid.linewidth": 0.6,
-    "legend.borderpad": 0.1,
-    "legend.fontsize": 9,
-    "legend.handletextpad": 0.2,
-    "legend.frameon": False,
-    "legend.title_fontsize": 8,
-    "pdf.fonttype": 42,
-    "savefig.dpi": 200,
-    "svg.fonttype": "path",  # the same picture where the font is not installed
-    "svg.hashsalt": "sensitometer",  # the same bytes each time
-    "xtick.color": GREY,
-    "xtick.labelcolor": "black",
-    "xtick.labelsize": 8,
-    "ytick.color": GREY,
-    "ytick.labelcolor": "black",
-    "ytick.labelsize": 8,
-}
-# Matplotlib has one set of settings for all threads.
-_ONE_AT_A_TIME = Lock()
-
 
 def dataset_looks(names: Iterable[str]) -> dict[str, Look]:
     """Return how the networks of each data set are drawn. Beyond five, looks come again."""
     return {name: Look(name, *_DATASETS[index % len(_DATASETS)]) for index, name in enumerate(sorted(names))}
 
 
-@contextmanager
-def drawing() -> Iterator[None]:
-    """Draw and save inside this context: our settings in place of the user's, one thread at a time."""
-    with _ONE_AT_A_TIME, mpl.rc_context():
-        mpl.rcdefaults()
-        mpl.rcParams.update(_SETTINGS)
-        yield
-
-
 def new_figure(panels: int, columns: int) -> tuple[Figure, list[Axes]]:
     """Return a figure with `panels` axes, `columns` side by side."""
     rows = math.ceil(panels / columns)
-    width = {1: 5.0, 2: 7.6}.get(columns, 3.5 * columns)
+    size = _width(columns), 3.3 * rows + 0.7
+    if in_paper():
+        # Panels shrink more than the type around them.
+        size = PAPER_WIDTH, (2.4 * PAPER_WIDTH / size[0] + 0.6) * rows + 0.3
     layout = ConstrainedLayoutEngine(w_pad=0.08, h_pad=0.06, wspace=0.03, hspace=0.03)
-    figure = Figure(figsize=(width, 3.3 * rows + 0.7), layout=layout)
+    figure = Figure(figsize=size, layout=layout)
     return figure, [figure.add_subplot(rows, columns, index + 1) for index in range(panels)]
 
 
+def _width(columns: int) -> float:
+    """Return how wide a figure is in our own look, in inches."""
+    return {1: 5.0, 2: 7.6}.get(columns, 3.5 * columns)
+
+
+def _scale(ax: Axes) -> float:
+    """Return how wide a panel is, in units of its width in our own look."""
+    spec, figure = ax.get_subplotspec(), ax.get_figure()
+    assert spec is not None and isinstance(figure, Figure)
+    return float(figure.get_figwidth() / _width(spec.get_gridspec().ncols))
+
+
+def _room(ax: Axes) -> float:
+    """Return how many numbers fit under a panel, in units of those that fit in our own look."""
+    return _scale(ax) * 9 / float(mpl.rcParams["font.size"])
+
+
 def label_outer(axes: Sequence[Axes], columns: int) -> None:
-    """Keep no vertical label that the panel to the left has, and no horizontal label that the panel below has."""
+    """
+    Keep no vertical label that the panel to the left has, and no horizontal label that the panel below has.
+
+    In the paper's look the others are short enough to stand beside the narrow panels.
+    """
+    if in_paper():
+        for ax in axes:
+            ax.set(xlabel=paper_label(ax.get_xlabel(), columns), ylabel=paper_label(ax.get_ylabel(), columns))
     across, up = [ax.get_xlabel() for ax in axes], [ax.get_ylabel() for ax in axes]
     for index, ax in enumerate(axes):
         if index % columns and up[index] == up[index - 1]:
@@ -120,19 +108,31 @@ def label_outer(axes: Sequence[Axes], columns: int) -> None:
 
 
 def add_legend(figure: Figure, looks: Iterable[Look], caption: str) -> None:
-    """Say below the panels, never over data, what the markers and the points are."""
-    handles = [
-        Line2D([], [], linestyle="none", marker=look.marker, color=look.colour, markersize=6, label=look.name) for look in looks
-    ]
-    legend = figure.legend(handles=handles, title=caption, loc="outside lower center", ncols=len(handles))
-    legend.get_title().set_multialignment("center")
+    """
+    Say below the panels, never over data, what the markers and the points are.
+
+    Markers that do not fit side by side stand one above the other. The paper's look has no caption here.
+    """
+    handles = [Line2D([], [], linestyle="none", marker=look.marker, color=look.colour, label=look.name) for look in looks]
+    if in_paper() and not handles:
+        return
+    legend = figure.legend(handles=handles, loc="outside lower center", ncols=len(handles))
+    if legend.get_window_extent().width > figure.bbox.width:
+        legend.remove()
+        legend = figure.legend(handles=handles, loc="outside lower center")
+    if not in_paper():
+        legend.set_title(caption, FontProperties(size=mpl.rcParams["legend.title_fontsize"]))
+        legend.get_title().set_multialignment("center")
 
 
 def title(ax: Axes, name: str, lines: Sequence[str]) -> None:
-    """Write the panel's name, and smaller lines under it, above the axes, where no data are."""
+    """Write the panel's name, and, but in the paper's look, smaller lines under it, above the axes, where no data are."""
     size = 7.5
-    ax.annotate("\n".join(lines), (0, 1), (0, 4), "axes fraction", "offset points", size=size, color="#333333", va="bottom")
-    ax.set_title(name, loc="left", size=10, weight="bold", pad=7 + 1.25 * size * len(lines))
+    if in_paper():
+        lines = ()
+    if lines:
+        ax.annotate("\n".join(lines), (0, 1), (0, 4), "axes fraction", "offset points", size=size, color="#333333", va="bottom")
+    ax.set_title(name, loc="left", pad=7 + 1.25 * size * len(lines))
 
 
 def scatter(
@@ -154,7 +154,7 @@ def scatter(
     ax.scatter(
         x,
         y,
-        s=min(max(6000 / among, 5), 26),
+        s=min(max(6000 / among, 5), 26) * _scale(ax) ** 2,
         c=look.colour,
         marker=look.marker,
         alpha=0.8,
@@ -188,7 +188,7 @@ def density(ax: Axes, points: Mapping[Look, tuple[pd.Series, pd.Series]]) -> int
         cells[look] = to_panel.inverted().transform(centres).T, counts
     most = max(int(counts.max()) for _, counts in cells.values())
     for look, ((x, y), counts) in cells.items():
-        areas = np.maximum(LARGEST_MARKER * np.sqrt(counts / most), SMALLEST_MARKER)
+        areas = np.maximum(LARGEST_MARKER * np.sqrt(counts / most), SMALLEST_MARKER) * _scale(ax) ** 2
         # In a vector file thousands of markers, each of its own size, would take longer to write and to open than a bitmap.
         ax.scatter(x, y, s=areas, c=look.colour, marker=look.marker, linewidths=0, label=look.name, rasterized=True, zorder=3)
     return most
@@ -233,18 +233,19 @@ def log_axis(ax: Axes, values: pd.Series, sems: pd.Series | None, on: Literal["x
         ax.set_yscale("log", nonpositive="clip")
         ax.set_ylim(10**low, 10**high)
     axis = ax.xaxis if on == "x" else ax.yaxis
+    room = _room(ax)
     if high - low < FEW_DECADES:
-        axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axis.set_major_locator(LogLocator(subs=(1, 2, 5) if high - low < room * FEW_DECADES else (1, 3)))
         axis.set_major_formatter(FuncFormatter(_short_number))
     else:
-        axis.set_major_locator(LogLocator(numticks=MOST_POWERS))
+        axis.set_major_locator(LogLocator(numticks=int(room * MOST_POWERS)))
     axis.set_minor_formatter(NullFormatter())
     if (values < SMALLEST).any():
         _show_zero(ax, values, on)
 
 
 def _short_number(tick: float, _: int | None = None) -> str:
-    """Write 1, 2 or 5 times a power of ten: in full where that is short, else as a product."""
+    """Write a digit times a power of ten: in full where that is short, else as a product."""
     if 1e-4 <= tick < 1e5:
         return f"{tick:g}"
     digit, exponent = f"{tick:.0e}".split("e")
@@ -272,7 +273,8 @@ def share_axis(ax: Axes, values: pd.Series, sems: pd.Series | None) -> None:
     Fit the vertical axis of `ax` to shares (0 to 1), one standard error each way, and number it in percentage points.
 
     Where most of the axis would be empty, as it is between networks trained on true and on random labels, the empty stretch is
-    shortened, shaded and said to be so; above and below it a percentage point is equally long.
+    shortened, shaded and said to be so; above and below it a percentage point is equally long. In the paper's look no stretch
+    is shortened, and the numbers are shares.
     """
     spread = 0.0 if sems is None else sems.fillna(0.0)
     lows, highs = values - spread, values + spread
@@ -281,7 +283,7 @@ def share_axis(ax: Axes, values: pd.Series, sems: pd.Series | None) -> None:
     margin = max(0.06 * (high - low), (0.02 - (high - low)) / 2)
     bottom, top = _longest_empty(lows, highs)
     used = (high - low) - (top - bottom)
-    if top - bottom > max(used, LONG_EMPTY):
+    if top - bottom > max(used, LONG_EMPTY) and not in_paper():
         margin = max(0.08 * used, 0.005)
         _shorten(ax, bottom + margin, top - margin, to=0.15 * used + margin)
         ticks = _ticks_around(low - margin, bottom + margin, top - margin, high + margin)
@@ -289,19 +291,25 @@ def share_axis(ax: Axes, values: pd.Series, sems: pd.Series | None) -> None:
     else:
         ax.yaxis.set_major_locator(MaxNLocator(TICKS, steps=[1, 2, 5, 10]))
     ax.set_ylim(low - margin, high + margin)
-    ax.yaxis.set_major_formatter(FuncFormatter(_percentage_points))
+    ax.yaxis.set_major_formatter(_share_formatter())
 
 
-def _percentage_points(tick: float, _: int | None = None) -> str:
-    """Write a share; the data stay shares, as in the table."""
-    return f"{100 * tick:.6g}".replace("-", "−")
+def share_label(name: str) -> str:
+    """Return the name of a share with the unit in which axes are numbered."""
+    return name if in_paper() else f"{name} (percentage points)"
+
+
+def _share_formatter() -> FuncFormatter:
+    """Return what writes shares; the data stay shares, as in the table."""
+    factor = 1 if in_paper() else 100
+    return FuncFormatter(lambda tick, _: f"{factor * tick:.6g}".replace("-", "−"))
 
 
 def equal_axes(ax: Axes, values: pd.Series, *, logarithmic: bool) -> None:
     """
     Fit both axes of `ax` to the same `values`, and draw the diagonal.
 
-    Logarithmic axes are those of `log_axis`; others are for shares (0 to 1), numbered in percentage points.
+    Logarithmic axes are those of `log_axis`; others are for shares (0 to 1), numbered as those of `share_axis`.
     """
     if logarithmic:
         log_axis(ax, values, None, "x")
@@ -312,7 +320,7 @@ def equal_axes(ax: Axes, values: pd.Series, *, logarithmic: bool) -> None:
         ax.set(xlim=(low - margin, high + margin), ylim=(low - margin, high + margin))
         for axis in (ax.xaxis, ax.yaxis):
             axis.set_major_locator(MaxNLocator(FEW_TICKS, steps=[1, 2, 5, 10]))
-            axis.set_major_formatter(FuncFormatter(_percentage_points))
+            axis.set_major_formatter(_share_formatter())
     ax.set_box_aspect(1)
     # Over the points: where there are many of them it would be hidden.
     ax.plot([0, 1], [0, 1], transform=ax.transAxes, color="black", linewidth=0.8, linestyle=(0, (5, 3)), zorder=4)
@@ -351,3 +359,39 @@ def _ticks_around(low: float, bottom: float, top: float, high: float) -> list[fl
     step = float(np.diff(MaxNLocator(TICKS, steps=[1, 2, 5, 10]).tick_values(0, length))[0])
     multiples = step * np.arange(math.ceil(low / step), math.floor(high / step) + 1)
     return [float(tick) for tick in multiples if tick <= bottom or tick >= top]
+
+
+def picture(ax: Axes, image: NDArray[np.uint8], centre: tuple[float, float], size: float, frame: str = GREY) -> None:
+    """
+    Draw an image, uint8 `[channels, height, width]` of 1 or 3 channels, in a thin frame on axes whose units are equally long.
+
+    `centre` is in the axes' units, as is `size`, the longer side of the image; `frame` is a colour. The axes keep their limits.
+    """
+    height, width = (size * side / max(image.shape[1:]) for side in image.shape[1:])
+    left, bottom = centre[0] - width / 2, centre[1] - height / 2
+    pixels = image[0] if len(image) == 1 else image.transpose(1, 2, 0)
+    limits = ax.get_xlim(), ax.get_ylim()
+    extent = (left, left + width, bottom, bottom + height)
+    ax.imshow(pixels, cmap="gray", vmin=0, vmax=255, interpolation="nearest", extent=extent, zorder=5)
+    ax.set(xlim=limits[0], ylim=limits[1])
+    ax.add_patch(Rectangle((left, bottom), width, height, fill=False, edgecolor=frame, linewidth=0.8, zorder=6))
+
+
+# Single networks of one panel, which no legend names. Their lightness, L* 49, 68, 22, 61 and 32, differs in grey print, and for
+# each kind of colour blindness any two are 31 units of CIELAB apart or more.
+NETWORKS = ("#4477aa", "#d0a000", "#332288", "#ee6677", "#7a3b00")
+# What the number of a tick takes of a panel, from the tick "0" on: across it, and up.
+_ROOM_FOR_NUMBERS = {"x": 0.1, "y": 0.05}
+
+
+def log_axes(ax: Axes, x: pd.Series, y: pd.Series) -> None:
+    """Make both axes of `ax` logarithmic and fit them to points of tens of decades, without numbers that would meet the "0"."""
+    axes: tuple[tuple[Literal["x", "y"], pd.Series, Axis], ...] = (("x", x, ax.xaxis), ("y", y, ax.yaxis))
+    for on, values, axis in axes:
+        log_axis(ax, values, None, on)
+        axis.set_minor_locator(NullLocator())
+        if (values < SMALLEST).any():
+            low, high = axis.get_view_interval()
+            zero, *ticks = axis.get_major_locator().tick_values(low, high)
+            nearest = zero * (high / low) ** _ROOM_FOR_NUMBERS[on]
+            axis.set_major_locator(FixedLocator([zero, *(tick for tick in ticks if tick > nearest)]))

@@ -47,8 +47,8 @@ class PointValues:
         The class of the largest logit, -1 where the logits are no numbers; int64.
     confidence
         The probability of that class.
-    cross_entropy
-        The loss, $-\log p_y$.
+    cross_entropy, l2_loss
+        The two losses, $-\log p_y$ and half the squared distance of the logits from the one-hot label.
     jacobian_norm
         $\|J\|_F$, of the probabilities.
     label_jacobian_norm
@@ -61,6 +61,7 @@ class PointValues:
     predicted: Tensor
     confidence: Tensor
     cross_entropy: Tensor
+    l2_loss: Tensor
     jacobian_norm: Tensor
     label_jacobian_norm: Tensor
     logit_jacobian_norm: Tensor
@@ -163,7 +164,7 @@ def point_values(model: Callable[[Tensor], Tensor], x: Tensor, y: Tensor, *, chu
         y,
         torch.where(top.values.isnan(), -1, top.indices),
         logits.softmax(1).amax(1),
-        loss("cross-entropy").values(logits.T.unsqueeze(0), y.view(1, 1, -1))[0],
+        *(loss(name).values(logits.T.unsqueeze(0), y.view(1, 1, -1))[0] for name in ("cross-entropy", "l2")),
         *norms,
     )
 

@@ -99,7 +99,7 @@ def path_profile(
 def _density(positions: Tensor, span: float, bins: int) -> Tensor:
     """Return transitions a radian in each bin, `[bins]`, from the parameters at which they are."""
     place = (positions.double().cpu() * (bins / span)).long().clamp(max=bins - 1)
-    return torch.bincount(place, minlength=bins) * (bins / (2 * math.pi))
+    return torch.bincount(place, minlength=bins).double() * (bins / (2 * math.pi))
 
 
 def average_profile(profiles: Sequence[PathProfile]) -> AverageProfile:

@@ -12,11 +12,12 @@ from typing import Any
 
 import msgspec
 
+from ..arrays import SUFFIX
 from ..configuration import FIELDS, Configuration
 from ..errors import InvalidInputError, StoreError
 from ..schema import COLUMNS, FILE, connect, create
-from ..store import SPECIFICATION, Member, Store
-from .runner import SAVED, WEIGHTS, being_written, only_writer
+from ..store import ARRAYS, SAVED, SPECIFICATION, WEIGHTS, Member, Store
+from .runner import being_written, only_writer
 from .spec import Spec, parse_spec
 
 # Rows that are read together from a damaged file, before they are read one by one.
@@ -96,7 +97,7 @@ def _check_whole(folder: Path, repair: bool) -> list[Finding]:
         except (InvalidInputError, StoreError) as error:
             return [Finding(f"{error}: it must be put back as it was")]
         wanted = {one.id: Member(one.id, one.seed, place) for place, one in spec.networks()}
-        found = [*_rows(store, wanted, repair), *_stacks(store, wanted, repair), *_weights(store, spec, repair)]
+        found = [*_rows(store, wanted, repair), *_stacks(store, wanted, repair), *_files(store, spec, repair)]
         return found + _leftovers(store, repair)
 
 
@@ -148,20 +149,23 @@ def _stacks(store: Store, wanted: Mapping[str, Member], repair: bool) -> Iterato
         yield Finding(f"the missing networks of {count} stacks are miscounted", "count them")
 
 
-def _weights(store: Store, spec: Spec, repair: bool) -> Iterator[Finding]:
-    """Look for networks whose weights should have been kept, and are not there or not whole."""
-    if not spec.survey.keep_weights:
-        return
-    # In this order: weights are written before the rows.
-    kept = {id_ for id_, state in store.rows(("id", "state")) if state != "failed"}
-    without = sorted(id_ for id_ in kept if not _whole(store.folder / WEIGHTS / f"{id_}.safetensors"))
-    if without:
-        if repair:
-            store.forget(without)
-        yield Finding(
-            f"{len(without)} networks are stored without their weights, such as {without[0]}",
-            "throw their rows away",
-        )
+def _files(store: Store, spec: Spec, repair: bool) -> Iterator[Finding]:
+    """Look for networks whose weights or arrays should have been kept, and are not there or not whole."""
+    for folder, wanted, without_any in (
+        (WEIGHTS, spec.survey.keep_weights, ("failed",)),
+        # Of a network that diverged nothing that is measured means anything.
+        (ARRAYS, spec.measure.keeps_arrays, ("failed", "diverged")),
+    ):
+        # In this order: files are written before the rows.
+        kept = {id_ for id_, state in store.rows(("id", "state")) if wanted and state not in without_any}
+        without = sorted(id_ for id_ in kept if not _whole(store.folder / folder / f"{id_}{SUFFIX}"))
+        if without:
+            if repair:
+                store.forget(without)
+            yield Finding(
+                f"{len(without)} networks are stored without their {folder}, such as {without[0]}",
+                "throw their rows away",
+            )
 
 
 def _whole(file: Path) -> bool:
@@ -181,7 +185,11 @@ def _leftovers(store: Store, repair: bool) -> list[Finding]:
     folder = store.folder
     if not repair and being_written(folder):
         return []
-    files = [*folder.glob("*.new*"), *folder.glob(f"{WEIGHTS}/*.new"), *(folder / "figures").glob(".figures-*")]
+    files = [
+        *folder.glob("*.new*"),
+        *(file for kept in (WEIGHTS, ARRAYS) for file in folder.glob(f"{kept}/*.new")),
+        *(folder / "figures").glob(".figures-*"),
+    ]
     # States are gone on from as long as anything is missing.
     done = not store.stacks(missing=True)
     files += [file for file in folder.glob(f"{SAVED}/*") if done or file.suffix == ".new"]

@@ -35,13 +35,22 @@ CROSSINGS = {"relu": 1.1, "relu6": 1.2, "hardtanh": 3.3, "hardsigmoid": 2.2}
 # Measured on the networks of `quick` on one core of an Intel Xeon, where they predict most shapes within a factor of two.
 SECONDS_A_BREAKPOINT, SECONDS_A_SAMPLE = 6e-9, 2.5e-9
 SECONDS_A_LOOP, SECONDS_A_WALK = 4e-5, 1.2e-3
+# Of the two slices of a network, for each pair of its hidden units, since lines cut one another: seconds, and bytes kept;
+# measured on a ReLU6 network of 7 hidden layers of 100 units, before and after training.
+SECONDS_A_PAIR, BYTES_A_PAIR = 7e-6, 3.1
+# Ellipses along which sensitivity is measured. A line through them crosses a unit of a layer twice, about as a loop of so many
+# vertices does.
+ELLIPSES, ELLIPSE_VERTICES = 3, 4
+# Bytes kept of each point, and of each bin of an ellipse; of a picture's pixel; of the translation loop, its pictures apart.
+BYTES_A_POINT, BYTES_A_BIN, PICTURES, BYTES_A_TRANSLATION = 56, 16, 6, 8_000
 
 
 class Sizes(NamedTuple):
     """
     The sizes of a data set: inputs D, classes C, points, and the test points at which Jacobian norms are taken.
 
-    And the translation loops along which transitions are counted, their vertices, and the samples of a loop for tanh.
+    And the translation loops along which transitions are counted, their vertices, and the samples of a loop for tanh; the points
+    of which the measures are kept, the bins of the ellipses, and whether there are slices.
     """
 
     inputs: int
@@ -52,6 +61,9 @@ class Sizes(NamedTuple):
     loops: int = 0
     loop_vertices: int = 2
     loop_samples: int = TRANSITION_SAMPLES
+    kept_points: int = 0
+    path_bins: int = 0
+    slices: bool = False
 
 
 def number_of_weights(configuration: Configuration, inputs: int, classes: int) -> int:
@@ -127,6 +139,35 @@ def transition_seconds(configuration: Configuration, networks: int, sizes: Sizes
     return networks * (sizes.loops * loop + transition_flops(c, sizes) / rate) + SECONDS_A_WALK * (c.depth - 1)
 
 
+def array_flops(configuration: Configuration, sizes: Sizes) -> float:
+    """Return the operations of the Jacobian passes for what is kept as arrays: three norms at each point, one at each bin."""
+    points = 3 * sizes.kept_points + ELLIPSES * sizes.path_bins
+    return jacobian_flops(configuration, sizes.inputs, sizes.classes, points)
+
+
+def array_seconds(configuration: Configuration, sizes: Sizes, rate: float, elementwise: float = 1.0) -> float:
+    """Return the seconds of what is kept of one network as arrays, as expected, with products at `rate` operations a second."""
+    seconds = array_flops(configuration, sizes) / rate
+    if sizes.path_bins:
+        ellipses = sizes._replace(loops=ELLIPSES, loop_vertices=ELLIPSE_VERTICES)
+        seconds += transition_seconds(configuration, 1, ellipses, rate, elementwise)
+    if sizes.slices:
+        seconds += elementwise * SECONDS_A_PAIR * _hidden_units(configuration) ** 2
+    return seconds
+
+
+def array_bytes(configuration: Configuration, sizes: Sizes) -> int:
+    """Return the bytes kept of one network as arrays, as expected."""
+    found = BYTES_A_POINT * sizes.kept_points + BYTES_A_BIN * ELLIPSES * sizes.path_bins
+    if sizes.path_bins:
+        found += PICTURES * sizes.inputs + BYTES_A_TRANSLATION
+    return found + (int(BYTES_A_PAIR * _hidden_units(configuration) ** 2) if sizes.slices else 0)
+
+
+def _hidden_units(configuration: Configuration) -> int:
+    return configuration.width * (configuration.depth - 1)
+
+
 def walk_bytes(configuration: Configuration, sizes: Sizes) -> int:
     """Return the memory of counting transitions, weights apart: it does not grow with the networks of a stack."""
     if not sizes.loops:
@@ -176,6 +217,7 @@ class CostModel:
         fit = FORWARD_SHARE * step * (train_points + test_points) / points
         measures = networks * jacobian_flops(c, inputs, classes, measured) / rate
         measures += transition_seconds(c, networks, sizes, rate, self.speeds.elementwise)
+        measures += networks * array_seconds(c, sizes, rate, self.speeds.elementwise)
         return c.steps * step * (1 + CHECKS_SHARE * self.checked) + fit + measures
 
     def step_seconds(self, configuration: Configuration, networks: int, seeds: int) -> float:

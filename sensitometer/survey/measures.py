@@ -1,4 +1,4 @@
-"""What a survey measures of trained networks: means over test points of the Jacobian norms and of transitions (paper, S3)."""
+"""What a survey measures of trained networks: means over test points for their rows (paper, S3), and what is kept as arrays."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -27,7 +27,10 @@ class Measures:
     transition_points
         Along whose translation loops transitions are counted.
     transition_samples
-        Points of each loop at which networks of tanh are sampled.
+        Points of each path at which networks of tanh are sampled.
+    kept_points, path_bins, slices
+        What is kept as arrays: the measures of so many random test points; sensitivity along ellipses in so many bins of angle;
+        whether boundaries on a slice.
 
     Raises
     ------
@@ -38,6 +41,9 @@ class Measures:
     jacobian_points: int | None = None
     transition_points: int | None = 0
     transition_samples: int = TRANSITION_SAMPLES
+    kept_points: int = 0
+    path_bins: int = 0
+    slices: bool = False
 
     def __post_init__(self) -> None:
         for name in ("jacobian_points", "transition_points"):
@@ -68,6 +74,9 @@ class Measures:
             loops=len(dataset.test.y[: self.transition_points]),
             loop_vertices=dataset.image_shape[2],
             loop_samples=self.transition_samples,
+            kept_points=self.kept_points,
+            path_bins=self.path_bins,
+            slices=self.slices,
         )
 
 

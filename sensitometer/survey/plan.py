@@ -14,6 +14,8 @@ from .cost import (
     COPIES,
     CostModel,
     Sizes,
+    array_bytes,
+    array_flops,
     jacobian_flops,
     number_of_weights,
     stack_bytes,
@@ -59,8 +61,9 @@ class Plan:
         Bytes of memory that a worker may take.
     memory
         Most bytes that the workers take together: libraries, data sets and stacks.
-    rows, weights, states
-        Bytes on disk: of the results file, of the weights if they are kept, and at most of the states of trainings under way.
+    rows, arrays, weights, states
+        Bytes on disk: of the results file, of the arrays and the weights if they are kept, and at most of the states of trainings
+        under way.
     assumed
         What the time comes from if no step was measured, in words.
     """
@@ -75,6 +78,7 @@ class Plan:
     share: int
     memory: int
     rows: int
+    arrays: int
     weights: int
     states: int
     assumed: str | None = None
@@ -82,7 +86,7 @@ class Plan:
     @property
     def disk(self) -> int:
         """Bytes on disk, all together."""
-        return self.rows + self.weights + self.states
+        return self.rows + self.arrays + self.weights + self.states
 
 
 def default_workers(device: str = "cpu") -> int:
@@ -175,6 +179,7 @@ def _plan(spec: Spec, pace: Pace, workers: int, assumed: str | None = None) -> P
         share=share,
         memory=workers * (base + largest),
         rows=BYTES_A_ROW * len(configurations),
+        arrays=sum(len(alike) * array_bytes(alike[0], sizes[alike[0].dataset]) for alike in fitting.values()),
         weights=kept,
         states=STATES * workers * max(saved, default=0),
         assumed=assumed,
@@ -192,7 +197,7 @@ def _weights(one: Configuration, sizes: Mapping[str, Sizes]) -> int:
 def _flops(one: Configuration, sizes: Mapping[str, Sizes]) -> float:
     of = sizes[one.dataset]
     measured = jacobian_flops(one, of.inputs, of.classes, of.measured_points) + transition_flops(one, of)
-    return training_flops(one, of.inputs, of.classes, of.train_points) + measured
+    return training_flops(one, of.inputs, of.classes, of.train_points) + measured + array_flops(one, of)
 
 
 def _shapes(of_kind: Mapping[str, Sequence[Configuration]]) -> Shapes:

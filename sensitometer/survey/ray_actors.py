@@ -13,21 +13,24 @@ from filelock import FileLock
 from ray.exceptions import GetTimeoutError, RayError, RayTaskError
 
 from .. import matmul
+from ..arrays import SUFFIX
 from ..configuration import Configuration
 from ..errors import SensitometerError, WorkerError
+from ..store import ARRAYS, SAVED, WEIGHTS
 from .executors import WORKER, Answer, WorkerHost
 from .speed import _Probe
 from .stacks import saved_state
 
 # How long a run waits for a processor when it has none.
 PATIENCE_SECONDS = 60.0
+FOLDERS = (SAVED, WEIGHTS, ARRAYS)
 
 
 class Trained(NamedTuple):
-    """What an actor answers of a stack, and the bytes of the weight files that it left, by name."""
+    """What an actor answers of a stack, and the bytes of the files that it left, by their paths in the survey's folder."""
 
     answer: Answer
-    weights: dict[str, bytes]
+    files: dict[str, bytes]
 
 
 class Host:
@@ -44,12 +47,10 @@ class Host:
     def prepare(self, setup: dict[str, Any], command: Sequence[str], folder: str) -> SensitometerError | None:
         """Start the worker and wait until it has set itself up; return what kept it from that."""
         here = Path(tempfile.gettempdir(), folder)
-        self._saved, self._weights = here / "saved", here / "weights"
-        whole = {**setup, "saved_folder": str(self._saved)}
-        if setup.get("weights_folder") is not None:
-            whole["weights_folder"] = str(self._weights)
+        self._here = here
+        whole = {**setup, "folder": str(here)}
         try:
-            for one in (here, self._saved, self._weights):
+            for one in (here, *(here / name for name in FOLDERS)):
                 one.mkdir(mode=0o700, exist_ok=True)
             # One after another: where the path was never chosen, that takes measurements, which others would disturb.
             with FileLock(here / "matmul.lock"):
@@ -67,24 +68,23 @@ class Host:
         try:
             answer = self._worker.train(stack)
             # Trained, or lost and then trained otherwise: nobody will go on from it.
-            saved_state(self._saved, stack).unlink(missing_ok=True)
-            weights = {}
-            for one in stack:
-                file = self._weights / f"{one.id}.safetensors"
+            saved_state(self._here / SAVED, stack).unlink(missing_ok=True)
+            files = {}
+            for name in (f"{folder}/{one.id}{SUFFIX}" for folder in (WEIGHTS, ARRAYS) for one in stack):
+                file = self._here / name
                 if file.exists():
-                    weights[file.name] = file.read_bytes()
+                    files[name] = file.read_bytes()
                     file.unlink()
         except SensitometerError as error:
             return error
         except OSError as error:
             return WorkerError(f"cannot read what was trained: {error.strerror or error}")
-        return Trained(answer, weights)
+        return Trained(answer, files)
 
     def leave(self) -> None:
         """Remove the folders, but for states that a later run may go on from."""
-        here = self._saved.parent
-        (here / "matmul.lock").unlink(missing_ok=True)
-        for one in (self._saved, self._weights, here):
+        (self._here / "matmul.lock").unlink(missing_ok=True)
+        for one in (*(self._here / name for name in FOLDERS), self._here):
             with contextlib.suppress(OSError):  # it is not empty, or another actor has removed it
                 one.rmdir()
 

@@ -282,19 +282,19 @@ class RayExecutor:
             raise type(found)(f"{place.host}: {found}")
         # Before anything is written: the actor need not wait for that.
         self._hand_out()
-        self._write(found.weights)
+        self._write(found.files)
         return number, found.answer
 
-    def _write(self, weights: dict[str, bytes]) -> None:
-        """Put weight files into the survey's folder, each under its name when it is whole."""
-        for name, whole in weights.items():
-            path = Path(self._setup["weights_folder"], name)
+    def _write(self, files: dict[str, bytes]) -> None:
+        """Put files into the survey's folder, each under its name when it is whole."""
+        for name, whole in files.items():
+            path = Path(self._setup["folder"], name)
             unfinished = Path(f"{path}.new")
             try:
                 unfinished.write_bytes(whole)
                 unfinished.replace(path)
             except OSError as error:
-                raise StoreError(f"cannot write the network to {path}: {error.strerror or error}") from error
+                raise StoreError(f"cannot write to {path}: {error.strerror or error}") from error
 
     def _refuse(self, place: _Place, error: SensitometerError) -> None:
         """Do without an actor that cannot set itself up: at the start that is an error, later it is said and the run goes on."""
@@ -385,8 +385,8 @@ def _folder(setup: dict[str, Any]) -> str:
 
     Not for another survey: the one that was in the driver's folder before may have left states of networks of the same ids.
     """
-    saved = str(Path(setup.get("saved_folder", "")).absolute())
-    text = json.dumps([platform.node(), version("sensitometer"), {**setup, "saved_folder": saved}], sort_keys=True)
+    folder = str(Path(setup.get("folder", "")).absolute())
+    text = json.dumps([platform.node(), version("sensitometer"), {**setup, "folder": folder}], sort_keys=True)
     return f"sensitometer-{hashlib.sha256(text.encode()).hexdigest()[:16]}"
 
 

@@ -21,7 +21,7 @@ from ..data.locations import data_root, require_files
 from ..data.sources import find_source
 from ..device import check_device_name
 from ..errors import InvalidInputError, StoreError
-from ..store import SPECIFICATION, Stack, Store
+from ..store import ARRAYS, SAVED, SPECIFICATION, WEIGHTS, Stack, Store
 from .division import Division, configurations, divide
 from .executors import Executor, LocalExecutor, Lost, Row
 from .plan import SECONDS_BETWEEN_SAVES
@@ -31,8 +31,6 @@ from .status import seconds_left
 
 # The second holds the name of who has the first: what is in a lock is lost when another tries it.
 LOCK, OWNER = "run.lock", "run.owner"
-WEIGHTS = "weights"
-SAVED = "saved"
 EXECUTORS = ("local", "ray")
 # How often a stack may lose the machine under it before that counts as an accident of its own.
 INNOCENT = 3
@@ -229,9 +227,12 @@ def setup(spec: Spec, out: Path, device: str) -> dict[str, Any]:
             "jacobian_points": None if spec.measure.jacobian == "all" else spec.measure.jacobian,
             "transition_points": None if spec.measure.transitions == "all" else spec.measure.transitions,
             "transition_samples": spec.measure.transition_samples,
+            "kept_points": spec.measure.points,
+            "path_bins": spec.measure.paths,
+            "slices": spec.measure.slice,
         },
-        "weights_folder": str(out / WEIGHTS) if spec.survey.keep_weights else None,
-        "saved_folder": str(out / SAVED),
+        "folder": str(out),
+        "keep_weights": spec.survey.keep_weights,
         "save_seconds": SECONDS_BETWEEN_SAVES,
     }
 
@@ -247,8 +248,9 @@ def train_missing(
     reporter.start(len(spec), stored, run.wanted, run.left())
     if run.wanted:
         store.begin_run(_writer(), executor.workers)
-        for folder in (SAVED, *([WEIGHTS] if spec.survey.keep_weights else [])):
-            (store.folder / folder).mkdir(exist_ok=True)
+        for folder, wanted in ((SAVED, True), (WEIGHTS, spec.survey.keep_weights), (ARRAYS, spec.measure.keeps_arrays)):
+            if wanted:
+                (store.folder / folder).mkdir(exist_ok=True)
         for rows in run.train():
             reporter.stored(rows, run.left())
     if run.wanted == len(spec) - stored:

@@ -100,12 +100,23 @@ class MeasureSection(_Section, frozen=True):
     `[measure]`: at how many test points, from the first, Jacobian norms are taken and transitions are counted; 0 for none.
 
     Transitions are those along the translation loops of these points. Networks of tanh, for which they cannot be counted exactly,
-    are sampled at `transition_samples` points of each loop.
+    are sampled at `transition_samples` points of each path.
+
+    And what is kept of each network as arrays (`sensitometer.arrays`): the measures of `points` random test points; sensitivity
+    along three ellipses, in `paths` bins of angle; the boundaries on a `slice` before and after training.
     """
 
     jacobian: TestPoints = "all"
     transitions: TestPoints = 0
     transition_samples: Annotated[int, Meta(ge=2)] = TRANSITION_SAMPLES
+    points: Annotated[int, Meta(ge=0)] = 0
+    paths: Annotated[int, Meta(ge=0)] = 0
+    slice: bool = False
+
+    @property
+    def keeps_arrays(self) -> bool:
+        """Whether anything is kept as arrays."""
+        return bool(self.points or self.paths or self.slice)
 
 
 class Spec(_Section, frozen=True):
@@ -163,6 +174,9 @@ class Spec(_Section, frozen=True):
                 loops=test if measure.transitions == "all" else measure.transitions,
                 loop_vertices=crop or width,
                 loop_samples=measure.transition_samples,
+                kept_points=measure.points,
+                path_bins=measure.paths,
+                slices=measure.slice,
             )
         return sizes
 
@@ -439,12 +453,21 @@ def _check_data(spec: Spec, name: str) -> None:
     most, largest = points or source.train.points, max(spec.space.batch_size)
     if largest > most and set(spec.space.optimizer) != {"lbfgs"}:
         raise InvalidInputError(f"space.batch_size: expected at most {most}, the training points of {name}; got {largest}")
-    for key in ("jacobian", "transitions"):
+    for key in ("jacobian", "transitions", "points"):
         measured = getattr(spec.measure, key)
         if measured != "all" and measured > source.test.points:
             expected = f"expected at most {source.test.points}, the test points of {name}"
             raise InvalidInputError(f"measure.{key}: {expected}; got {measured}")
     width = crop or source.image_shape[2]
-    if spec.measure.transitions != 0 and width < 2:
-        expected = f"expected 0 for images of {name} cut to {width} pixel, which have no translation"
-        raise InvalidInputError(f"measure.transitions: {expected}; got {spec.measure.transitions!r}")
+    for key in ("transitions", "paths"):
+        if getattr(spec.measure, key) != 0 and width < 2:
+            expected = f"expected 0 for images of {name} cut to {width} pixel, which have no translation"
+            raise InvalidInputError(f"measure.{key}: {expected}; got {getattr(spec.measure, key)!r}")
+    if spec.measure.paths or spec.measure.slice:
+        # Of so many some three are of one class.
+        least = 2 * source.classes + 1
+        if most < least:
+            expected = f"expected at least {least} for {name}, among which are three of one class, for measure.paths or .slice"
+            raise InvalidInputError(f"data.train_points: {expected}; got {most}")
+    if spec.measure.slice and "tanh" in spec.space.activation:
+        raise InvalidInputError("measure.slice: expected activations of linear pieces; got tanh in space.activation")

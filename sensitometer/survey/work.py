@@ -7,6 +7,7 @@ from importlib.metadata import version
 from typing import Any
 
 import torch
+from numpy.typing import NDArray
 
 from ..configuration import Configuration
 from ..data import Dataset
@@ -17,6 +18,7 @@ from ..schema import COLUMNS
 from ..training import Saver, Schedule, Trained, train_stack
 from .cost import TRANSITION_SAMPLES, CostModel, number_of_weights
 from .measures import Measures, measure_sound
+from .network_arrays import measure_arrays
 from .speed import Speeds
 from .stacks import make_stacks, stack_networks
 from .step_timer import StepTimer
@@ -33,10 +35,13 @@ class Result:
         The trained network.
     row
         What a survey stores of it, by column.
+    arrays
+        What a survey keeps of it beside the row, by name (`sensitometer.arrays`).
     """
 
     network: MLP
     row: dict[str, Any]
+    arrays: dict[str, NDArray[Any]]
 
 
 def train(
@@ -129,8 +134,13 @@ def train_and_measure(
     """Train and measure one stack; see `train`, for `saver` `train_stack`, and for what is measured when None `Measures`."""
     with arithmetic(device):
         trained = train_stack(stack, dataset, schedule=schedule, saver=saver, device=device)
-        found = measure_sound(trained, dataset, measures or Measures())
-    return [Result(one.network, _row(one, dataset, means, device)) for one, means in zip(trained, found, strict=True)]
+        measures = measures or Measures()
+        means = measure_sound(trained, dataset, measures)
+        arrays = [measure_arrays(one, dataset, measures) for one in trained]
+    return [
+        Result(one.network, _row(one, dataset, own_means, device), own_arrays)
+        for one, own_means, own_arrays in zip(trained, means, arrays, strict=True)
+    ]
 
 
 def _row(trained: Trained, dataset: Dataset, means: dict[str, float], device: str) -> dict[str, Any]:

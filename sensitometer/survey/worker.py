@@ -18,8 +18,10 @@ from queue import SimpleQueue
 from typing import Any
 
 from .. import matmul
+from ..arrays import SUFFIX, write_arrays
 from ..configuration import Configuration
 from ..errors import SensitometerError
+from ..store import ARRAYS, SAVED, WEIGHTS
 from .stacks import saved_state
 from .wire import receive, send
 
@@ -88,8 +90,8 @@ class _Worker:
         data: dict[str, Any],
         schedule: dict[str, Any],
         measures: dict[str, Any],
-        weights_folder: str | None,
-        saved_folder: str,
+        folder: str,
+        keep_weights: bool,
         save_seconds: float,
     ) -> None:
         from ..data import load_dataset
@@ -102,8 +104,8 @@ class _Worker:
         self.schedule = Schedule(**schedule)
         self.measures = Measures(**measures)
         self.device = device
-        self.weights_folder = weights_folder
-        self.saved_folder, self.save_seconds = Path(saved_folder), save_seconds
+        self.folder, self.keep_weights = Path(folder), keep_weights
+        self.save_seconds = save_seconds
 
     def work(self, stack: list[Configuration]) -> list[dict[str, Any]]:
         """
@@ -114,7 +116,7 @@ class _Worker:
         from ..training import Saver
         from .work import provenance, train_and_measure
 
-        saver = Saver(saved_state(self.saved_folder, stack), self.save_seconds)
+        saver = Saver(saved_state(self.folder / SAVED, stack), self.save_seconds)
         try:
             results = train_and_measure(
                 stack,
@@ -131,9 +133,13 @@ class _Worker:
                 # The first line says it; those of a GPU's allocator fill a page.
                 raise OutOfMemoryError(text.partition("\n")[0]) from None
             return [{"id": one.id, **one.as_dict(), "state": "failed", "error": text, **provenance(self.device)} for one in stack]
-        if self.weights_folder is not None:
-            for result in results:
-                result.network.save(Path(self.weights_folder, f"{result.row['id']}.safetensors"))
+        # Before the rows: of every network that is stored there is all that there should be.
+        for result in results:
+            name = f"{result.row['id']}{SUFFIX}"
+            if self.keep_weights:
+                result.network.save(self.folder / WEIGHTS / name)
+            if result.arrays:
+                write_arrays(self.folder / ARRAYS / name, result.arrays)
         return [result.row for result in results]
 
 

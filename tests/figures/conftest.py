@@ -38,8 +38,16 @@ PAIRS = {
 
 
 class Store:
-    def __init__(self, frame):
-        self._frame = frame
+    """Networks, and by their ids the arrays kept of some of them."""
+
+    def __init__(self, frame, arrays=None):
+        self._frame, self._arrays = frame, arrays or {}
+
+    def kept(self):
+        return set(self._arrays)
+
+    def arrays(self, id_, prefix=""):
+        return {name: values for name, values in self._arrays.get(id_, {}).items() if name.startswith(prefix)}
 
     def frame(self, columns=None, *, state=None):
         frame = self._frame if columns is None else self._frame[list(columns)]
@@ -48,11 +56,15 @@ class Store:
 
 @pytest.fixture
 def make_store():
-    """A function from networks, each the values in which it differs from the others, to a store."""
+    """
+    A function from networks, each the values in which it differs from the others, to a store.
 
-    def make(*networks):
+    Their ids are network-0 and so on; `arrays` has the arrays of some, by id.
+    """
+
+    def make(*networks, arrays=None):
         rows = [{"id": f"network-{number}"} | COMMON | network for number, network in enumerate(networks)]
-        return Store(pd.DataFrame(rows, columns=["id", *COMMON]))
+        return Store(pd.DataFrame(rows, columns=["id", *COMMON]), arrays)
 
     return make
 

@@ -139,7 +139,7 @@ def test_points_are_counted_by_the_side_of_the_bounds_on_which_they_are():
     """M = 1, n = 4, all losses log 2: lower sqrt(4/3)/4 = 0.289, upper sqrt(2)/4 = 0.354, (7) sqrt(6)/6 = 0.408."""
     five = torch.full((5,), math.log(2), dtype=torch.float64)
     values = PointValues(
-        *(torch.zeros(5, dtype=torch.int64), torch.zeros(5, dtype=torch.int64), five, five),
+        *(torch.zeros(5, dtype=torch.int64), torch.zeros(5, dtype=torch.int64), five, five, five),
         jacobian_norm=torch.tensor([0.28, 0.29, 0.408248290463863, 0.9, 0.95], dtype=torch.float64),
         label_jacobian_norm=torch.tensor([0.28, 0.29, 0.35, 0.36, 0.9], dtype=torch.float64),
         logit_jacobian_norm=torch.full((5,), 2.0, dtype=torch.float64),

@@ -7,7 +7,7 @@ from collections import Counter
 import pytest
 
 from sensitometer.configuration import Configuration
-from sensitometer.survey import load_spec
+from sensitometer.survey import load_spec, preset_names
 from sensitometer.survey.cost import CostModel, number_of_weights
 from sensitometer.survey.devices import DEVICES, Assumed, parse_devices
 from sensitometer.survey.plan import BYTES_A_ROW, START_SECONDS, plan
@@ -15,6 +15,7 @@ from sensitometer.survey.spec import parse_spec
 from sensitometer.survey.speed import EACH_MEASURED, Shape, Speeds
 from sensitometer.survey.stacks import stack_networks
 
+from .conftest import SMALL
 from .test_cost import SIZES, Machine
 
 NAMED = {device.name: device for device in DEVICES}
@@ -149,6 +150,32 @@ def test_the_stacks_fit_into_the_memory_of_each_device(name):
         assert made.too_large == {}
         assert made.share == NAMED[device].memory
         assert made.memory <= 4 * made.share
+
+
+@pytest.mark.parametrize("name", [name for name in preset_names() if name != "large"])
+def test_every_preset_has_a_plan(name):
+    spec, _ = load_spec(name)
+    made = plan(spec, like="8xH200")
+    assert made.networks == len(spec)
+    assert 0 < made.stacks <= made.networks
+    assert 0 < made.seconds < math.inf
+    assert made.too_large == {}
+    assert (made.arrays > 0) == spec.measure.keeps_arrays
+
+
+def test_arrays_cost_time_and_disk(run, tmp_path):
+    text = SMALL.replace('"relu", "tanh"', '"relu"') + "{}"
+    (tmp_path / "all.toml").write_text(text.format("points = 100\npaths = 9\nslice = true\n"))
+    plain = plan(parse_spec(text.format(""), "test"), like="1xH100")
+    costs = {}
+    for keys in ("points = 100\n", "paths = 9\n", "slice = true\n"):
+        made = costs[keys] = plan(parse_spec(text.format(keys), "test"), like="1xH100")
+        assert made.seconds > plain.seconds
+        assert made.arrays > plain.arrays == 0
+    assert costs["points = 100\n"].flops > plain.flops
+    assert costs["points = 100\n"].arrays == 56 * 100 * 32
+    printed = run("plan", tmp_path / "all.toml", "--like", "1xH100")[1]
+    assert re.search(r"^disk +[\d.]+ .B, with [\d.]+ .B of arrays$", printed, re.MULTILINE)
 
 
 def test_networks_that_no_memory_holds_are_counted_by_shape(run, tmp_path):

@@ -119,7 +119,9 @@ def test_without_an_address_ray_is_started_here_and_weights_come_back(small, tmp
 
 
 def test_weights_that_cannot_be_written_end_the_run(cluster, on_ray, tmp_path, refused):
-    asked = {"device": "cpu", "weights_folder": str(tmp_path)}
+    asked = {"device": "cpu", "folder": str(tmp_path)}
+    weights = tmp_path / "weights"
+    weights.mkdir()
     one = on_ray(cluster, workers=1)
     one.start(asked, 10)
     for number, width in enumerate((4, 5)):
@@ -127,13 +129,13 @@ def test_weights_that_cannot_be_written_end_the_run(cluster, on_ray, tmp_path, r
         file = node_folder(asked) / "weights" / f"{stack(width)[0].id}.safetensors"
         file.write_bytes(b"weights")
         if number:
-            (tmp_path / file.name).mkdir()
+            (weights / file.name).mkdir()
             one.submit(number, stack(width))
-            with refused(f"cannot write the network to {tmp_path / file.name}: ", StoreError):
+            with refused(f"cannot write to {weights / file.name}: ", StoreError):
                 one.answer()
         else:
             answers(one, [stack(width)])
-            assert (tmp_path / file.name).read_bytes() == b"weights"
+            assert (weights / file.name).read_bytes() == b"weights"
         assert not file.exists()
 
 
@@ -142,7 +144,7 @@ def test_a_driver_that_is_killed_leaves_no_worker_behind_and_the_next_run_goes_o
 
     out = tmp_path / "out"
     run = command("run", small, "--out", out, "--executor", "ray", "--address", cluster.address)
-    wait_for_rows(out, 4)
+    wait_for_rows(run, out, 4)
     run.kill()
     run.communicate()
     assert 4 <= sum(Store(out).counts().values()) < 64

@@ -44,10 +44,11 @@ def command(*arguments, **options):
     )  # fmt: skip
 
 
-def wait_for_rows(out, rows, timeout=180):
-    """Wait until so many networks are stored."""
+def wait_for_rows(run, out, rows, timeout=180):
+    """Wait until a command has stored so many networks."""
     deadline = time.monotonic() + timeout
     while not Store.exists(out) or sum(Store(out).counts().values()) < rows:
+        assert run.poll() is None, f"the command has ended: {run.communicate()}"
         assert time.monotonic() < deadline, "no rows were stored"
         time.sleep(0.02)
 
@@ -123,7 +124,7 @@ def test_the_same_networks_trained_in_this_process_have_the_same_rows(uninterrup
 def test_a_run_that_is_ended_and_run_again_has_the_rows_of_an_uninterrupted_one(small, tmp_path, uninterrupted, signal_number):
     out = tmp_path / "out"
     run = command("run", small, "--out", out, "--workers", 1)
-    wait_for_rows(out, 4)
+    wait_for_rows(run, out, 4)
     run.send_signal(signal_number)
     _, errors = run.communicate(timeout=60)
     if signal_number == signal.SIGINT:
@@ -142,7 +143,7 @@ def test_a_run_that_is_ended_and_run_again_has_the_rows_of_an_uninterrupted_one(
 
 def test_the_workers_of_a_run_that_was_killed_end_too(small, tmp_path):
     run = command("run", small, "--out", tmp_path / "out", "--workers", 2, start_new_session=True)
-    wait_for_rows(tmp_path / "out", 1)
+    wait_for_rows(run, tmp_path / "out", 1)
     run.kill()
     run.communicate(timeout=60)
     deadline = time.monotonic() + 60
@@ -359,7 +360,7 @@ def test_another_specification_on_the_same_folder_is_refused_and_nothing_is_chan
 
 def test_a_second_run_on_the_same_folder_is_refused(small, tmp_path, refused):
     run = command("run", small, "--out", tmp_path / "out", "--workers", 1)
-    wait_for_rows(tmp_path / "out", 1)
+    wait_for_rows(run, tmp_path / "out", 1)
     try:
         with refused(f"process {run.pid} on .*, since 2.*, is writing to .*out: wait for it, or choose another", StoreError):
             sm.run_survey(small, tmp_path / "out")

@@ -28,6 +28,9 @@ SOUND = {(section, key): toml(value) for section, table in tomllib.loads(SAMPLED
     ("space", "loss"): '["cross-entropy", "l2"]',
     ("space", "batch_size"): "[50, 60]",
     ("training", "checkpoint_steps"): "10",
+    ("measure", "points"): "20",
+    ("measure", "paths"): "9",
+    ("measure", "slice"): "false",
 }
 AXES = [place for place in SOUND if place[0] == "space"]
 REQUIRED = [
@@ -81,6 +84,7 @@ KINDS = {
 TAKEN = dict.fromkeys(SOUND, ("integer",)) | {
     ("survey", "name"): ("string",),
     ("survey", "keep_weights"): ("boolean",),
+    ("measure", "slice"): ("boolean",),
     ("data", "name"): ("string", "array"),
     ("sample", "weight"): ("string",),
     ("training", "stop_at_accuracy"): ("integer", "float"),

@@ -1,0 +1,86 @@
+r"""
+What a survey keeps of a network beside its row: arrays, in `DIR/arrays/ID.safetensors`. Imports no torch.
+
+Their names say what measured them (the keys of `[measure]`) and what they are. N are points, B bins of angle, M segments, and an
+image is uint8 `[channels, height, width]`, stretched so that its darkest pixel is 0 and its brightest 255.
+
+`points`, at N random test points of the network's own (paper, A.5.6):
+
+- `points.index`: which points of the test set, int32 `[N]`; `points.label` and `points.predicted`: classes, int16 `[N]`;
+- `points.confidence`: the probability of the predicted class; `points.cross_entropy` and `points.l2_loss`; float64 `[N]`;
+- `points.jacobian_norm`, `points.label_jacobian_norm`, `points.logit_jacobian_norm`: $\|J\|_F$, $\|J_y\|_2$ and
+  $\|\partial f / \partial x^T\|_F$; float64 `[N]`.
+
+`paths`, along three ellipses of the network's own (paper, A.5.2), KIND being `random`, `different` (through three training points
+of different classes) or `same` (of one class), the points at the angles $\pi/3$, $\pi$ and $5\pi/3$:
+
+- `paths.KIND.transition_density`: transitions a radian in each of B equal bins, from angle 0 on; float64 `[B]`;
+- `paths.KIND.jacobian_norm`: at the middle of each bin; float64 `[B]`;
+- `paths.KIND.images`, `[3, channels, height, width]`, and `paths.KIND.labels`, int16 `[3]`: the three points; not of `random`.
+
+And, of piecewise-linear networks, along the translation loop of a random test point (paper, S3, Figure App. 7), projected on a
+plane, in units of the inputs, the mean of the loop at 0. All shifts of an image are alike, so that on the plane of the largest
+variance they would lie on a circle. The plane is that of the two strongest waves along the loop together, half of each: shift s
+of W is at $\sum_k A_k (\cos(2 \pi k s / W), \sin(2 \pi k s / W)) / \sqrt{2}$.
+
+- `paths.translation.curve`: the loop, from vertex to vertex in equal steps, closed; float32 `[K, 2]`;
+- `paths.translation.crossings`: where boundaries of some units of the first hidden layer cross it; float32 `[n, 2]`;
+- `paths.translation.directions`: unit vectors along each of these boundaries there; float32 `[n, 2]`;
+- `paths.translation.unit`: whose boundaries these are; int32 `[n]`;
+- `paths.translation.transitions`: of all units of each hidden layer along the loop; int64 `[L - 1]`;
+- `paths.translation.images`, `[4, channels, height, width]`, and `paths.translation.places`, float32 `[4, 2]`: four of its
+  vertices, and where on the curve these are.
+
+`slice`, on the slice through the points of `paths.different` (paper, A.5.3), WHEN being `before` or `after` training:
+
+- `slice.WHEN.segments`: the boundaries of the last hidden layer, in the coordinates of the slice, within [-1, 1]^2; float32
+  `[M, 2, 2]`, two end points each;
+- `slice.WHEN.distance`: from each of the three points to the nearest boundary; float64 `[3]`;
+- `slice.WHEN.anywhere`: the mean of that distance over points all over the triangle between the three; float64 `[1]`;
+- `slice.anchors`: the coordinates of the three points, float64 `[3, 2]`; `slice.images` and `slice.labels`, as with `paths`.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from numpy.typing import NDArray
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
+
+from .errors import StoreError
+
+SUFFIX = ".safetensors"
+
+
+def write_arrays(file: Path, arrays: Mapping[str, NDArray[Any]]) -> None:
+    """
+    Write arrays to a file, which appears under its name only when it is whole, and replaces an earlier one.
+
+    Raises
+    ------
+    StoreError
+        The file cannot be written.
+    """
+    unfinished = file.with_name(f"{file.name}.new")
+    try:
+        save_file(dict(arrays), unfinished)
+        unfinished.replace(file)
+    except (OSError, SafetensorError) as error:
+        raise StoreError(f"cannot write arrays to {file}: {error}") from error
+
+
+def read_arrays(file: Path, prefix: str = "") -> dict[str, NDArray[Any]]:
+    """
+    Return the arrays of a file whose names begin with `prefix`, by name; the others are not read.
+
+    Raises
+    ------
+    StoreError
+        The file is not there, or is none that `write_arrays` wrote.
+    """
+    try:
+        with safe_open(file, framework="numpy") as whole:
+            return {name: whole.get_tensor(name) for name in whole.keys() if name.startswith(prefix)}  # noqa: SIM118  no mapping
+    except (OSError, SafetensorError) as error:
+        raise StoreError(f"cannot read the arrays in {file}: {error}") from error

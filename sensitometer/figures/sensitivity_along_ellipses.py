@@ -1,0 +1,260 @@
+r"""
+Figure 2: how sensitive networks are along ellipses, near training points and away from them. A row a data set.
+
+Beside the sketch of an ellipse stand the mean Jacobian norm and the transition density along three kinds of ellipses, against
+the angle; the points that an ellipse goes through are at $\pi/3$, $\pi$ and $5\pi/3$.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.patches import Arc, Circle
+from numpy.typing import NDArray
+
+from ..analysis.profiles import average_profiles
+from ..analysis.seeds import NETWORK_COLUMNS
+from ..errors import InvalidInputError, MissingDataError
+from . import style
+from .interface import Store
+
+CAPTION = (
+    "Mean over fitted networks of true labels, each along ellipses of its own; bands: ± one standard error.\n"
+    "The points 1 to 3 lie at π/3, π and 5π/3 of the two kinds of fitted ellipses; a random ellipse goes through none."
+)
+# Told apart by hue for most eyes, by lightness in grey print (L* 9, 40 and 62), and by marker and dashes where both fail.
+KINDS = {
+    "random": style.Look("a random ellipse", "#1a1a1a", "s"),
+    "different": style.Look("an ellipse through 3 training points of different classes", "#b5175e", "o"),
+    "same": style.Look("an ellipse through 3 training points of the same class", "#1ca99b", "^"),
+}
+DASHES = {"random": (0, (1, 1)), "different": "solid", "same": (0, (5, 1.5))}
+# The quantities, with the panel's name and what its vertical axis says.
+QUANTITIES = {
+    "jacobian_norm": ("Jacobian norm", r"Mean of $\|\partial\,\mathrm{softmax}(f)\,/\,\partial x\|_F$"),
+    "transition_density": ("Transition density", "Mean of transitions a radian"),
+}
+ANCHORS = {"π/3": math.pi / 3, "π": math.pi, "5π/3": 5 * math.pi / 3}
+# In radii of the circle of the sketch: how far from its centre the images are, and how large.
+DISTANCE, SIZE = 1.55, 0.8
+# Markers on a line: enough to name it, too few to hide it.
+MARKERS = 12
+
+# Arrays of a network, by name.
+Profile = dict[str, NDArray[Any]]
+
+
+class Panel(NamedTuple):
+    """One panel: a data set, and what it shows, `ellipse` (the sketch) or a quantity."""
+
+    dataset: str
+    content: str
+
+
+class Points(NamedTuple):
+    """The three training points of the sketch: whose they are, uint8 images `[3, channels, height, width]`, labels `[3]`."""
+
+    network: str
+    seed: int
+    images: NDArray[np.uint8]
+    labels: NDArray[np.int16]
+
+
+@dataclass(frozen=True)
+class EllipseData:
+    r"""
+    What Figure 2 draws.
+
+    Parameters
+    ----------
+    profiles
+        One row a data set, kind of ellipse and bin of angle: `dataset`, `kind`, and the columns of `average_profiles`, angles in
+        radians, `jacobian_norm` at the middle of the bin, and `transition_density` in transitions a radian.
+    points
+        By data set, the points of different classes of the network with the smallest seed, then id; none where no network has
+        such an ellipse.
+    """
+
+    profiles: pd.DataFrame
+    points: dict[str, Points]
+
+    @property
+    def panels(self) -> tuple[Panel, ...]:
+        """Row by row, in the order of the data sets' names."""
+        return tuple(Panel(name, content) for name in self.profiles["dataset"].unique() for content in ("ellipse", *QUANTITIES))
+
+    @property
+    def columns(self) -> int:
+        """The sketch and the quantities of a data set side by side."""
+        return 1 + len(QUANTITIES)
+
+    @property
+    def looks(self) -> list[style.Look]:
+        """Of each kind of ellipse that occurs."""
+        return [look for kind, look in KINDS.items() if (self.profiles["kind"] == kind).any()]
+
+    @property
+    def tables(self) -> dict[str, pd.DataFrame]:
+        """The averages, and the points of the sketch without their images."""
+        columns = ["dataset", "network", "seed", "point", "angle", "label"]
+        rows = [
+            (name, points.network, points.seed, number, angle, int(label))
+            for name, points in self.points.items()
+            for number, (angle, label) in enumerate(zip(ANCHORS.values(), points.labels, strict=True), 1)
+        ]
+        return {"": self.profiles, "_points": pd.DataFrame(rows, columns=columns)}
+
+
+def collect(store: Store) -> EllipseData:
+    """
+    Return the averages along each kind of ellipse over fitted networks trained on true labels (paper, 4.1 and A.5.2).
+
+    Raises
+    ------
+    MissingDataError
+        No such network was measured along ellipses.
+    InvalidInputError
+        Networks of one data set were measured in different numbers of bins.
+    """
+    frame = store.frame(NETWORK_COLUMNS)
+    networks = frame[(frame["state"] == "fitted") & (frame["labels"] == "true")].sort_values(["dataset", "seed", "id"])
+    measured = networks[networks["id"].isin(store.kept())]
+    averages: list[pd.DataFrame] = []
+    points: dict[str, Points] = {}
+    for dataset, own in measured.groupby("dataset"):
+        name = str(dataset)
+        found: dict[str, list[Profile]] = {kind: [] for kind in KINDS}
+        for id_, seed in zip(own["id"], own["seed"], strict=True):
+            arrays = store.arrays(id_, "paths.")
+            for kind in KINDS:
+                found[kind] += _profile(arrays, kind)
+            if name not in points and "paths.different.images" in arrays:
+                points[name] = Points(id_, int(seed), arrays["paths.different.images"], arrays["paths.different.labels"])
+        averages += [_averages(profiles, name, kind) for kind, profiles in found.items() if profiles]
+    if not averages:
+        raise MissingDataError(
+            "figure 2 needs Jacobian norms and transition densities along ellipses of fitted networks trained on true labels, "
+            "which the presets trajectory and trajectory-reduced measure; "
+            f"the survey has networks: {len(frame)}, fitted on true labels: {len(networks)}, measured so: 0"
+        )
+    return EllipseData(pd.concat(averages, ignore_index=True), points)
+
+
+def _profile(arrays: Profile, kind: str) -> list[Profile]:
+    """Return both quantities of a network along its ellipse of this kind, or nothing if one is not there or not finite."""
+    names = {name: f"paths.{kind}.{name}" for name in QUANTITIES}
+    if not all(name in arrays and np.isfinite(arrays[name]).all() for name in names.values()):
+        return []
+    return [{name: arrays[stored] for name, stored in names.items()}]
+
+
+def _averages(profiles: list[Profile], dataset: str, kind: str) -> pd.DataFrame:
+    averages = average_profiles(profiles)
+    averages.insert(0, "kind", kind)
+    averages.insert(0, "dataset", dataset)
+    return averages
+
+
+def draw(data: EllipseData, axes: Sequence[Axes]) -> None:
+    """Draw each panel of the data on its axes."""
+    if len(axes) != len(data.panels):
+        raise InvalidInputError(f"axes must be one for each of the {len(data.panels)} panels; got {len(axes)}")
+    for panel, ax in zip(data.panels, axes, strict=True):
+        profiles = data.profiles[data.profiles["dataset"] == panel.dataset]
+        kinds = {kind: own for kind in KINDS if len(own := profiles[profiles["kind"] == kind])}
+        if panel.content == "ellipse":
+            points = data.points.get(panel.dataset)
+            _draw_ellipse(points, ax)
+            whose = "" if points is None else f"; points of one network (seed {points.seed})"
+            style.title(ax, panel.dataset, [f"an ellipse, drawn as a circle{whose}"])
+        else:
+            _draw_quantity(kinds, panel.content, ax)
+            style.title(ax, QUANTITIES[panel.content][0], [_count(kinds)])
+
+
+def _count(kinds: dict[str, pd.DataFrame]) -> str:
+    """Say how many networks are averaged, once if they are equally many for all kinds of ellipses."""
+    numbers = {kind: int(own["networks"].iloc[0]) for kind, own in kinds.items()}
+    if len(set(numbers.values())) == 1:
+        number = next(iter(numbers.values()))
+        return f"n = {number:,} network{'s' if number > 1 else ''}"
+    return "n = " + ", ".join(f"{number:,} {kind}" for kind, number in numbers.items())
+
+
+def _draw_ellipse(points: Points | None, ax: Axes) -> None:
+    """Draw the circle of radius 1 that the ellipse is the image of, with the three points and what they look like."""
+    # At the top, so that its title is level with those beside it.
+    ax.set(xlim=(-2, 1.85), ylim=(-1.78, 1.78), xticks=[], yticks=[], aspect="equal", anchor="N")
+    ax.spines[:].set_visible(False)
+    circle = KINDS["different"].colour
+    ax.add_patch(Circle((0, 0), 1, fill=False, edgecolor=circle, linewidth=1.6, zorder=3))
+    ax.plot([math.cos(math.pi / 3), 0, 1], [math.sin(math.pi / 3), 0, 0], color=style.GREY, linewidth=0.8, zorder=2)
+    ax.add_patch(Arc((0, 0), 0.5, 0.5, theta1=0, theta2=60, color=style.GREY, linewidth=0.8))
+    ax.annotate("θ", (0.34, 0.2), ha="center", va="center", size=8)
+    ax.annotate("θ = 0", (1, 0), (4, 0), textcoords="offset points", va="center", size=8)
+    for number, (name, angle) in enumerate(ANCHORS.items(), 1):
+        x, y = math.cos(angle), math.sin(angle)
+        ax.plot([x, DISTANCE * x], [y, DISTANCE * y], color=style.GREY, linewidth=0.8, zorder=2)
+        ax.plot(x, y, "o", color=circle, markersize=7, markeredgecolor="white", zorder=4)
+        lines = [f"point {number}", f"θ = {name}"]
+        if points is not None:
+            lines.append(f"label {points.labels[number - 1]}")
+            style.picture(ax, points.images[number - 1], (DISTANCE * x, DISTANCE * y), SIZE)
+        # Below the image on the left, and to the right of the others: there is room, and the circle is not met.
+        left = x < 0
+        edge = (DISTANCE * x, -SIZE / 2) if left else (DISTANCE * x + SIZE / 2, DISTANCE * y)
+        ax.annotate(
+            "\n".join(lines),
+            edge,
+            (0, -3) if left else (4, 0),
+            textcoords="offset points",
+            size=8,
+            ha="center" if left else "left",
+            va="top" if left else "center",
+            multialignment="center" if left else "left",
+        )
+
+
+def _draw_quantity(kinds: dict[str, pd.DataFrame], quantity: str, ax: Axes) -> None:
+    profiles = pd.concat(kinds.values())
+    style.log_axis(ax, profiles[quantity], profiles[f"{quantity}_sem"], "y")
+    positions = style.log_positions(profiles[quantity])
+    for place, (kind, own) in enumerate(kinds.items()):
+        look, middle, sem = KINDS[kind], positions[own.index], own[f"{quantity}_sem"]
+        step = max(1, len(own) // MARKERS)
+        ax.plot(
+            own["angle"],
+            middle,
+            color=look.colour,
+            linestyle=DASHES[kind],
+            linewidth=1.2,
+            marker=look.marker,
+            markersize=4,
+            # No marker at the angle of one on another line.
+            markevery=(place * step // len(kinds), step),
+            label=look.name,
+            zorder=3,
+        )
+        if sem.notna().all():
+            # Where all networks but one have 0, the error is as large as the mean, and 0 has no place on the axis.
+            low = (middle - sem).clip(lower=ax.get_ylim()[0])
+            ax.fill_between(
+                own["angle"], low, middle + sem, color=look.colour, alpha=0.22, linewidth=0, label=look.name, zorder=2
+            )
+    _angle_axis(ax)
+    ax.set_ylabel(QUANTITIES[quantity][1])
+
+
+def _angle_axis(ax: Axes) -> None:
+    """Give `ax` one turn from left to right, and mark the angles of the three points."""
+    names = [f"{name}\npoint {number}" for number, name in enumerate(ANCHORS, 1)]
+    ax.set_xlim(0, 2 * math.pi)
+    ax.set_xticks([0, *ANCHORS.values(), 2 * math.pi], ["0", *names, "2π"])
+    ax.grid(visible=False, axis="x")
+    for angle in ANCHORS.values():
+        ax.axvline(angle, color=style.GREY, linewidth=0.8, linestyle=(0, (4, 3)), zorder=1)
+    ax.set_xlabel("Angle on the ellipse θ (radians)")

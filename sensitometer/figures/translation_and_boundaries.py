@@ -1,0 +1,195 @@
+r"""
+Figure App. 7: the loop through all translations of an image, and the boundaries of linear regions that it crosses.
+
+The loop lies in many dimensions and is drawn projected on a plane (`sensitometer.arrays` says on which). Exact are the loop,
+since a straight segment is projected to a straight one, and where boundaries cross it. A boundary of a unit of the first hidden
+layer is a hyperplane, straight everywhere; a stroke is its intersection with the plane that goes through the crossing and is
+parallel to the one drawn. Each crossing has such a plane of its own, so a stroke is where the boundary is only near its crossing,
+and where two strokes meet away from the loop need not be a place where two boundaries meet. Boundaries of deeper layers are bent,
+and are counted, not drawn.
+"""
+
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.collections import LineCollection
+from matplotlib.ticker import MaxNLocator
+from numpy.typing import NDArray
+
+from ..analysis.seeds import NETWORK_COLUMNS
+from ..errors import InvalidInputError, MissingDataError
+from . import style
+from .interface import Store
+
+CAPTION = (
+    "All horizontal shifts of a test image, and the straight steps between them. Loop and\n"
+    "crossings are exact; a stroke is where the hyperplane of a unit of the first hidden layer\n"
+    "cuts the plane through the crossing that is parallel to the one drawn."
+)
+LOOP = style.Look("translation loop", "#1a1a1a", "_")
+BOUNDARY = style.Look("boundary crossed", "#c2571a", "|")
+PLACE = style.Look("shift shown", "#16588e", "o")
+# As a share of the loop's diameter: long enough to be seen as a boundary, short enough not to be taken for all of it.
+STROKE = 0.15
+# In radii of the loop: how far from its centre the images are, outside the strokes, how large, and how far the axes reach.
+DISTANCE, SIZE, REACH = 1.5, 0.48, 1.8
+# The least angle between the directions of two images.
+APART = np.pi / 4
+
+
+class Loop(NamedTuple):
+    """
+    The loop of one network: a panel.
+
+    `transitions` are those of all units of each hidden layer `[L - 1]`; `images`, uint8 `[4, channels, height, width]`, are four
+    vertices of the loop, and `places` `[4, 2]` where these are.
+    """
+
+    dataset: str
+    network: str
+    seed: int
+    transitions: NDArray[np.int64]
+    images: NDArray[np.uint8]
+    places: NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class LoopData:
+    """
+    What Figure App. 7 draws: coordinates in the plane drawn, in units of the inputs, the loop's mean at 0.
+
+    Parameters
+    ----------
+    curve
+        One row a point, in the order of the loop, which is closed: `dataset`, `network`, `first`, `second`.
+    crossings
+        One row a crossing: `dataset`, `network`, `unit` (whose boundary it is), `first`, `second`, and the unit vector along the
+        boundary, `first_along` and `second_along`.
+    panels
+        In the order of the data sets' names.
+    """
+
+    curve: pd.DataFrame
+    crossings: pd.DataFrame
+    panels: tuple[Loop, ...]
+
+    @property
+    def columns(self) -> int:
+        """Near a square."""
+        return {1: 1, 2: 2, 4: 2}.get(len(self.panels), 3)
+
+    @property
+    def looks(self) -> list[style.Look]:
+        """The loop, the boundaries, and the places of the images."""
+        return [LOOP, BOUNDARY, PLACE]
+
+    @property
+    def tables(self) -> dict[str, pd.DataFrame]:
+        """Both tables, by what to append to the figure's file name."""
+        return {"": self.curve, "_crossings": self.crossings}
+
+
+def collect(store: Store) -> LoopData:
+    """
+    Return the loop of one network of each data set: the fitted one of the smallest seed, then id (paper, S3 and A.1.2).
+
+    Raises
+    ------
+    MissingDataError
+        No fitted network has one.
+    """
+    frame = store.frame(NETWORK_COLUMNS)
+    networks = frame[frame["state"] == "fitted"].sort_values(["dataset", "seed", "id"])
+    kept = store.kept()
+    found: dict[str, tuple[dict[Hashable, Any], dict[str, NDArray[Any]]]] = {}
+    for row in networks[networks["id"].isin(kept)].to_dict("records"):
+        if row["dataset"] not in found and (arrays := store.arrays(row["id"], "paths.translation.")):
+            found[row["dataset"]] = row, {name.removeprefix("paths.translation."): values for name, values in arrays.items()}
+    if not found:
+        raise MissingDataError(
+            "figure 7 needs the translation loop of a fitted, piecewise-linear network with the boundaries that cross it, "
+            "which the presets trajectory and trajectory-reduced measure; "
+            f"the survey has networks: {len(frame)}, fitted: {len(networks)}, measured so: 0"
+        )
+    return LoopData(
+        pd.concat([_curve(row, arrays) for row, arrays in found.values()], ignore_index=True),
+        pd.concat([_crossings(row, arrays) for row, arrays in found.values()], ignore_index=True),
+        tuple(
+            Loop(dataset, row["id"], int(row["seed"]), arrays["transitions"], arrays["images"], arrays["places"])
+            for dataset, (row, arrays) in found.items()
+        ),
+    )
+
+
+def _curve(row: dict[Hashable, Any], arrays: dict[str, NDArray[Any]]) -> pd.DataFrame:
+    curve = pd.DataFrame(arrays["curve"], columns=["first", "second"], dtype=np.float64)
+    curve.insert(0, "network", row["id"])
+    curve.insert(0, "dataset", row["dataset"])
+    return curve
+
+
+def _crossings(row: dict[Hashable, Any], arrays: dict[str, NDArray[Any]]) -> pd.DataFrame:
+    values = np.concatenate([arrays["crossings"], arrays["directions"]], axis=1)
+    crossings = pd.DataFrame(values, columns=["first", "second", "first_along", "second_along"], dtype=np.float64)
+    crossings.insert(0, "unit", arrays["unit"])
+    crossings.insert(0, "network", row["id"])
+    crossings.insert(0, "dataset", row["dataset"])
+    return crossings
+
+
+def draw(data: LoopData, axes: Sequence[Axes]) -> None:
+    """Draw each loop on its axes."""
+    if len(axes) != len(data.panels):
+        raise InvalidInputError(f"axes must be one for each of the {len(data.panels)} panels; got {len(axes)}")
+    for panel, ax in zip(data.panels, axes, strict=True):
+        curve = data.curve.loc[data.curve["dataset"] == panel.dataset, ["first", "second"]].to_numpy()
+        crossings = data.crossings[data.crossings["dataset"] == panel.dataset]
+        _draw_loop(curve, crossings, panel, ax)
+        units, total = crossings["unit"].nunique(), int(panel.transitions.sum())
+        lines = [
+            f"boundaries drawn: at {len(crossings):,} crossings, of {units:,} units",
+            f"transitions of all hidden layers: {total:,}",
+        ]
+        style.title(ax, panel.dataset, lines)
+
+
+def _draw_loop(curve: NDArray[np.float64], crossings: pd.DataFrame, panel: Loop, ax: Axes) -> None:
+    radius = float(np.linalg.norm(curve, axis=1).max())
+    ax.set(xlim=(-REACH * radius, REACH * radius), ylim=(-REACH * radius, REACH * radius), aspect="equal")
+    closed = np.concatenate([curve, curve[:1]])
+    half = STROKE * radius * crossings[["first_along", "second_along"]].to_numpy()
+    middle = crossings[["first", "second"]].to_numpy()
+    strokes = np.stack([middle - half, middle + half], axis=1)
+    ax.add_collection(LineCollection(list(strokes), colors=BOUNDARY.colour, linewidths=0.9, alpha=0.7, zorder=2))
+    ax.plot(*closed.T, color=LOOP.colour, linewidth=1.3, zorder=3)
+    centres = DISTANCE * radius * _spread(panel.places)
+    for image, place, centre in zip(panel.images, panel.places, centres, strict=True):
+        ax.plot(*np.stack([place, centre]).T, color=PLACE.colour, linewidth=0.8, zorder=4)
+        ax.plot(*place, PLACE.marker, color=PLACE.colour, markersize=5, markeredgecolor="white", zorder=5)
+        style.picture(ax, image, (float(centre[0]), float(centre[1])), SIZE * radius)
+    for axis in (ax.xaxis, ax.yaxis):
+        axis.set_major_locator(MaxNLocator(style.TICKS, steps=[1, 2, 5, 10]))
+    ax.set_xlabel("Along the loop's two strongest waves (units of the inputs)")
+    ax.set_ylabel("A quarter of each wave further\n(units of the inputs)")
+
+
+def _spread(places: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
+    """
+    Return unit vectors in the directions of `places` `[n, 2]`, or as near to these as images do not meet; `[n, 2]`.
+
+    Places may coincide: where the strongest wave along the image's width has two periods, the projected loop goes round twice.
+    """
+    angles = np.arctan2(places[:, 1], places[:, 0]).astype(np.float64)
+    order = np.argsort(angles, kind="stable")
+    turns = angles[order]
+    # Neighbours that are too near part, each by half of what is missing, until none are.
+    for _ in range(100):
+        gaps = np.diff(turns, append=turns[0] + 2 * np.pi)
+        parting = np.clip(APART - gaps, 0, None) / 2
+        turns += np.roll(parting, 1) - parting
+    angles[order] = turns
+    return np.stack([np.cos(angles), np.sin(angles)], axis=1)

@@ -1,0 +1,224 @@
+"""What a survey keeps of a network as arrays: the measures that `sensitometer.arrays` names, taken."""
+
+import math
+from dataclasses import fields
+from typing import Any
+
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from ..activations import activation
+from ..configuration import Configuration
+from ..data import Dataset
+from ..errors import InvalidInputError
+from ..metrics import ExactBoundaries, boundaries, path_profile, point_values
+from ..metrics.transitions import transitions
+from ..networks import MLP, initial_weights, layer_shapes
+from ..paths import Path, Polyline, Slice, fitted_ellipse, random_ellipse, translation
+from ..randomness import generator
+from ..training import Trained
+from .measures import Measures
+
+# Draws of three points that lie on no line: of real images all do but for copies.
+TRIES = 100
+# Of the first hidden layer, units whose crossings of a translation loop are kept; points of the curve from vertex to vertex, and
+# how many of its images.
+UNITS, STEPS, IMAGES = 24, 16, 4
+# Points along each side of the triangle, all over which distances from boundaries are taken.
+SIDE = 24
+
+
+def measure_arrays(trained: Trained, dataset: Dataset, measures: Measures) -> dict[str, NDArray[Any]]:
+    """Return what is kept of one network, by name; nothing of a network that diverged."""
+    found: dict[str, Tensor] = {}
+    if trained.state != "diverged":
+        if measures.kept_points:
+            found |= _points(trained, dataset, measures.kept_points)
+        if measures.path_bins:
+            found |= _paths(trained, dataset, measures)
+        if measures.slices:
+            found |= _slice(trained, dataset)
+    return {name: values.cpu().contiguous().numpy() for name, values in found.items()}
+
+
+def _points(trained: Trained, dataset: Dataset, count: int) -> dict[str, Tensor]:
+    """Return the measures of random test points (paper, A.5.6)."""
+    chosen = torch.randperm(len(dataset.test.y), generator=generator(trained.configuration.seed, "measured points"))[:count]
+    device = trained.network.weights[0].device
+    values = point_values(trained.network, dataset.test.x[chosen].to(device), dataset.test.y[chosen].to(device))
+    found = {"points.index": chosen.int()}
+    for name in (field.name for field in fields(values)):
+        value: Tensor = getattr(values, name)
+        found[f"points.{name}"] = value if value.is_floating_point() else value.short()
+    return found
+
+
+def training_anchors(dataset: Dataset, seed: int, *, alike: bool) -> Tensor:
+    """
+    Return which three training points a seed's ellipses and slices go through, of one class or of three; int64 `[3]`.
+
+    Raises
+    ------
+    InvalidInputError
+        There are no three such points that are not on one line.
+    """
+    stream = generator(seed, f"anchors of {'one class' if alike else 'different classes'}")
+    for _ in range(TRIES):
+        order = torch.randperm(len(dataset.train.y), generator=stream)
+        chosen = _first_three(dataset.train.y[order], alike=alike)
+        if chosen is not None:
+            points = dataset.train.x[order[chosen]]
+            try:
+                fitted_ellipse(*points)
+            except InvalidInputError:  # images that are there twice
+                continue
+            return order[chosen]
+    kind = "one class" if alike else "different classes"
+    raise InvalidInputError(
+        f"{dataset.name} must have three training points of {kind} that do not lie on one line; none were found"
+    )
+
+
+def _first_three(labels: Tensor, *, alike: bool) -> Tensor | None:
+    """Return the places of the first three points of the class that has three first, or of the first three classes."""
+    places: dict[int, list[int]] = {}
+    for place, label in enumerate(labels.tolist()):
+        own = places.setdefault(label, [])
+        own.append(place)
+        if alike and len(own) == 3:
+            return torch.tensor(own)
+        if not alike and len(places) == 3:
+            return torch.tensor([first for first, *_ in places.values()])
+    return None
+
+
+def _paths(trained: Trained, dataset: Dataset, measures: Measures) -> dict[str, Tensor]:
+    """Return the profiles along the three kinds of ellipse (paper, A.5.2), and the crossings of a translation loop."""
+    seed = trained.configuration.seed
+    ellipses: dict[str, Path] = {"random": random_ellipse(dataset.train.x.shape[1], generator(seed, "random ellipse"))}
+    found: dict[str, Tensor] = {}
+    for kind in ("different", "same"):
+        chosen = training_anchors(dataset, seed, alike=kind == "same")
+        ellipses[kind] = fitted_ellipse(*dataset.train.x[chosen])
+        found |= _anchors(f"paths.{kind}", dataset, chosen)
+    method = "sampled" if trained.network.activation == "tanh" else "exact"
+    for kind, ellipse in ellipses.items():
+        profile = path_profile(
+            trained.network, ellipse, bins=measures.path_bins, method=method, samples=measures.transition_samples
+        )
+        found[f"paths.{kind}.transition_density"] = profile.transition_density[0]
+        found[f"paths.{kind}.jacobian_norm"] = profile.jacobian_norm[0]
+    # Of fewer shifts there is no wave.
+    drawn = method == "exact" and dataset.image_shape[2] > 2
+    return found | (_translation(trained, dataset) if drawn else {})
+
+
+def _anchors(name: str, dataset: Dataset, chosen: Tensor) -> dict[str, Tensor]:
+    return {
+        f"{name}.images": _pictures(dataset.train.x[chosen], dataset.image_shape),
+        f"{name}.labels": dataset.train.y[chosen].short(),
+    }
+
+
+def _pictures(x: Tensor, shape: tuple[int, int, int]) -> Tensor:
+    """Return points `[n, D]` as pictures, uint8 `[n, channels, height, width]`."""
+    low, high = x.amin(1, keepdim=True), x.amax(1, keepdim=True)
+    span = torch.where(high == low, 1.0, high - low)
+    return ((x - low) / span * 255).round().to(torch.uint8).view(-1, *shape)
+
+
+@torch.no_grad()
+def _translation(trained: Trained, dataset: Dataset) -> dict[str, Tensor]:
+    """Return a translation loop projected on a plane, and where units of the first layer cross it (paper, S3, Figure App. 7)."""
+    stream = generator(trained.configuration.seed, "translated image")
+    image = dataset.test.x[torch.randint(len(dataset.test.y), (1,), generator=stream)[0]].view(dataset.image_shape)
+    loop, network = translation(image), trained.network
+    vertices = loop.vertices.double()
+    mean = vertices.mean(0)
+    plane = _wave_plane(vertices)
+    first = network.weights[0][:UNITS].cpu().double()
+    places, unit = _crossings(vertices @ first.T, activation(network.activation).boundaries)
+    normal = (first @ plane.T)[unit]
+    length = normal.norm(dim=1, keepdim=True)
+    shown = torch.arange(IMAGES) * len(vertices) // IMAGES
+    projected = (vertices - mean) @ plane.T
+    return {
+        "paths.translation.curve": loop.combine(projected, loop.parameters(STEPS * len(vertices))).float(),
+        "paths.translation.crossings": loop.combine(projected, places).float(),
+        "paths.translation.directions": (
+            normal.flip(1) * torch.tensor([-1.0, 1.0]) / torch.where(length == 0, 1.0, length)
+        ).float(),
+        "paths.translation.unit": unit.int(),
+        "paths.translation.transitions": transitions(network, _moved(loop, network)).per_layer,
+        "paths.translation.images": _pictures(loop.vertices[shown], dataset.image_shape),
+        "paths.translation.places": projected[shown].float(),
+    }
+
+
+def _wave_plane(vertices: Tensor) -> Tensor:
+    """
+    Return an orthonormal basis `[2, D]` of the plane of the two strongest waves of the loop, of whose shifts these are `[M, D]`.
+
+    The sums of the shifts with the cosines and the sines of a wave are orthogonal and equally long, and orthogonal to those of
+    any other wave, since the scalar product of two shifts depends on how far they are apart alone.
+    """
+    M = len(vertices)
+    turns = torch.arange(1, (M + 1) // 2).outer(torch.arange(M)).double() * (2 * math.pi / M)
+    waves = torch.stack([turns.cos(), turns.sin()]).to(vertices) @ vertices
+    lengths = waves.norm(dim=2)
+    strongest = lengths[0].topk(min(2, lengths.shape[1])).indices
+    basis = (waves / torch.where(lengths == 0, 1.0, lengths).unsqueeze(2))[:, strongest].sum(1)
+    return basis / math.sqrt(len(strongest))
+
+
+def _moved(loop: Polyline, network: MLP) -> Polyline:
+    return Polyline(loop.vertices.to(network.weights[0].device))
+
+
+def _crossings(z: Tensor, levels: tuple[float, ...]) -> tuple[Tensor, Tensor]:
+    """
+    Return where linear units cross levels along a closed polyline, from their values at its vertices, `[M, W]`.
+
+    The parameters of the path, float64 `[n]`, and the units, int64 `[n]`.
+    """
+    after = z.roll(-1, 0)
+    found = []
+    for level in levels:
+        segment, unit = ((z > level) != (after > level)).nonzero(as_tuple=True)
+        start, end = z[segment, unit], after[segment, unit]
+        found.append((segment + (level - start) / (end - start), unit))
+    return torch.cat([places for places, _ in found]), torch.cat([units for _, units in found])
+
+
+def _slice(trained: Trained, dataset: Dataset) -> dict[str, Tensor]:
+    """Return the boundaries of the last hidden layer on a slice, before and after training (paper, A.5.3)."""
+    configuration = trained.configuration
+    chosen = training_anchors(dataset, configuration.seed, alike=False)
+    plane = Slice(*dataset.train.x[chosen])
+    found: dict[str, Tensor] = {"slice.anchors": plane.anchors, **_anchors("slice", dataset, chosen)}
+    for when, network in (("before", _untrained(configuration, dataset)), ("after", trained.network)):
+        lines = boundaries(network, plane)
+        assert isinstance(lines, ExactBoundaries)
+        found |= {
+            f"slice.{when}.segments": lines.segments.float(),
+            f"slice.{when}.distance": lines.distance(plane.anchors),
+            f"slice.{when}.anywhere": lines.distance(_triangle(plane.anchors)).mean().view(1),
+        }
+    return found
+
+
+def _untrained(configuration: Configuration, dataset: Dataset) -> MLP:
+    """Return a network as it was before its training."""
+    shapes = layer_shapes(dataset.train.x.shape[1], configuration.width, configuration.depth, dataset.classes)
+    return MLP(
+        initial_weights(shapes, configuration.activation, configuration.init_scale, configuration.seed), configuration.activation
+    )
+
+
+def _triangle(corners: Tensor) -> Tensor:
+    """Return points evenly spread over a triangle, from its `corners` `[3, 2]`; none on its border."""
+    steps = torch.arange(1, SIDE - 1, dtype=torch.float64)
+    shares = torch.cartesian_prod(steps, steps) / SIDE
+    shares = shares[shares.sum(1) < 1 - 0.5 / SIDE]
+    return torch.cat([shares, 1 - shares.sum(1, keepdim=True)], 1) @ corners
