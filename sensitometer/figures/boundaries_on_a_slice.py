@@ -100,8 +100,8 @@ def collect(store: Store) -> SliceData:
             chosen[network["dataset"]] = network, arrays
     if not chosen:
         raise MissingDataError(
-            "figure 3 needs the boundaries on a slice of a network, fitted or not, which the preset `boundaries` measures; "
-            f"the survey has networks: {len(frame)}, with any arrays: {len(networks)}, with a slice: 0"
+            "figure 3 needs the boundaries on a slice of a network, fitted or not, which the preset boundaries makes; "
+            f"the survey has networks: {len(frame)}, with any arrays: {len(networks)}, with that: 0"
         )
     return SliceData(
         pd.concat([_segments(dataset, when, own[1]) for dataset, own in chosen.items() for when in MOMENTS], ignore_index=True),

@@ -29,6 +29,8 @@ _FILES = {
 }
 
 NUMBERS = tuple(_FILES)
+# Drawn of any survey, even of an empty one.
+_SKETCH = "10"
 FORMATS = ("png", "svg", "pdf")
 # A file says the same whenever and wherever it was made.
 _METADATA: dict[str, dict[str, str | None]] = {
@@ -49,9 +51,11 @@ def save_figures(
     """
     Draw figures of a survey, and write each beside a CSV of the data drawn.
 
-    The files are `figure_<number>_<content>.<format>`, `.csv` with what the points show, and with what is written in the panels
-    `_tau.csv` (correlations) or `_share.csv` (shares of pairs). A file appears under its name only when it is complete, and
-    replaces an earlier one.
+    The files are `figure_<number>_<content>.<format>`, `.csv` with what the points or lines show, and for what else is drawn or
+    written in the panels `_tau.csv` (1, 5 and 8: correlations), `_points.csv` (2: training points), `_distances.csv` (3: of the
+    points from boundaries), `_share.csv` (4: of pairs; 11: of points), `_auroc.csv` (6 and 9: a row a network), `_crossings.csv`
+    (7: of the loop), `_marked.csv` (10: data sets) and `_bounds.csv` (11). A file appears under its name only when it is
+    complete, and replaces an earlier one.
 
     Parameters
     ----------
@@ -60,7 +64,7 @@ def save_figures(
     folder
         Where to write; made if it is not there.
     only
-        Numbers of the figures, such as `("1", "5")`; None: all that the survey has data for.
+        Numbers of the figures, such as `("1", "5")`; None: all that the survey has data for, and the sketch, 10, beside them.
     formats
         Some of `png` (200 dots per inch), `svg`, `pdf`.
     paper_style
@@ -93,7 +97,7 @@ def save_figures(
             if only is not None:
                 raise
             skipped[number] = str(error)
-    if not collected:
+    if only is None and collected.keys() == {_SKETCH}:
         raise MissingDataError(f"no figure can be drawn; {'; '.join(skipped.values())}")
     folder = Path(folder)
     try:

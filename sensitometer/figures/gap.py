@@ -77,8 +77,10 @@ def networks_to_draw(store: Store, figure: str, quantities: Sequence[str]) -> pd
         frame = store.frame(columns)
         absent = [name for name in needed if fitted_networks(frame, [name]).empty] or needed
         fitted = int((frame["state"] == "fitted").sum())
-        there = f"fitted networks: {fitted}, with that: 0" if fitted else f"networks: {len(frame)}, fitted: 0"
-        raise MissingDataError(f"figure {figure} needs {' and '.join(absent)} of fitted networks; the survey has {there}")
+        raise MissingDataError(
+            f"figure {figure} needs {' and '.join(absent)} of fitted networks, which the presets large and small make; "
+            f"the survey has networks: {len(frame)}, fitted: {fitted}, with that: 0"
+        )
     return networks
 
 

@@ -134,9 +134,9 @@ def loss_data(store: Store, figure: str, which: str, drawn: Callable[[str], bool
             found[panel] = tables
     if not found:
         raise MissingDataError(
-            f"figure {figure} needs [measure] points of fitted networks of true labels and data sets {which}, which the presets "
-            f"per-point and per-point-l2 have; the survey has networks: {len(store.frame(['id']))}, "
-            f"fitted of true labels: {len(fitted)}, of such data sets and with points: 0"
+            f"figure {figure} needs measures of single points of fitted networks of true labels and data sets {which}, "
+            "which the presets per-point and per-point-l2 make; "
+            f"the survey has networks: {len(store.frame(['id']))}, fitted of true labels: {len(fitted)}, with that: 0"
         )
     panels = _rows(found)
     tables = [table for panel in panels for table in found[panel]]

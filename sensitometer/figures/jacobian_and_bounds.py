@@ -127,9 +127,10 @@ def collect(store: Store) -> BoundsData:
     points = [own for _, networks in fitted.groupby("dataset") for own in points_of_random_networks(store, networks, values, 1)]
     if not points:
         raise MissingDataError(
-            "figure 11 needs [measure] points of a fitted network of true labels and cross-entropy, which the preset bounds has; "
+            "figure 11 needs measures of single points of a fitted network of true labels and cross-entropy, "
+            "which the preset bounds makes; "
             f"the survey has networks: {len(store.frame(['id']))}, fitted of true labels and cross-entropy: {len(fitted)}, "
-            "with points: 0"
+            "with that: 0"
         )
     shares = [_share(own) for own in points]
     bounds = [_lines(share, own["cross_entropy"]) for share, own in zip(shares, points, strict=True)]

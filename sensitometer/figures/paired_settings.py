@@ -100,8 +100,9 @@ def collect(store: Store) -> PairData:
     if not found:
         fitted = int((frame["state"] == "fitted").sum())
         raise MissingDataError(
-            "figure 4 needs pairs of fitted networks alike but for true or random labels, augmentation or none (fitted or not), "
-            "relu or hardsigmoid, momentum or lbfgs, which a survey of a whole space has, and a small sample may lack; "
+            "figure 4 needs pairs of fitted networks alike but for true or random labels, relu or hardsigmoid, "
+            "momentum or lbfgs, which the preset large makes, or (fitted or not) augmentation or none, "
+            "which the preset augmentation makes; "
             f"the survey has networks: {len(frame)}, fitted: {fitted}, such pairs: 0"
         )
     panels = tuple(Panel(factor, quantity) for factor in found for quantity in quantities)

@@ -137,9 +137,9 @@ def collect(store: Store) -> EllipseData:
         averages += [_averages(profiles, name, kind) for kind, profiles in found.items() if profiles]
     if not averages:
         raise MissingDataError(
-            "figure 2 needs Jacobian norms and transition densities along ellipses of fitted networks trained on true labels, "
-            "which the presets trajectory and trajectory-reduced measure; "
-            f"the survey has networks: {len(frame)}, fitted on true labels: {len(networks)}, measured so: 0"
+            "figure 2 needs Jacobian norms and transition densities along ellipses of fitted networks of true labels, "
+            "which the preset trajectory makes; "
+            f"the survey has networks: {len(frame)}, fitted of true labels: {len(networks)}, with that: 0"
         )
     return EllipseData(pd.concat(averages, ignore_index=True), points)
 

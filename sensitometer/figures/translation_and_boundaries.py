@@ -112,8 +112,8 @@ def collect(store: Store) -> LoopData:
     if not found:
         raise MissingDataError(
             "figure 7 needs the translation loop of a fitted, piecewise-linear network with the boundaries that cross it, "
-            "which the presets trajectory and trajectory-reduced measure; "
-            f"the survey has networks: {len(frame)}, fitted: {len(networks)}, measured so: 0"
+            "which the preset trajectory makes; "
+            f"the survey has networks: {len(frame)}, fitted: {len(networks)}, with that: 0"
         )
     return LoopData(
         pd.concat([_curve(row, arrays) for row, arrays in found.values()], ignore_index=True),
@@ -173,8 +173,8 @@ def _draw_loop(curve: NDArray[np.float64], crossings: pd.DataFrame, panel: Loop,
         style.picture(ax, image, (float(centre[0]), float(centre[1])), SIZE * radius)
     for axis in (ax.xaxis, ax.yaxis):
         axis.set_major_locator(MaxNLocator(style.TICKS, steps=[1, 2, 5, 10]))
-    ax.set_xlabel("Along the loop's two strongest waves (units of the inputs)")
-    ax.set_ylabel("A quarter of each wave further\n(units of the inputs)")
+    ax.set_xlabel("First direction of the plane (units of the inputs)")
+    ax.set_ylabel("Second direction of the plane\n(units of the inputs)")
 
 
 def _spread(places: NDArray[np.floating[Any]]) -> NDArray[np.float64]:

@@ -7,11 +7,12 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from made_up import Survey, ellipses, network, on_slice, related, single_points
+from made_up import Survey, ellipses, measured, network, on_slice, related, single_points
 
+from sensitometer.arrays import write_arrays
 from sensitometer.claims import DOES_NOT_HOLD, HOLDS, NOT_ENOUGH_DATA, check_claims
 from sensitometer.errors import InvalidInputError
-from sensitometer.store import Store
+from sensitometer.store import ARRAYS, Store
 
 MEASURES = ("gap", "jacobian_norm", "transitions")
 
@@ -98,7 +99,9 @@ def test_the_command_prints_a_table(folder, run):
     assert header.split() == ["claim", "statistic", "value", "95%", "interval", "threshold", "verdict"]
     assert len(lines) == 2 * (3 + 12 + 2)
     row = next(position for position, line in enumerate(lines) if line.startswith("4  mnist: Jacobian norm"))
-    assert lines[row].endswith("above 0     holds")
+    assert lines[row].split()[-3:] == ["above", "0", "holds"]
+    places = [header.index(name) for name in ("statistic", "threshold", "verdict")]
+    assert [lines[row].index(text) for text in ("Kendall's tau", "above 0", "holds")] == places
     assert lines[row + 1] == "   the gap rises with the Jacobian norm (120 networks of 60 configurations)"
 
 
@@ -112,6 +115,24 @@ def test_the_command_prints_json(folder, run):
     assert [one["claim"] for one in found] == [1, 2, *[3] * 12, 4, 5, 6]
     assert found[0]["value"] is None
     assert found[14]["verdict"] == HOLDS
+
+
+def test_the_command_reads_the_arrays_that_are_kept(tmp_path, run):
+    rows, arrays = measured([ellipses(different=0.3) | on_slice(0.2) | single_points(8)] * 12)
+    with Store.create(tmp_path / "survey", '[survey]\nname = "made up"\n') as store:
+        # One of which nothing is kept.
+        store.record(*rows, network(width=99))
+    (tmp_path / "survey" / ARRAYS).mkdir()
+    for id_, own in arrays.items():
+        write_arrays(tmp_path / "survey" / ARRAYS / f"{id_}.safetensors", own)
+    status, printed, errors = run("claims", tmp_path / "survey", "--json")
+    assert (status, errors) == (0, "")
+    found = json.loads(printed)
+    assert [one["claim"] for one in found] == [*[1] * 8, 2, 2, *[3] * 12, 4, 5, *[6] * 6]
+    firsts = [next(one for one in found if one["claim"] == number) for number in (1, 2, 6)]
+    assert [one["value"] for one in firsts] == pytest.approx([0.3, 0.2, 0.8])
+    assert [one["verdict"] for one in firsts] == [HOLDS, HOLDS, NOT_ENOUGH_DATA]
+    assert [one["count"] for one in firsts] == [12, 12, 12]
 
 
 def test_an_empty_survey_has_not_enough_data(tmp_path, run):

@@ -1,3 +1,4 @@
+import numpy as np
 import pandas as pd
 import pytest
 
@@ -97,12 +98,69 @@ def paired_networks():
     return make
 
 
+def _of_points(generator):
+    """Arrays of 40 single points, one in four of them wrong."""
+    losses, label = generator.uniform(0.01, 4, 40), np.arange(40, dtype=np.int16) % 10
+    return {
+        "points.index": np.arange(40, dtype=np.int32),
+        "points.label": label,
+        "points.predicted": np.where(np.arange(40) % 4, label, (label + 1) % 10).astype(np.int16),
+        "points.confidence": np.exp(-losses),
+        "points.cross_entropy": losses,
+        "points.l2_loss": losses / 4,
+        **{f"points.{name}_norm": generator.uniform(0.1, 1, 40) for name in ("jacobian", "label_jacobian", "logit_jacobian")},
+    }
+
+
+def _along_paths(generator):
+    """Arrays along three ellipses, in 48 bins, and of a translation loop that goes round once, with six crossings."""
+    pictures = {"images": generator.integers(0, 256, (3, 1, 8, 8), dtype=np.uint8), "labels": np.array([3, 1, 4], np.int16)}
+    found = {f"paths.{kind}.{name}": own for kind in ("different", "same") for name, own in pictures.items()}
+    for kind in ("random", "different", "same"):
+        found[f"paths.{kind}.jacobian_norm"] = generator.uniform(1, 2, 48)
+        found[f"paths.{kind}.transition_density"] = generator.uniform(100, 200, 48)
+    angles = np.arange(48) * np.pi / 24
+    curve = (9 * np.stack([np.cos(angles), np.sin(angles)], 1)).astype(np.float32)
+    return found | {
+        "paths.translation.curve": curve,
+        "paths.translation.crossings": curve[::8],
+        "paths.translation.directions": curve[::8] / 9,
+        "paths.translation.unit": np.array([0, 1, 2, 0, 1, 2], np.int32),
+        "paths.translation.transitions": np.array([60, 40]),
+        "paths.translation.images": generator.integers(0, 256, (4, 1, 8, 8), dtype=np.uint8),
+        "paths.translation.places": curve[::12],
+    }
+
+
+def _on_a_slice(generator):
+    """Arrays of a slice that five boundaries cross before training, and three after."""
+    angles = np.pi * np.array([1 / 3, 1, 5 / 3])
+    found = {
+        "slice.anchors": 0.8 * np.stack([np.cos(angles), np.sin(angles)], 1),
+        "slice.images": generator.integers(0, 256, (3, 1, 8, 8), dtype=np.uint8),
+        "slice.labels": np.array([3, 1, 4], np.int16),
+    }
+    for when, count in (("before", 5), ("after", 3)):
+        found[f"slice.{when}.segments"] = generator.uniform(-1, 1, (count, 2, 2)).astype(np.float32)
+        found[f"slice.{when}.distance"] = generator.uniform(0.1, 0.2, 3)
+        found[f"slice.{when}.anywhere"] = generator.uniform(0.1, 0.2, 1)
+    return found
+
+
 @pytest.fixture
 def full_store(make_store, paired_networks):
-    """All that all figures need: five pairs of each setting, in three of which the worse network is the more sensitive one."""
+    """
+    All that all figures need: five pairs of each setting, in three of which the worse network is the more sensitive one.
+
+    Of one of them, and of one of Fashion-MNIST, there are arrays.
+    """
     values = [(2.0, 1.0), (3.0, 1.0), (1.0, 2.0), (1.0, 1.0), (5.0, 2.0)]
     pairs = [tuple({"gap": value / 10, "jacobian_norm": value, "transitions": 100 * value} for value in pair) for pair in values]
     # Each setting at a depth of its own, so that none of its networks is in a pair of another setting.
-    return make_store(
-        *(network for depth, factor in enumerate(PAIRS, 2) for network in paired_networks(factor, *pairs, depth=depth))
-    )
+    networks = [network for depth, factor in enumerate(PAIRS, 2) for network in paired_networks(factor, *pairs, depth=depth)]
+    generator = np.random.default_rng(0)
+    arrays = {
+        "network-1": _of_points(generator) | _along_paths(generator) | _on_a_slice(generator),
+        f"network-{len(networks)}": _of_points(generator),
+    }
+    return make_store(*networks, {"dataset": "fashion-mnist", "transitions": 100.0}, arrays=arrays)

@@ -155,8 +155,8 @@ def test_what_is_missing_is_said(make_store, slices):
     with pytest.raises(MissingDataError) as caught:
         boundaries_on_a_slice.collect(store)
     assert str(caught.value) == (
-        "figure 3 needs the boundaries on a slice of a network, fitted or not, which the preset `boundaries` measures; "
-        "the survey has networks: 3, with any arrays: 1, with a slice: 0"
+        "figure 3 needs the boundaries on a slice of a network, fitted or not, which the preset boundaries makes; "
+        "the survey has networks: 3, with any arrays: 1, with that: 0"
     )
     with pytest.raises(MissingDataError, match="the survey has networks: 0"):
         boundaries_on_a_slice.collect(make_store())

@@ -1,5 +1,7 @@
+import re
 import subprocess
 import sys
+from importlib import resources
 
 import pandas as pd
 import pytest
@@ -10,10 +12,32 @@ from sensitometer.figures.interface import FigureData
 
 STEMS = {
     "1": "figure_1_gap_against_size_and_loss",
+    "2": "figure_2_sensitivity_along_ellipses",
+    "3": "figure_3_boundaries_on_a_slice",
     "4": "figure_4_paired_settings",
     "5": "figure_5_gap_against_jacobian",
+    "6": "figure_6_jacobian_against_loss",
+    "7": "figure_7_translation_and_boundaries",
     "8": "figure_8_gap_against_transitions",
+    "9": "figure_9_jacobian_against_loss_elsewhere",
+    "10": "figure_10_occams_razor",
+    "11": "figure_11_jacobian_and_bounds",
 }
+# Of the tables beside the main one.
+ENDINGS = {
+    "1": ["_tau"],
+    "2": ["_points"],
+    "3": ["_distances"],
+    "4": ["_share"],
+    "5": ["_tau"],
+    "6": ["_auroc"],
+    "7": ["_crossings"],
+    "8": ["_tau"],
+    "9": ["_auroc"],
+    "10": ["_marked"],
+    "11": ["_bounds", "_share"],
+}
+LISTED = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11"
 SIGNATURES = {"png": b"\x89PNG", "svg": b"<?xml", "pdf": b"%PDF"}
 
 
@@ -28,12 +52,18 @@ def test_all_figures_in_all_formats(full_store, tmp_path):
     expected = [
         stem + ending
         for number, stem in STEMS.items()
-        for ending in (".png", ".svg", ".pdf", ".csv", "_share.csv" if number == "4" else "_tau.csv")
+        for ending in (".png", ".svg", ".pdf", ".csv", *(f"{name}.csv" for name in ENDINGS[number]))
     ]
     assert [path.name for path in saved.paths] == expected
     assert names(tmp_path / "new" / "figures") == sorted(path.name for path in saved.paths)
     for path in saved.paths:
         assert path.read_bytes().startswith(SIGNATURES.get(path.suffix[1:], b""))
+
+
+@pytest.mark.parametrize(("number", "endings"), ENDINGS.items())
+def test_the_endings_of_the_tables_are_documented(number, endings):
+    documented = set(re.findall(r"`(_\w+)\.csv`\s+\(([^)]*)\)", save_figures.__doc__))
+    assert {ending for ending, figures in documented if number in re.findall(r"\d+", figures)} == set(endings)
 
 
 @pytest.mark.parametrize(("number", "stem"), STEMS.items())
@@ -46,7 +76,7 @@ def test_the_tables_are_the_data_drawn(full_store, tmp_path, number, stem):
         pd.testing.assert_frame_equal(read, table, rtol=1e-15, check_dtype=False)
 
 
-@pytest.mark.parametrize("number", ["4", "5"])
+@pytest.mark.parametrize("number", ["2", "3", "4", "5", "6", "7", "10", "11"])
 @pytest.mark.parametrize("suffix", FORMATS)
 def test_the_same_survey_gives_the_same_bytes(full_store, tmp_path, number, suffix):
     first, second = (save_figures(full_store, tmp_path / name, only=[number], formats=[suffix]).paths for name in "ab")
@@ -63,11 +93,63 @@ def test_only_what_is_asked_for_once_and_over_what_was_there(store, tmp_path):
 
 def test_without_data_a_figure_is_skipped_with_the_reason(make_store, tmp_path):
     saved = save_figures(make_store({"jacobian_norm": None}), tmp_path, formats=["svg"])
-    assert list(saved.skipped) == ["4", "5", "8"]
+    assert list(saved.skipped) == ["2", "3", "4", "5", "6", "7", "8", "9", "11"]
     assert saved.skipped["4"].startswith("figure 4 needs pairs of fitted networks alike but for true or random labels")
     assert saved.skipped["5"].startswith("figure 5 needs jacobian_norm of fitted networks")
     assert saved.skipped["8"].startswith("figure 8 needs transitions of fitted networks")
-    assert [path.name for path in saved.paths] == [f"{STEMS['1']}{ending}" for ending in (".svg", ".csv", "_tau.csv")]
+    drawn = [
+        f"{STEMS[number]}{ending}"
+        for number, more in (("1", "_tau"), ("10", "_marked"))
+        for ending in (".svg", ".csv", f"{more}.csv")
+    ]
+    assert [path.name for path in saved.paths] == drawn
+
+
+PRESETS = {
+    "1": ["large", "small"],
+    "2": ["trajectory"],
+    "3": ["boundaries"],
+    "4": ["large", "augmentation"],
+    "5": ["large", "small"],
+    "6": ["per-point", "per-point-l2"],
+    "7": ["trajectory"],
+    "8": ["large", "small"],
+    "9": ["per-point", "per-point-l2"],
+    "11": ["bounds"],
+}
+
+
+@pytest.mark.parametrize(("number", "presets"), PRESETS.items())
+def test_what_is_missing_is_said_alike_with_the_presets_that_make_it(make_store, tmp_path, number, presets):
+    with pytest.raises(MissingDataError) as caught:
+        save_figures(make_store(), tmp_path, only=[number])
+    message = str(caught.value)
+    assert re.fullmatch(
+        rf"figure {number} needs [^\n]+, which the presets? [^\n]+ makes?; the survey has networks: 0, [^\n]+: 0", message
+    )
+    named = re.findall(r"presets? (\S+)(?: and (\S+))? makes?", message)
+    assert [name for names in named for name in names if name] == presets
+    folder = resources.files("sensitometer") / "experiments"
+    assert all((folder / f"{name}.toml").is_file() for name in presets)
+
+
+def test_a_survey_with_nothing_to_draw_but_the_sketch_is_refused(make_store, tmp_path):
+    for store in (make_store(), make_store({"state": "unfitted"})):
+        with pytest.raises(MissingDataError, match=r"^no figure can be drawn; figure 1 needs .*; figure 11 needs "):
+            save_figures(store, tmp_path / "figures")
+        assert not (tmp_path / "figures").exists()
+    # Asked for, it is drawn of any survey.
+    assert len(save_figures(make_store(), tmp_path / "figures", only=["10"], formats=["svg"]).paths) == 3
+
+
+def test_an_error_of_one_figure_is_not_a_lack_of_data(full_store, tmp_path, monkeypatch):
+    def fail(store):
+        raise InvalidInputError("values must be finite")
+
+    monkeypatch.setattr(catalogue.figure_module("8"), "collect", fail)
+    with pytest.raises(InvalidInputError, match="values must be finite"):
+        save_figures(full_store, tmp_path / "figures")
+    assert not (tmp_path / "figures").exists()
 
 
 def test_without_data_a_figure_asked_for_is_refused_and_nothing_written(make_store, tmp_path):
@@ -80,8 +162,8 @@ def test_without_data_a_figure_asked_for_is_refused_and_nothing_written(make_sto
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"only": ["1", "7"]}, "figure must be one of 1, 4, 5, 8; got '7'"),
-        ({"only": []}, "at least one figure must be named, of 1, 4, 5, 8; got none"),
+        ({"only": ["1", "12"]}, f"figure must be one of {LISTED}; got '12'"),
+        ({"only": []}, f"at least one figure must be named, of {LISTED}; got none"),
         ({"formats": ["jpg"]}, "format must be one of png, svg, pdf; got 'jpg'"),
         ({"formats": []}, "at least one format must be named, of png, svg, pdf; got none"),
     ],
@@ -107,8 +189,8 @@ def test_a_figure_that_fails_leaves_the_old_one(store, tmp_path, monkeypatch):
 
 
 def test_unknown_module_is_refused():
-    with pytest.raises(InvalidInputError, match="figure must be one of 1, 4, 5, 8; got '2'"):
-        catalogue.figure_module("2")
+    with pytest.raises(InvalidInputError, match=f"figure must be one of {LISTED}; got '12'"):
+        catalogue.figure_module("12")
 
 
 def imported(code):

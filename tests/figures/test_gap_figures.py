@@ -260,11 +260,13 @@ def test_wrong_number_of_axes_is_refused(store, module):
     [
         (
             {"jacobian_norm": None},
-            "figure 5 needs jacobian_norm of fitted networks; the survey has fitted networks: 1, with that: 0",
+            "figure 5 needs jacobian_norm of fitted networks, which the presets large and small make; "
+            "the survey has networks: 1, fitted: 1, with that: 0",
         ),
         (
             {"state": "unfitted"},
-            "figure 5 needs gap and jacobian_norm of fitted networks; the survey has networks: 1, fitted: 0",
+            "figure 5 needs gap and jacobian_norm of fitted networks, which the presets large and small make; "
+            "the survey has networks: 1, fitted: 0, with that: 0",
         ),
     ],
 )
@@ -277,7 +279,10 @@ def test_what_is_missing_is_said(make_store, network, message):
 def test_what_figure_8_misses_is_said(make_store):
     with pytest.raises(MissingDataError) as caught:
         gap_against_transitions.collect(make_store({}))
-    assert str(caught.value) == "figure 8 needs transitions of fitted networks; the survey has fitted networks: 1, with that: 0"
+    assert str(caught.value) == (
+        "figure 8 needs transitions of fitted networks, which the presets large and small make; "
+        "the survey has networks: 1, fitted: 1, with that: 0"
+    )
 
 
 def test_what_is_missing_is_said_where_each_network_lacks_another(make_store):
@@ -286,5 +291,5 @@ def test_what_is_missing_is_said_where_each_network_lacks_another(make_store):
 
 
 def test_an_empty_survey_has_nothing_to_draw(make_store):
-    with pytest.raises(MissingDataError, match="the survey has networks: 0, fitted: 0"):
+    with pytest.raises(MissingDataError, match="the survey has networks: 0, fitted: 0, with that: 0"):
         gap_against_jacobian.collect(make_store())

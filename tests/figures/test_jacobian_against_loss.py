@@ -261,9 +261,9 @@ def test_what_is_missing_is_said(make_store, make_kept):
     with pytest.raises(MissingDataError) as caught:
         jacobian_against_loss.collect(store)
     assert str(caught.value) == (
-        "figure 6 needs [measure] points of fitted networks of true labels and data sets other than fashion-mnist and cifar100, "
-        "which the presets per-point and per-point-l2 have; the survey has networks: 3, fitted of true labels: 1, "
-        "of such data sets and with points: 0"
+        "figure 6 needs measures of single points of fitted networks of true labels and data sets "
+        "other than fashion-mnist and cifar100, which the presets per-point and per-point-l2 make; "
+        "the survey has networks: 3, fitted of true labels: 1, with that: 0"
     )
     with pytest.raises(MissingDataError, match=r"figure 9 needs .* data sets fashion-mnist or cifar100, .* networks: 1, fitted"):
         jacobian_against_loss_elsewhere.collect(make_kept(({}, THREE)))

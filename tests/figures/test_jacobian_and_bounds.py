@@ -173,8 +173,9 @@ def test_what_is_missing_is_said(make_store):
     with pytest.raises(MissingDataError) as caught:
         jacobian_and_bounds.collect(store)
     assert str(caught.value) == (
-        "figure 11 needs [measure] points of a fitted network of true labels and cross-entropy, which the preset bounds has; "
-        "the survey has networks: 3, fitted of true labels and cross-entropy: 1, with points: 0"
+        "figure 11 needs measures of single points of a fitted network of true labels and cross-entropy, "
+        "which the preset bounds makes; "
+        "the survey has networks: 3, fitted of true labels and cross-entropy: 1, with that: 0"
     )
     with pytest.raises(MissingDataError, match="networks: 0, fitted of true labels and cross-entropy: 0"):
         jacobian_and_bounds.collect(make_store())

@@ -93,8 +93,9 @@ def test_pairs_of_random_labels_are_of_labels_alone(make_store, paired_networks)
 
 def test_what_is_missing_is_said(make_store):
     message = (
-        "figure 4 needs pairs of fitted networks alike but for true or random labels, augmentation or none (fitted or not), "
-        "relu or hardsigmoid, momentum or lbfgs, which a survey of a whole space has, and a small sample may lack; "
+        "figure 4 needs pairs of fitted networks alike but for true or random labels, relu or hardsigmoid, "
+        "momentum or lbfgs, which the preset large makes, or (fitted or not) augmentation or none, "
+        "which the preset augmentation makes; "
         "the survey has networks: 3, fitted: 2, such pairs: 0"
     )
     store = make_store({}, {"width": 2, "labels": "random"}, {"labels": "random", "state": "unfitted"})

@@ -250,16 +250,16 @@ def test_no_transitions_at_all_are_drawn(ellipses):
 
 def test_what_is_missing_is_said(ellipses):
     message = (
-        "figure 2 needs Jacobian norms and transition densities along ellipses of fitted networks trained on true labels, "
-        "which the presets trajectory and trajectory-reduced measure; "
-        "the survey has networks: 4, fitted on true labels: 2, measured so: 0"
+        "figure 2 needs Jacobian norms and transition densities along ellipses of fitted networks of true labels, "
+        "which the preset trajectory makes; "
+        "the survey has networks: 4, fitted of true labels: 2, with that: 0"
     )
     without = {"paths.translation.curve": np.zeros((3, 2)), "paths.same.jacobian_norm": np.ones(BINS)}
     store = ellipses(({}, None), ({}, without), ({"labels": "random"}, paths()), ({"state": "unfitted"}, paths()))
     with pytest.raises(MissingDataError) as caught:
         sensitivity_along_ellipses.collect(store)
     assert str(caught.value) == message
-    with pytest.raises(MissingDataError, match="networks: 0, fitted on true labels: 0, measured so: 0"):
+    with pytest.raises(MissingDataError, match="networks: 0, fitted of true labels: 0, with that: 0"):
         sensitivity_along_ellipses.collect(ellipses())
 
 

@@ -70,8 +70,8 @@ def test_the_loop_is_drawn_closed_where_the_table_says(make_store):
     assert_allclose(curve(ax)[:-1], data.curve[["first", "second"]])
     assert_array_equal(curve(ax)[-1], curve(ax)[0])
     assert ax.get_aspect() == 1
-    assert ax.get_xlabel() == "Along the loop's two strongest waves (units of the inputs)"
-    assert ax.get_ylabel() == "A quarter of each wave further\n(units of the inputs)"
+    assert ax.get_xlabel() == "First direction of the plane (units of the inputs)"
+    assert ax.get_ylabel() == "Second direction of the plane\n(units of the inputs)"
 
 
 @pytest.mark.parametrize("radius", [1e-3, 10.0])
@@ -182,14 +182,14 @@ def test_a_loop_that_no_boundary_crosses_is_drawn(make_store):
 def test_what_is_missing_is_said(make_store):
     message = (
         "figure 7 needs the translation loop of a fitted, piecewise-linear network with the boundaries that cross it, "
-        "which the presets trajectory and trajectory-reduced measure; "
-        "the survey has networks: 3, fitted: 2, measured so: 0"
+        "which the preset trajectory makes; "
+        "the survey has networks: 3, fitted: 2, with that: 0"
     )
     arrays = {"network-0": {"paths.random.jacobian_norm": np.ones(3)}, "network-2": loop()}
     with pytest.raises(MissingDataError) as caught:
         translation_and_boundaries.collect(make_store({}, {}, {"state": "unfitted"}, arrays=arrays))
     assert str(caught.value) == message
-    with pytest.raises(MissingDataError, match="networks: 0, fitted: 0, measured so: 0"):
+    with pytest.raises(MissingDataError, match="networks: 0, fitted: 0, with that: 0"):
         translation_and_boundaries.collect(make_store())
 
 

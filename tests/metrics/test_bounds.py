@@ -7,6 +7,7 @@ import pytest
 import torch
 from reference import DIGITS, forward
 from reference import cross_entropy as slow_cross_entropy
+from reference import half_square as slow_half_square
 from reference import jacobian_norm as slow_norm
 from torch import nn
 
@@ -34,6 +35,7 @@ def twins(model, x, y):
         "cross_entropy": torch.tensor(
             [slow_cross_entropy(logits[i : i + 1], y[i : i + 1]) for i in range(len(y))], dtype=torch.float64
         ),
+        "l2_loss": torch.tensor([slow_half_square(logits[i : i + 1], y[i : i + 1]) for i in range(len(y))], dtype=torch.float64),
         "jacobian_norm": slow_norm(model, x),
         "label_jacobian_norm": slow_norm(model, x, target=y),
         "logit_jacobian_norm": slow_norm(model, x, "logits"),

@@ -1,0 +1,189 @@
+"""
+Writes docs/results.md: each reduced experiment on real data, its figures and claims, and what the paper found.
+
+The surveys are in docs/results/. One that is not there is trained first, which takes minutes; to train one anew, remove its folder.
+"""
+
+import math
+import shutil
+import sqlite3
+from collections.abc import Sequence
+from contextlib import closing
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import NamedTuple
+
+from sensitometer.arrays import read_arrays, write_arrays
+from sensitometer.claims import Claim, check_claims
+from sensitometer.cli import QUANTITY_NAMES
+from sensitometer.figures import save_figures
+from sensitometer.figures.catalogue import figure_module
+from sensitometer.schema import FILE
+from sensitometer.store import ARRAYS, SPECIFICATION, Store, open_survey
+from sensitometer.survey import load_spec, run_survey
+
+DOCS = Path(__file__).parent
+RESULTS = DOCS / "results"
+PAGE = DOCS / "results.md"
+TITLES = {
+    "1": "Gap against number of weights and train loss",
+    "2": "Sensitivity along ellipses",
+    "3": "Boundaries on a slice, before and after training",
+    "4": "Pairs of networks",
+    "5": "Gap against Jacobian norm",
+    "6": "Jacobian norm against loss at single points",
+    "7": "A translation loop and boundaries that it crosses",
+    "8": "Gap against transitions",
+    "9": "Jacobian norm against loss at single points, Fashion-MNIST",
+    "10": "Occam's razor, a sketch",
+    "11": "Jacobian norms and the bounds that the loss puts on them",
+}
+
+
+class Experiment(NamedTuple):
+    """
+    One section of the page.
+
+    Parameters
+    ----------
+    name
+        Of the preset at the paper's scale; what is trained is `name`-reduced.
+    title
+        What it is about, and where it is in the paper.
+    figures, claims
+        Numbers of those that are shown.
+    paper, here
+        What the paper found, and what is to be said of ours.
+    """
+
+    name: str
+    title: str
+    figures: tuple[str, ...]
+    claims: tuple[int, ...]
+    paper: str
+    here: str
+
+
+EXPERIMENTS: tuple[Experiment, ...] = ()
+
+
+def main() -> None:
+    """Train what is not there, draw all figures, and write the page."""
+    for experiment in EXPERIMENTS:
+        folder = RESULTS / experiment.name
+        if not Store.exists(folder):
+            with TemporaryDirectory() as trained:
+                run_survey(f"{experiment.name}-reduced", trained).close()
+                attach(Path(trained), folder)
+        with open_survey(folder) as store:
+            save_figures(store, folder, experiment.figures, ["png"])
+        for table in folder.glob("figure_*.csv"):  # the survey has all of it
+            table.unlink()
+    PAGE.write_text(page(), encoding="utf-8")
+
+
+def attach(survey: Path, folder: Path) -> None:
+    """
+    Copy a survey, without what would make it large and what says on which machine it was made.
+
+    Of the boundaries on slices, those of the network that is drawn are kept, and of the others how far they are away.
+    """
+    folder.mkdir(parents=True)
+    shutil.copy(survey / SPECIFICATION, folder)
+    with closing(sqlite3.connect(survey / FILE)) as connection:
+        connection.execute("VACUUM INTO ?", (str(folder / FILE),))
+    with closing(sqlite3.connect(folder / FILE)) as connection:
+        connection.execute("UPDATE networks SET host = NULL")
+        connection.execute("UPDATE runs SET writer = ''")
+        connection.commit()
+        connection.execute("VACUUM")
+    with open_survey(survey) as store:
+        kept = sorted(store.kept())
+        if not kept:
+            return
+        (folder / ARRAYS).mkdir()
+        slices = any(store.arrays(id_, "slice.") for id_ in kept)
+        drawn = set(figure_module("3").collect(store).tables["_distances"]["id"]) if slices else set()
+        for id_ in kept:
+            file = f"{id_}.safetensors"
+            arrays = read_arrays(survey / ARRAYS / file)
+            some = {name: values for name, values in arrays.items() if id_ in drawn or not name.endswith(".segments")}
+            write_arrays(folder / ARRAYS / file, some)
+
+
+def page() -> str:
+    """Return the text of the page, from the surveys as they are."""
+    sections = []
+    verdicts = []
+    for experiment in EXPERIMENTS:
+        with open_survey(RESULTS / experiment.name) as store:
+            found = [claim for claim in check_claims(store) if claim.number in experiment.claims and not claim.obstacle]
+            sections.append(section(experiment, store, found))
+        verdicts += [(claim, experiment.name) for claim in found]
+    return "\n".join([HEAD, summary(verdicts), TAIL, *sections])
+
+
+def summary(verdicts: Sequence[tuple[Claim, str]]) -> str:
+    """Return how many of the statistics of each claim have which verdict."""
+    lines = ["| claim | holds | does not hold | not enough data | in |", "|---|---|---|---|---|"]
+    for number, words in CLAIMS.items():
+        own = [(claim.verdict, name) for claim, name in verdicts if claim.number == number]
+        counts = [sum(verdict == kind for verdict, _ in own) for kind in ("holds", "does not hold", "not enough data")]
+        where = ", ".join(f"[{name}](#{name})" for name in dict.fromkeys(name for _, name in own))
+        lines.append(f"| {number}. {words} | {' | '.join(map(str, counts))} | {where} |")
+    return "\n".join(lines) + "\n"
+
+
+def section(experiment: Experiment, store: Store, claims: Sequence[Claim]) -> str:
+    """Return what is said of one experiment."""
+    name = experiment.name
+    spec, _ = load_spec(store.folder / SPECIFICATION)
+    run, counts = store.last_run(), store.counts()
+    assert run is not None
+    points = f"the first {spec.data.train_points:,} training points" if spec.data.train_points else "all training points"
+    states = ", ".join(f"{count:,} {state}" for state, count in counts.items() if count)
+    lines = [
+        f"## {name}\n",
+        f"{experiment.title}\n",
+        f"    sensitometer run {name}-reduced --out {name}\n",
+        f"{' and '.join(spec.data.names)}, {points}; {len(spec):,} networks ({states}) in {run.last_at - run.begun_at:.0f} s on "
+        f"two cores. The survey: [results/{name}](results/{name}).\n",
+    ]
+    for number in experiment.figures:
+        (picture,) = (RESULTS / name).glob(f"figure_{number}_*.png")
+        label = f"Figure {'App. ' if int(number) > 6 else ''}{number}"
+        lines.append(f"![{label}: {TITLES[number]}](results/{name}/{picture.name})\n")
+    if claims:
+        lines += ["| claim | statistic | value | 95% interval | claimed | verdict |", "|---|---|---|---|---|---|"]
+        lines += [claim_row(claim) for claim in claims]
+        lines.append("")
+    lines.append(f"**The paper.** {experiment.paper}\n")
+    lines.append(f"**Here.** {experiment.here}\n")
+    return "\n".join(lines)
+
+
+def claim_row(claim: Claim) -> str:
+    """Return one line of a table of claims."""
+    about = ": ".join(filter(None, (claim.subject, QUANTITY_NAMES.get(claim.quantity, claim.quantity))))
+    interval = f"{claim.low:z.3f} to {claim.high:z.3f}" if math.isfinite(claim.low) else "none"
+    value = f"{claim.value:z.3f}" if math.isfinite(claim.value) else "none"
+    over = f"{claim.statistic}, {claim.reason.partition(';')[0]}"
+    return (
+        f"| {claim.number}. {about}: {claim.statement} | {over} | {value} | {interval} | {claim.side} {claim.threshold:g} | "
+        f"**{claim.verdict}** |"
+    )
+
+
+CLAIMS = {
+    1: "Sensitivity dips near training points along fitted ellipses, is even along random ones, and lower within a class",
+    2: "After training, boundaries avoid the training points",
+    3: "What generalises better has the lower Jacobian norm, in nearly every pair; transitions agree but for optimizers",
+    4: "The gap rises with the Jacobian norm",
+    5: "Transitions do not order networks of different size",
+    6: "Wrongly classified points have the highest Jacobian norms; the relation to the loss is not monotone, and follows the bounds",
+}
+HEAD = ""
+TAIL = ""
+
+if __name__ == "__main__":
+    main()
