@@ -1,7 +1,8 @@
 """
 Writes docs/results.md: each reduced experiment on real data, its figures and claims, and what the paper found.
 
-The surveys are in docs/results/. One that is not there is trained first, which takes minutes; to train one anew, remove its folder.
+The surveys are in docs/results/. One that is not there is trained first, which takes minutes; to train one anew, remove its
+folder.
 """
 
 import math
@@ -146,8 +147,8 @@ def section(experiment: Experiment, store: Store, claims: Sequence[Claim]) -> st
         f"## {name}\n",
         f"{experiment.title}\n",
         f"    sensitometer run {name}-reduced --out {name}\n",
-        f"{' and '.join(spec.data.names)}, {points}; {len(spec):,} networks ({states}) in {run.last_at - run.begun_at:.0f} s on "
-        f"two cores. The survey: [results/{name}](results/{name}).\n",
+        f"{', '.join(spec.data.names)}, {points}; {len(spec):,} networks ({states}) in {run.last_at - run.begun_at:.0f} s with "
+        f"{run.workers} workers. The survey: [results/{name}](results/{name}).\n",
     ]
     for number in experiment.figures:
         (picture,) = (RESULTS / name).glob(f"figure_{number}_*.png")
@@ -180,7 +181,7 @@ CLAIMS = {
     3: "What generalises better has the lower Jacobian norm, in nearly every pair; transitions agree but for optimizers",
     4: "The gap rises with the Jacobian norm",
     5: "Transitions do not order networks of different size",
-    6: "Wrongly classified points have the highest Jacobian norms; the relation to the loss is not monotone, and follows the bounds",
+    6: "Wrongly classified points have the highest Jacobian norms; the relation to the loss is not monotone; it follows bounds",
 }
 HEAD = ""
 TAIL = ""

@@ -376,7 +376,7 @@ def list_() -> None:
 @click.argument("name")
 def fetch(name: str) -> None:
     """Fetch the data set NAME from where its authors publish it."""
-    from .data import fetch_dataset
+    from .data.fetching import fetch_dataset
 
     fetched = fetch_dataset(name, progress=True)
     if fetched.folder is None:

@@ -229,8 +229,9 @@ def _tested(
                 claim,
                 subject=", ".join(filter(None, (str(dataset), one.subject))),
                 value=found.mean,
-                low=found.low,
-                high=found.high,
+                # All statistics lie between -1 and 1; Student's interval knows nothing of that.
+                low=max(found.low, -1.0),
+                high=min(found.high, 1.0),
                 method="Student's",
                 count=found.values,
                 configurations=found.clusters,

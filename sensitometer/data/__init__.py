@@ -1,8 +1,11 @@
-"""The data sets: what they are, where they are looked for, how they are fetched, and how they become points on a sphere."""
+"""
+The data sets: what they are, where they are looked for, and how they become points on a sphere.
+
+`fetching`, which downloads them, is imported by those who need it: it loads libraries that nothing else does.
+"""
 
 from .datasets import Dataset, Points, load_dataset
-from .fetching import Fetched, fetch_dataset
 from .locations import DatasetStatus, list_datasets
 from .sources import dataset_names
 
-__all__ = ["Dataset", "DatasetStatus", "Fetched", "Points", "dataset_names", "fetch_dataset", "list_datasets", "load_dataset"]
+__all__ = ["Dataset", "DatasetStatus", "Points", "dataset_names", "list_datasets", "load_dataset"]

@@ -131,10 +131,9 @@ def _of_callable(model: Callable[[Tensor], Tensor], x: Tensor, of: str, target: 
 
 def whole_jacobians(model: Callable[[Tensor], Tensor], x: Tensor) -> tuple[Tensor, Tensor]:
     """
-       Return the Jacobians of the logits at the points `x` `[n, ...]`, `[n, C, D]`, and the logits `[n, C]`.
+    Return the Jacobians of the logits at the points `x` `[n, ...]`, `[n, C, D]`, and the logits `[n, C]`.
 
-       Each class takes a backward pass of all points.
-    `vmap(jacrev)` would refuse what it cannot vectorise, and is no faster.
+    Each class takes a backward pass of all points. `vmap(jacrev)` would refuse what it cannot vectorise, and is no faster.
     """
     points = x.detach().clone().requires_grad_()
     with torch.enable_grad():

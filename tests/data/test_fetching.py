@@ -9,7 +9,8 @@ import numpy as np
 import pooch
 import pytest
 
-from sensitometer.data import fetch_dataset, load_dataset
+from sensitometer.data import load_dataset
+from sensitometer.data.fetching import fetch_dataset
 from sensitometer.errors import DataError, InvalidInputError
 
 TRAIN_IMAGES = "train-images-idx3-ubyte.gz"

@@ -6,7 +6,8 @@ import os
 import pytest
 import torch
 
-from sensitometer.data import fetch_dataset, list_datasets, load_dataset
+from sensitometer.data import list_datasets, load_dataset
+from sensitometer.data.fetching import fetch_dataset
 
 pytestmark = pytest.mark.real_data
 
