@@ -1,11 +1,11 @@
-# What there is to do: quick, test, test-slow, test-ray, format, bench. Each sets up .venv first; nothing else needs to be installed but Python 3.11+.
+# What there is to do: quick, test, test-slow, test-ray, format, bench, results. Each sets up .venv first; nothing else needs to be installed but Python 3.11+.
 
 PYTHON ?= python3
 BIN := .venv/bin
 # Worker processes have one thread each; so do the tests, which run side by side.
 export OMP_NUM_THREADS := 1
 
-.PHONY: quick test test-slow test-ray format bench constraints clean
+.PHONY: quick test test-slow test-ray format bench results constraints clean
 
 quick: .venv/installed
 	$(BIN)/sensitometer run quick --out surveys/quick
@@ -33,6 +33,10 @@ bench: .venv/installed-dev
 	$(BIN)/python benchmarks/jacobian.py
 	$(BIN)/python benchmarks/transitions.py
 	$(BIN)/python benchmarks/survey.py
+
+# Trains only the surveys that are not in docs/results.
+results: .venv/installed
+	$(BIN)/python docs/make_results.py
 
 .venv/bin/python:
 	$(PYTHON) -m venv .venv

@@ -8,6 +8,7 @@ folder.
 import math
 import shutil
 import sqlite3
+import tomllib
 from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
@@ -59,13 +60,15 @@ class Experiment(NamedTuple):
 
     name: str
     title: str
-    figures: tuple[str, ...]
-    claims: tuple[int, ...]
+    figures: list[str]
+    claims: list[int]
     paper: str
     here: str
 
 
-EXPERIMENTS: tuple[Experiment, ...] = ()
+with (RESULTS / "experiments.toml").open("rb") as _file:
+    WORDS = tomllib.load(_file)
+EXPERIMENTS = [Experiment(**one) for one in WORDS["experiment"]]
 
 
 def main() -> None:
@@ -121,7 +124,7 @@ def page() -> str:
             found = [claim for claim in check_claims(store) if claim.number in experiment.claims and not claim.obstacle]
             sections.append(section(experiment, store, found))
         verdicts += [(claim, experiment.name) for claim in found]
-    return "\n".join([HEAD, summary(verdicts), TAIL, *sections])
+    return "\n".join([HEAD, WORDS["before"], summary(verdicts), WORDS["after"], *sections])
 
 
 def summary(verdicts: Sequence[tuple[Claim, str]]) -> str:
@@ -158,8 +161,8 @@ def section(experiment: Experiment, store: Store, claims: Sequence[Claim]) -> st
         lines += ["| claim | statistic | value | 95% interval | claimed | verdict |", "|---|---|---|---|---|---|"]
         lines += [claim_row(claim) for claim in claims]
         lines.append("")
-    lines.append(f"**The paper.** {experiment.paper}\n")
-    lines.append(f"**Here.** {experiment.here}\n")
+    lines.append(f"**The paper.** {experiment.paper}")
+    lines.append(f"**Here.** {experiment.here}")
     return "\n".join(lines)
 
 
@@ -175,6 +178,7 @@ def claim_row(claim: Claim) -> str:
     )
 
 
+HEAD = "# Results\n\n<!-- Written by `make results`, with the words of results/experiments.toml. -->\n"
 CLAIMS = {
     1: "Sensitivity dips near training points along fitted ellipses, is even along random ones, and lower within a class",
     2: "After training, boundaries avoid the training points",
@@ -183,8 +187,7 @@ CLAIMS = {
     5: "Transitions do not order networks of different size",
     6: "Wrongly classified points have the highest Jacobian norms; the relation to the loss is not monotone; it follows bounds",
 }
-HEAD = ""
-TAIL = ""
+
 
 if __name__ == "__main__":
     main()

@@ -2,7 +2,7 @@
 
 import platform
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.metadata import version
 from typing import Any
 
@@ -39,9 +39,10 @@ class Result:
         What a survey keeps of it beside the row, by name (`sensitometer.arrays`).
     """
 
-    network: MLP
+    # Whose numbers would fill pages.
+    network: MLP = field(repr=False)
     row: dict[str, Any]
-    arrays: dict[str, NDArray[Any]]
+    arrays: dict[str, NDArray[Any]] = field(repr=False)
 
 
 def train(

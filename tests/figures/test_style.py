@@ -115,7 +115,7 @@ def test_in_the_papers_look_frames_are_closed_and_captions_are_left_to_the_paper
     assert [bool(figure.legends[0].get_title().get_text()) for figure in (ours, papers)] == [True, False]
 
 
-@pytest.mark.parametrize("number", ["1", "4", "5"])
+@pytest.mark.parametrize("number", catalogue.NUMBERS)
 def test_in_the_papers_look_no_text_meets_another_panel(full_store, number):
     figure = composed(number, full_store, paper=True)
     boxes = [ax.get_tightbbox() for ax in figure.axes] + [figure.legends[0].get_window_extent()]
