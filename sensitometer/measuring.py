@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from scipy.stats import rankdata
 from torch import Tensor, nn
 
+from .analysis.points import error_auroc
 from .data import Dataset
 from .errors import InvalidInputError, StoreError
 from .metrics.bounds import BoundsComparison, JacobianBounds, PointValues, jacobian_bounds, point_values
@@ -85,16 +85,10 @@ class Measurement:
 
     @property
     def auroc(self) -> float:
-        """
-        How often a wrong point has a higher Jacobian norm than a correct one; nan if there are none of the one kind.
-
-        Equal norms count one half: it is the area under the curve of the norm as a detector of errors.
-        """
-        wrong = ~self.values.correct
-        pairs = int(wrong.sum()) * int((~wrong).sum())
-        ranks = torch.from_numpy(rankdata(self.values.jacobian_norm.cpu().numpy()))
-        above = float(ranks[wrong.cpu()].sum()) - int(wrong.sum()) * (int(wrong.sum()) + 1) / 2
-        return above / pairs if pairs else math.nan
+        """How often a wrong point has a higher Jacobian norm than a correct one, where both are finite: see `error_auroc`."""
+        finite = self.values.jacobian_norm.isfinite()
+        norms, wrong = (values[finite].cpu().numpy() for values in (self.values.jacobian_norm, ~self.values.correct))
+        return error_auroc(norms, wrong)
 
     @property
     def comparison(self) -> BoundsComparison | None:

@@ -42,7 +42,7 @@ ALLOWED = {
     "claims": {"analysis", "data"},
     "exported": {"errors"},
     "model_files": {"errors", "exported", "networks"},
-    "measuring": {"data", "errors", "metrics", "networks", "paths", "randomness"},
+    "measuring": {"analysis", "data", "errors", "metrics", "networks", "paths", "randomness"},
 }
 ALLOWED["cli"] = set(ALLOWED)
 # Nothing imports the command line, and everything may ask for the version.

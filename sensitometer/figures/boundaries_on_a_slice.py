@@ -10,9 +10,9 @@ from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
 from numpy.typing import NDArray
 
-from ..errors import InvalidInputError, MissingDataError
+from ..errors import MissingDataError
 from . import style
-from .interface import Store
+from .interface import Store, check_axes
 
 CAPTION = (
     "A slice through three training points, one network a data set, and the boundaries of its last hidden layer.\n"
@@ -138,8 +138,7 @@ def _distances(when: str, network: Mapping[Any, Any], arrays: Mapping[str, NDArr
 
 def draw(data: SliceData, axes: Sequence[Axes]) -> None:
     """Draw each panel of the data on its axes."""
-    if len(axes) != len(data.panels):
-        raise InvalidInputError(f"axes must be one for each of the {len(data.panels)} panels; got {len(axes)}")
+    check_axes(axes, data.panels)
     for panel, ax in zip(data.panels, axes, strict=True):
         both = data.segments[data.segments["dataset"] == panel.dataset]
         segments = both[both["when"] == panel.when]

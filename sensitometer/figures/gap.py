@@ -10,9 +10,9 @@ from matplotlib.axes import Axes
 
 from ..analysis.correlations import correlation_row
 from ..analysis.seeds import NETWORK_COLUMNS, fitted_networks
-from ..errors import InvalidInputError, MissingDataError
+from ..errors import MissingDataError
 from . import style
-from .interface import Store
+from .interface import Store, check_axes
 
 X_LABELS = {
     "jacobian_norm": "Jacobian norm\n" r"(mean of $\|\partial\,\mathrm{softmax}(f)\,/\,\partial x\|_F$ over test points)",
@@ -103,8 +103,7 @@ def _by_labels(networks: pd.DataFrame) -> dict[str, pd.DataFrame]:
 
 def draw_panels(data: GapData, axes: Sequence[Axes]) -> None:
     """Draw each panel of `data` on its axes."""
-    if len(axes) != len(data.panels):
-        raise InvalidInputError(f"axes must be one for each of the {len(data.panels)} panels; got {len(axes)}")
+    check_axes(axes, data.panels)
     for panel, ax in zip(data.panels, axes, strict=True):
         _draw_panel(data, panel, ax)
 

@@ -6,6 +6,8 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
+from ..errors import InvalidInputError
+
 if TYPE_CHECKING:
     from pathlib import Path
 
@@ -68,6 +70,12 @@ class FigureModule(Protocol):
     def draw(self, data: Any, axes: Sequence[Axes]) -> None:
         """Draw the data that `collect` returned on one axes a panel."""
         ...
+
+
+def check_axes(axes: Sequence[Axes], panels: Sequence[object]) -> None:
+    """Raise InvalidInputError unless there is one axes for each panel."""
+    if len(axes) != len(panels):
+        raise InvalidInputError(f"axes must be one for each of the {len(panels)} panels; got {len(axes)}")
 
 
 @dataclass(frozen=True)

@@ -17,9 +17,9 @@ from numpy.typing import NDArray
 
 from ..analysis.points import error_auroc
 from ..analysis.seeds import NETWORK_COLUMNS
-from ..errors import InvalidInputError, MissingDataError
+from ..errors import MissingDataError
 from . import style
-from .interface import Store
+from .interface import Store, check_axes
 
 CAPTION = (
     "Random test points of up to five random networks, a colour each, that fit their\n"
@@ -219,8 +219,7 @@ def _rows(panels: dict[Panel, list[pd.DataFrame]]) -> tuple[Panel, ...]:
 
 def draw(data: LossData, axes: Sequence[Axes]) -> None:
     """Draw each panel of the data on its axes."""
-    if len(axes) != len(data.panels):
-        raise InvalidInputError(f"axes must be one for each of the {len(data.panels)} panels; got {len(axes)}")
+    check_axes(axes, data.panels)
     for panel, ax in zip(data.panels, axes, strict=True):
         points, networks = (
             table[(table["dataset"] == panel.dataset) & (table["loss"] == panel.loss)] for table in (data.points, data.networks)

@@ -17,9 +17,9 @@ from numpy.typing import ArrayLike
 
 from ..analysis.points import BoundShares, approximation, bound_shares, lower_bound, mean_square, upper_bound
 from ..data.sources import find_source
-from ..errors import InvalidInputError, MissingDataError
+from ..errors import MissingDataError
 from . import style
-from .interface import Store
+from .interface import Store, check_axes
 from .jacobian_against_loss import LOOKS as POINT_LOOKS
 from .jacobian_against_loss import (
     LOSSES,
@@ -163,8 +163,7 @@ def _lines(share: dict[str, Any], losses: pd.Series) -> pd.DataFrame:
 
 def draw(data: BoundsData, axes: Sequence[Axes]) -> None:
     """Draw each panel of the data on its axes, and say above them what the lines are."""
-    if len(axes) != len(data.panels):
-        raise InvalidInputError(f"axes must be one for each of the {len(data.panels)} panels; got {len(axes)}")
+    check_axes(axes, data.panels)
     for panel, ax in zip(data.panels, axes, strict=True):
         points, bounds, shares = (table[table["dataset"] == panel.dataset] for table in (data.points, data.bounds, data.shares))
         colours = points["correct"].map({correct: look.colour for correct, look in LOOKS.items()})

@@ -15,9 +15,8 @@ from numpy.typing import NDArray
 from scipy.optimize import brentq
 from scipy.stats import halfnorm
 
-from ..errors import InvalidInputError
 from . import style
-from .interface import Store
+from .interface import Store, check_axes
 
 CAPTION = (
     "A sketch: nothing here was measured. Each curve is a model's evidence over all data sets, of area 1.\n"
@@ -116,8 +115,7 @@ def _crossing() -> float:
 
 def draw(data: RazorData, axes: Sequence[Axes]) -> None:
     """Draw each panel of the data on its axes."""
-    if len(axes) != len(data.panels):
-        raise InvalidInputError(f"axes must be one for each of the {len(data.panels)} panels; got {len(axes)}")
+    check_axes(axes, data.panels)
     for panel, lines, ax in zip(data.panels, LINES, axes, strict=True):
         curves = data.curves[data.curves["panel"] == panel]
         for model, curve in curves.groupby("model", sort=False):

@@ -14,9 +14,9 @@ from matplotlib.axes import Axes
 
 from ..analysis.pairs import FACTORS, network_pairs, share_larger
 from ..analysis.seeds import NETWORK_COLUMNS
-from ..errors import InvalidInputError, MissingDataError
+from ..errors import MissingDataError
 from . import style
-from .interface import Store
+from .interface import Store, check_axes
 
 CAPTION = (
     "A point is a pair of networks alike in all but one setting, both of 100% train accuracy (with augmentation: of any).\n"
@@ -116,8 +116,7 @@ def collect(store: Store) -> PairData:
 
 def draw(data: PairData, axes: Sequence[Axes]) -> None:
     """Draw each panel of the data on its axes."""
-    if len(axes) != len(data.panels):
-        raise InvalidInputError(f"axes must be one for each of the {len(data.panels)} panels; got {len(axes)}")
+    check_axes(axes, data.panels)
     looks = {look.name: look for look in data.looks}
     for panel, share, ax in zip(data.panels, data.shares.to_dict("records"), axes, strict=True):
         _draw_panel(data.pairs[data.pairs["factor"] == panel.factor], panel, share, looks, ax)

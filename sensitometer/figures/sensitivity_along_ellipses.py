@@ -18,9 +18,9 @@ from numpy.typing import NDArray
 
 from ..analysis.profiles import average_profiles
 from ..analysis.seeds import NETWORK_COLUMNS
-from ..errors import InvalidInputError, MissingDataError
+from ..errors import MissingDataError
 from . import style
-from .interface import Store
+from .interface import Store, check_axes
 
 CAPTION = (
     "Mean over fitted networks of true labels, each along ellipses of its own; bands: ± one standard error.\n"
@@ -161,8 +161,7 @@ def _averages(profiles: list[Profile], dataset: str, kind: str) -> pd.DataFrame:
 
 def draw(data: EllipseData, axes: Sequence[Axes]) -> None:
     """Draw each panel of the data on its axes."""
-    if len(axes) != len(data.panels):
-        raise InvalidInputError(f"axes must be one for each of the {len(data.panels)} panels; got {len(axes)}")
+    check_axes(axes, data.panels)
     for panel, ax in zip(data.panels, axes, strict=True):
         profiles = data.profiles[data.profiles["dataset"] == panel.dataset]
         kinds = {kind: own for kind in KINDS if len(own := profiles[profiles["kind"] == kind])}

@@ -21,9 +21,9 @@ from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
 from ..analysis.seeds import NETWORK_COLUMNS
-from ..errors import InvalidInputError, MissingDataError
+from ..errors import MissingDataError
 from . import style
-from .interface import Store
+from .interface import Store, check_axes
 
 CAPTION = (
     "All horizontal shifts of a test image, and the straight steps between them. Loop and\n"
@@ -143,8 +143,7 @@ def _crossings(row: dict[Hashable, Any], arrays: dict[str, NDArray[Any]]) -> pd.
 
 def draw(data: LoopData, axes: Sequence[Axes]) -> None:
     """Draw each loop on its axes."""
-    if len(axes) != len(data.panels):
-        raise InvalidInputError(f"axes must be one for each of the {len(data.panels)} panels; got {len(axes)}")
+    check_axes(axes, data.panels)
     for panel, ax in zip(data.panels, axes, strict=True):
         curve = data.curve.loc[data.curve["dataset"] == panel.dataset, ["first", "second"]].to_numpy()
         crossings = data.crossings[data.crossings["dataset"] == panel.dataset]
