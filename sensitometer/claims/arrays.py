@@ -28,7 +28,7 @@ MOST, CHANCE = 0.5, 0.5
 
 
 class _Statistic(NamedTuple):
-    """One statistic of a claim: of each network a number, and what its mean is claimed to be."""
+    """One statistic of a claim: of each network a number, what its mean is claimed to be, and what is said of all beside it."""
 
     subject: str
     quantity: str
@@ -37,6 +37,7 @@ class _Statistic(NamedTuple):
     threshold: float
     side: Literal["above", "below"]
     of: Callable[[Arrays], float]
+    detail: Callable[[Sequence[Arrays]], str] = lambda _: ""
 
 
 def trajectories(networks: pd.DataFrame, arrays: Reader) -> Iterator[Claim]:
@@ -157,8 +158,8 @@ def _of_errors(loss: str) -> list[_Statistic]:
         found: NDArray[np.bool_] = own["points.predicted"] != own["points.label"]
         return found
 
-    def auroc(own: Arrays) -> float:
-        return error_auroc(own["points.jacobian_norm"], wrong(own))
+    def auroc(norm: str) -> Callable[[Arrays], float]:
+        return lambda own: error_auroc(own[f"points.{norm}"], wrong(own))
 
     def precision(own: Arrays) -> float:
         return precision_at_errors(own["points.jacobian_norm"], wrong(own))
@@ -166,18 +167,25 @@ def _of_errors(loss: str) -> list[_Statistic]:
     def order(own: Arrays) -> float:
         return rank_correlation_of_wrong(own["points.jacobian_norm"], own[array], wrong(own))
 
+    def overall(all_: Sequence[Arrays]) -> str:
+        return f"of all points {np.mean([wrong(own).mean() for own in all_]):.2f} are"
+
+    def of_norm(norm: str) -> _Statistic:
+        words = "misclassified points have higher norms than others"
+        return _Statistic(subject, norm, words, "AUROC", CHANCE, "above", auroc(norm))
+
     return [
-        _Statistic(
-            subject, "jacobian_norm", "misclassified points have higher norms than others", "AUROC", CHANCE, "above", auroc
-        ),
+        of_norm("jacobian_norm"),
         _Statistic(
             subject, "jacobian_norm", "the points of the highest norms, as many as are misclassified, mostly are",
-            "share misclassified", MOST, "above", precision,
+            "share misclassified", MOST, "above", precision, overall,
         ),
         _Statistic(
             subject, "jacobian_norm", "not monotone: among misclassified points the norm falls as the loss grows",
             "Kendall's tau", 0.0, "below", order,
         ),
+        # Of l2 what the logits do is what was trained; their softmax is never far from even.
+        *([of_norm("logit_jacobian_norm")] if loss == "l2" else []),
     ]  # fmt: skip
 
 
@@ -221,8 +229,9 @@ def _tested(
     for dataset, group in having.groupby("dataset"):
         classes = np.array(find_source(str(dataset)).classes)
         codes = None if by_seed else cluster_codes(group)
+        whole = [{**read[id_], "classes": classes} for id_ in group["id"]]
         for claim, one in zip(claims, statistics, strict=True):
-            found = mean_interval([one.of({**read[id_], "classes": classes}) for id_ in group["id"]], codes)
+            found = mean_interval([one.of(arrays_) for arrays_ in whole], codes)
             if one.threshold == EVEN:
                 found = _size(found)
             yield replace(
@@ -236,6 +245,7 @@ def _tested(
                 count=found.values,
                 configurations=found.clusters,
                 seeds=by_seed,
+                detail=one.detail(whole),
             )
 
 

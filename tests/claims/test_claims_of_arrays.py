@@ -230,7 +230,7 @@ def test_bounds_are_those_of_the_data_sets_classes():
 
 
 def test_with_l2_loss_there_are_no_bounds():
-    assert [claim.statistic for claim in claims_6([single_points()] * 12, loss="l2")] == [*ERRORS]
+    assert [claim.statistic for claim in claims_6([single_points()] * 12, loss="l2")] == [*ERRORS, "AUROC"]
     assert [claim.statistic for claim in claims_6([single_points()] * 12)] == [*ERRORS, *["share of points"] * 3]
 
 
@@ -240,8 +240,8 @@ def test_each_loss_has_its_networks_and_what_one_lacks_is_said_only_where_both_d
     found = claims_of(rows + others, 6, arrays=kept | more)
     assert [(claim.subject, claim.count) for claim in found] == [("mnist", 10)] * 3 + [("mnist, bounds", 10)] * 3 + [
         ("mnist, l2", 11)
-    ] * 3
-    assert (found[0].value, found[-3].value) == pytest.approx((0.8, 0.3))
+    ] * 4
+    assert (found[0].value, found[-4].value) == pytest.approx((0.8, 0.3))
     assert {claim.count for claim in claims_of(rows + others, 6, arrays=more)} == {11}
     assert only(claims_of(rows + others, 6)).reason == NEEDS[6]
 
@@ -268,7 +268,9 @@ def test_networks_of_which_no_point_is_left_do_not_count():
 def test_networks_without_any_wrong_point_say_nothing_of_wrong_points():
     found = claims_6([single_points()] * 4 + [about_bounds()] * 11)
     assert [claim.count for claim in found] == [4, 4, 4, 15, 15, 15]
-    assert [claim.reason for claim in found[:3]] == ["4 networks of 4 configurations; needs 10 configurations"] * 3
+    assert {claim.reason for claim in (found[0], found[2])} == {"4 networks of 4 configurations; needs 10 configurations"}
+    # A third of the points of 4 networks, and none of those of 11.
+    assert found[1].reason == "4 networks of 4 configurations; of all points 0.09 are; needs 10 configurations"
     assert claims_6([about_bounds()] * 11)[0].reason == "0 networks of 0 configurations; needs 10 configurations"
 
 
