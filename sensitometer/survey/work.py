@@ -36,7 +36,7 @@ class Result:
     row
         What a survey stores of it, by column.
     arrays
-        What a survey keeps of it beside the row, by name (`sensitometer.arrays`).
+        What a survey keeps of it beside the row, by name (`sensitometer.arrays`); nothing with `train`, which keeps the network.
     """
 
     # Whose numbers would fill pages.
