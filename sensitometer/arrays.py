@@ -4,7 +4,7 @@ What a survey keeps of a network beside its row: arrays, in `DIR/arrays/ID.safet
 Their names say what measured them (the keys of `[measure]`) and what they are. N are points, B bins of angle, M segments, and an
 image is uint8 `[channels, height, width]`, stretched so that its darkest pixel is 0 and its brightest 255.
 
-`points`, at N random test points of the network's own (paper, A.5.6):
+`points`, at N random test points, other ones for each network (paper, A.5.6):
 
 - `points.index`: which points of the test set, int32 `[N]`; `points.label` and `points.predicted`: classes, int16 `[N]`;
 - `points.confidence`: the probability of the predicted class; `points.cross_entropy` and `points.l2_loss`; float64 `[N]`;
@@ -31,7 +31,8 @@ of W is at $\sum_k A_k (\cos(2 \pi k s / W), \sin(2 \pi k s / W)) / \sqrt{2}$.
 - `paths.translation.images`, `[4, channels, height, width]`, and `paths.translation.places`, float32 `[4, 2]`: four of its
   vertices, and where on the curve these are.
 
-`slice`, on the slice through the points of `paths.different` (paper, A.5.3), WHEN being `before` or `after` training:
+`slice`, on the slice through the points of `paths.different` (paper, A.5.3), WHEN being `before` or `after` training; of a slice
+of more than ten million linear regions only the last three:
 
 - `slice.WHEN.segments`: the boundaries of the last hidden layer, in the coordinates of the slice, within [-1, 1]^2; float32
   `[M, 2, 2]`, two end points each;
@@ -40,7 +41,7 @@ of W is at $\sum_k A_k (\cos(2 \pi k s / W), \sin(2 \pi k s / W)) / \sqrt{2}$.
 - `slice.anchors`: the coordinates of the three points, float64 `[3, 2]`; `slice.images` and `slice.labels`, as with `paths`.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +52,12 @@ from safetensors.numpy import save_file
 from .errors import StoreError
 
 SUFFIX = ".safetensors"
+# What is measured together is kept together, and one entry a point, or a bin.
+_NORMS = ("jacobian_norm", "label_jacobian_norm", "logit_jacobian_norm")
+TOGETHER = {
+    "points": ("index", "label", "predicted", "confidence", "cross_entropy", "l2_loss", *_NORMS),
+    **{f"paths.{kind}": ("transition_density", "jacobian_norm") for kind in ("random", "different", "same")},
+}
 
 
 def write_arrays(file: Path, arrays: Mapping[str, NDArray[Any]]) -> None:
@@ -70,17 +77,30 @@ def write_arrays(file: Path, arrays: Mapping[str, NDArray[Any]]) -> None:
         raise StoreError(f"cannot write arrays to {file}: {error}") from error
 
 
-def read_arrays(file: Path, prefix: str = "") -> dict[str, NDArray[Any]]:
+def read_arrays(file: Path, prefix: str | tuple[str, ...] = "") -> dict[str, NDArray[Any]]:
     """
-    Return the arrays of a file whose names begin with `prefix`, by name; the others are not read.
+    Return the arrays of a file whose names begin with `prefix`, or with one of several, by name; the others are not read.
 
     Raises
     ------
     StoreError
-        The file is not there, or is none that `write_arrays` wrote.
+        The file is not there, is none that `write_arrays` wrote, or lacks some of what is measured together.
     """
     try:
         with safe_open(file, framework="numpy") as whole:
-            return {name: whole.get_tensor(name) for name in whole.keys() if name.startswith(prefix)}  # noqa: SIM118  no mapping
+            names = list(whole.keys())
+            _check_together(file, names, {name: whole.get_slice(name).get_shape() for name in names})
+            return {name: whole.get_tensor(name) for name in names if name.startswith(prefix)}
     except (OSError, SafetensorError) as error:
         raise StoreError(f"cannot read the arrays in {file}: {error}") from error
+
+
+def _check_together(file: Path, names: Sequence[str], shapes: Mapping[str, Sequence[int]]) -> None:
+    """Raise StoreError if a file lacks some of the arrays that are measured together, or has them of different lengths."""
+    for begin, ends in TOGETHER.items():
+        there = {end for end in ends if f"{begin}.{end}" in names}
+        if there and there != set(ends):
+            raise StoreError(f"cannot read the arrays in {file}: {begin}.{min(set(ends) - there)} is missing")
+        lengths = {shapes[f"{begin}.{end}"][0] for end in there}
+        if len(lengths) > 1:
+            raise StoreError(f"cannot read the arrays in {file}: those of {begin} are of different lengths")

@@ -25,6 +25,7 @@ QUANTITY_NAMES = {
     "transitions": "transitions",
     "weights": "number of weights",
     "train_loss": "train loss",
+    "test_accuracy": "test accuracy",
 }
 # Reasons of failure that are printed.
 MOST_REASONS = 3

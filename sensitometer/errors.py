@@ -9,6 +9,10 @@ class InvalidInputError(SensitometerError, ValueError):
     """An argument, or a value in a specification, is not what the function takes."""
 
 
+class TooManyRegionsError(SensitometerError):
+    """A slice has more linear regions than were asked for at most."""
+
+
 class DataError(SensitometerError):
     """A data set is missing, damaged or not what its name says, or could not be fetched."""
 

@@ -383,9 +383,11 @@ class Store:
         """Return the ids of the networks of which there are arrays."""
         return {file.stem for file in (self.folder / ARRAYS).glob(f"*{SUFFIX}")}
 
-    def arrays(self, id_: str, prefix: str = "") -> "dict[str, NDArray[Any]]":
+    def arrays(self, id_: str, prefix: str | tuple[str, ...] = "") -> "dict[str, NDArray[Any]]":
         """
-        Return the arrays of a network whose names begin with `prefix`, by name; `sensitometer.arrays` says what they are.
+        Return the arrays of a network whose names begin with `prefix`, or with one of several, by name.
+
+        `sensitometer.arrays` says what they are.
 
         Raises
         ------

@@ -29,7 +29,7 @@ class Store(Protocol):
         """Return the ids of the networks of which arrays are kept: measures of single points, along paths, or on slices."""
         ...
 
-    def arrays(self, id_: str, prefix: str = "") -> dict[str, NDArray[Any]]:
+    def arrays(self, id_: str, prefix: str | tuple[str, ...] = "") -> dict[str, NDArray[Any]]:
         """Return the arrays kept of a network whose names begin so, by name: see `sensitometer.arrays`."""
         ...
 

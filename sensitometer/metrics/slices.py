@@ -12,14 +12,15 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from ..activations import activation
-from ..errors import InvalidInputError
+from ..errors import InvalidInputError, TooManyRegionsError
 from ..evaluation import all_finite
 from ..networks import MLP, as_stack
 from ..paths import Slice
-from .arrangement import Piece, Segments, arrange
+from .arrangement import Segments, arrange
 
 METHODS = ("exact", "sampled")
 # Pre-activations at once on a grid, 8 MiB in float32.
@@ -63,7 +64,7 @@ class ExactBoundaries:
 
     @property
     def faces(self) -> int:
-        """How many faces there are: F. In each the codes of all layers up to the last of `layers` are constant."""
+        """How many faces there are, if they were kept: F. In each the codes of all layers up to the last of `layers` are the same."""
         return len(self.offsets) - 1
 
     @property
@@ -81,6 +82,8 @@ class ExactBoundaries:
     def _areas_and_moments(self) -> tuple[Tensor, Tensor]:
         """Return areas, and moments about each face's first corner: near it, or thin faces would lose their digits."""
         lengths = self.offsets.diff()
+        if not len(lengths):  # they were not kept
+            return torch.zeros(0, dtype=torch.float64), torch.zeros(0, 2, dtype=torch.float64)
         here = self.corners - self.corners[self.offsets[:-1]].repeat_interleave(lengths, 0)
         next_ = here.roll(-1, 0)
         next_[self.offsets[1:] - 1] = 0.0  # the first corner is the origin
@@ -150,6 +153,8 @@ def boundaries(
     layer: int | str = -1,
     method: str = "exact",
     resolution: int = 1024,
+    faces: bool = True,
+    most_faces: int | None = None,
 ) -> ExactBoundaries | SampledBoundaries:
     """
     Return where the codes of a hidden layer's units change on a slice (paper, S3, A.5.3, Figure 3).
@@ -166,6 +171,12 @@ def boundaries(
         `exact`, for activations of linear pieces, in float64; or `sampled`, on a grid, in the type of the weights.
     resolution
         The grid has so many points along each coordinate; the paper's 2^20 points are 1024 x 1024.
+    faces
+        Whether `exact` keeps the faces, of which there are far more than segments of one layer. Without them there are none in
+        what is returned.
+    most_faces
+        Where to end: deep networks of large weights that saturate on both sides have more faces than any memory holds, before
+        any training. None: nowhere.
 
     Returns
     -------
@@ -176,8 +187,12 @@ def boundaries(
     ------
     InvalidInputError
         An argument is not as above.
+    TooManyRegionsError
+        There are more than `most_faces`.
     """
     _check_network(model, slice)
+    if most_faces is not None and (isinstance(most_faces, bool) or not isinstance(most_faces, int) or most_faces < 1):
+        raise InvalidInputError(f"most_faces must be a whole number of at least 1, or None; got {most_faces!r}")
     if method not in METHODS:
         raise InvalidInputError(f"method must be one of {', '.join(METHODS)}; got {method!r}")
     layers = _layers(layer, len(model.weights) - 1)
@@ -185,7 +200,7 @@ def boundaries(
         return _sampled(model, slice, layers, _checked_resolution(resolution))
     if model.activation == "tanh":
         raise InvalidInputError("method 'exact' needs an activation of linear pieces; tanh has none: use 'sampled'")
-    return _exact(model, slice, layers)
+    return _exact(model, slice, layers, faces, most_faces)
 
 
 @torch.no_grad()
@@ -240,16 +255,20 @@ def _differences(one: Tensor, other: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def _exact(model: MLP, plane: Slice, layers: tuple[int, ...]) -> ExactBoundaries:
+def _exact(model: MLP, plane: Slice, layers: tuple[int, ...], keep_faces: bool, most_faces: int | None) -> ExactBoundaries:
     chords: list[tuple[int, Segments]] = []
     sides: list[tuple[int, Segments]] = []
-    faces: list[Piece] = []
+    faces: list[tuple[NDArray[np.float64], NDArray[np.int64]]] = [(np.zeros((0, 2)), np.zeros(0, dtype=np.int64))]
+    count = 0
     for piece in arrange(model, plane.basis, layers[-1]):
         if piece.layer in layers:
             chords.append((piece.layer, piece.chords))
             sides.append((piece.layer, piece.sides))
-        if len(piece.lengths):
-            faces.append(piece)
+        count += len(piece.lengths)
+        if most_faces is not None and count > most_faces:
+            raise TooManyRegionsError(f"the slice has more than {most_faces:,} linear regions, the most that were asked for")
+        if keep_faces:
+            faces.append((piece.corners, piece.lengths))
     found = [*chords, *_single(sides)]
     return ExactBoundaries(
         layers,
@@ -257,8 +276,8 @@ def _exact(model: MLP, plane: Slice, layers: tuple[int, ...]) -> ExactBoundaries
         torch.from_numpy(np.concatenate([np.full(len(segments.unit), layer) for layer, segments in found])),
         torch.from_numpy(np.concatenate([segments.unit for _, segments in found])),
         torch.from_numpy(np.concatenate([segments.boundary for _, segments in found])),
-        torch.from_numpy(np.concatenate([piece.corners for piece in faces])),
-        torch.from_numpy(np.concatenate([[0], *(piece.lengths for piece in faces)]).cumsum()),
+        torch.from_numpy(np.concatenate([corners for corners, _ in faces])),
+        torch.from_numpy(np.concatenate([[0], *(lengths for _, lengths in faces)]).cumsum()),
     )
 
 

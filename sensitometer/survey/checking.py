@@ -12,7 +12,7 @@ from typing import Any
 
 import msgspec
 
-from ..arrays import SUFFIX
+from ..arrays import SUFFIX, read_arrays
 from ..configuration import FIELDS, Configuration
 from ..errors import InvalidInputError, StoreError
 from ..schema import COLUMNS, FILE, connect, create
@@ -151,14 +151,14 @@ def _stacks(store: Store, wanted: Mapping[str, Member], repair: bool) -> Iterato
 
 def _files(store: Store, spec: Spec, repair: bool) -> Iterator[Finding]:
     """Look for networks whose weights or arrays should have been kept, and are not there or not whole."""
-    for folder, wanted, without_any in (
-        (WEIGHTS, spec.survey.keep_weights, ("failed",)),
+    for folder, whole, wanted, without_any in (
+        (WEIGHTS, _whole, spec.survey.keep_weights, ("failed",)),
         # Of a network that diverged nothing that is measured means anything.
-        (ARRAYS, spec.measure.keeps_arrays, ("failed", "diverged")),
+        (ARRAYS, _whole_arrays, spec.measure.keeps_arrays, ("failed", "diverged")),
     ):
         # In this order: files are written before the rows.
         kept = {id_ for id_, state in store.rows(("id", "state")) if wanted and state not in without_any}
-        without = sorted(id_ for id_ in kept if not _whole(store.folder / folder / f"{id_}{SUFFIX}"))
+        without = sorted(id_ for id_ in kept if not whole(store.folder / folder / f"{id_}{SUFFIX}"))
         if without:
             if repair:
                 store.forget(without)
@@ -166,6 +166,15 @@ def _files(store: Store, spec: Spec, repair: bool) -> Iterator[Finding]:
                 f"{len(without)} networks are stored without their {folder}, such as {without[0]}",
                 "throw their rows away",
             )
+
+
+def _whole_arrays(file: Path) -> bool:
+    """Return whether a file of arrays can be read, and has what is measured together; the arrays themselves are not read."""
+    try:
+        read_arrays(file, ())
+    except StoreError:
+        return False
+    return True
 
 
 def _whole(file: Path) -> bool:

@@ -35,9 +35,11 @@ CROSSINGS = {"relu": 1.1, "relu6": 1.2, "hardtanh": 3.3, "hardsigmoid": 2.2}
 # Measured on the networks of `quick` on one core of an Intel Xeon, where they predict most shapes within a factor of two.
 SECONDS_A_BREAKPOINT, SECONDS_A_SAMPLE = 6e-9, 2.5e-9
 SECONDS_A_LOOP, SECONDS_A_WALK = 4e-5, 1.2e-3
-# Of the two slices of a network, for each pair of its hidden units, since lines cut one another: seconds, and bytes kept;
-# measured on a ReLU6 network of 7 hidden layers of 100 units, before and after training.
-SECONDS_A_PAIR, BYTES_A_PAIR = 7e-6, 3.1
+# Of the two slices of a network: seconds for each pair of its hidden units, since lines cut one another; bytes kept for each pair
+# of a unit of the last hidden layer, whose boundaries these are, and any hidden unit; memory for each pair of hidden units.
+# Measured on ReLU6 networks of 7 hidden layers of 100 units, 11 of 60 and 14 of 300. A processor does that, wherever the networks
+# are trained.
+SECONDS_A_PAIR, BYTES_A_PAIR, SLICE_BYTES = 7e-6, 25, 80
 # Ellipses along which sensitivity is measured. A line through them crosses a unit of a layer twice, about as a loop of so many
 # vertices does.
 ELLIPSES, ELLIPSE_VERTICES = 3, 4
@@ -152,7 +154,7 @@ def array_seconds(configuration: Configuration, sizes: Sizes, rate: float, eleme
         ellipses = sizes._replace(loops=ELLIPSES, loop_vertices=ELLIPSE_VERTICES)
         seconds += transition_seconds(configuration, 1, ellipses, rate, elementwise)
     if sizes.slices:
-        seconds += elementwise * SECONDS_A_PAIR * _hidden_units(configuration) ** 2
+        seconds += SECONDS_A_PAIR * _hidden_units(configuration) ** 2
     return seconds
 
 
@@ -161,7 +163,9 @@ def array_bytes(configuration: Configuration, sizes: Sizes) -> int:
     found = BYTES_A_POINT * sizes.kept_points + BYTES_A_BIN * ELLIPSES * sizes.path_bins
     if sizes.path_bins:
         found += PICTURES * sizes.inputs + BYTES_A_TRANSLATION
-    return found + (int(BYTES_A_PAIR * _hidden_units(configuration) ** 2) if sizes.slices else 0)
+    if sizes.slices:
+        found += PICTURES * sizes.inputs // 2 + BYTES_A_PAIR * configuration.width * _hidden_units(configuration)
+    return found
 
 
 def _hidden_units(configuration: Configuration) -> int:
@@ -169,12 +173,13 @@ def _hidden_units(configuration: Configuration) -> int:
 
 
 def walk_bytes(configuration: Configuration, sizes: Sizes) -> int:
-    """Return the memory of counting transitions, weights apart: it does not grow with the networks of a stack."""
+    """Return the memory of counting transitions and of slices, weights apart: it does not grow with the networks of a stack."""
+    slices = SLICE_BYTES * _hidden_units(configuration) ** 2 if sizes.slices else 0
     if not sizes.loops:
-        return 0
+        return slices
     numbers = min(sizes.loops, loops_at_once(sizes)) * sizes.loop_vertices * sizes.inputs
     samples = sizes.loop_samples if configuration.activation == "tanh" else 0
-    return 4 * LOOP_COPIES * numbers + WALK_BYTES + LAYER_BYTES * configuration.depth + SAMPLE_BYTES * samples
+    return slices + 4 * LOOP_COPIES * numbers + WALK_BYTES + LAYER_BYTES * configuration.depth + SAMPLE_BYTES * samples
 
 
 def stack_bytes(configuration: Configuration, networks: int, sizes: Sizes) -> int:

@@ -31,6 +31,8 @@ CONTROL = r"[\x00-\x1f\x7f-\x9f\u2028\u2029]"
 PRESETS = importlib.resources.files("sensitometer") / "experiments"
 
 AtLeastOne = Annotated[int, Meta(ge=1)]
+# Bins of an ellipse: of fewer none would be near the middle between two of its three points; more than a figure could show.
+FEWEST_BINS, MOST_BINS = 16, 100_000
 TestPoints = Annotated[int, Meta(ge=0)] | Literal["all"]
 
 
@@ -110,7 +112,7 @@ class MeasureSection(_Section, frozen=True):
     transitions: TestPoints = 0
     transition_samples: Annotated[int, Meta(ge=2)] = TRANSITION_SAMPLES
     points: Annotated[int, Meta(ge=0)] = 0
-    paths: Annotated[int, Meta(ge=0)] = 0
+    paths: Annotated[int, Meta(ge=0, le=MOST_BINS)] = 0
     slice: bool = False
 
     @property
@@ -418,6 +420,8 @@ def _check(spec: Spec) -> None:
             _check_value(path, key.partition(".")[2], value)
     for name in spec.data.names:
         _check_data(spec, name)
+    if 0 < spec.measure.paths < FEWEST_BINS:
+        raise InvalidInputError(f"measure.paths: expected 0, or {FEWEST_BINS} to {MOST_BINS}; got {spec.measure.paths}")
     checkpoint, steps = spec.training.checkpoint_steps, spec.training.steps
     if checkpoint is not None and checkpoint >= steps:
         raise InvalidInputError(f"training.checkpoint_steps: expected less than training.steps, {steps}; got {checkpoint}")
@@ -459,10 +463,12 @@ def _check_data(spec: Spec, name: str) -> None:
             expected = f"expected at most {source.test.points}, the test points of {name}"
             raise InvalidInputError(f"measure.{key}: {expected}; got {measured}")
     width = crop or source.image_shape[2]
-    for key in ("transitions", "paths"):
+    for key in ("transitions", "paths", "slice"):
         if getattr(spec.measure, key) != 0 and width < 2:
-            expected = f"expected 0 for images of {name} cut to {width} pixel, which have no translation"
-            raise InvalidInputError(f"measure.{key}: {expected}; got {getattr(spec.measure, key)!r}")
+            expected = (
+                f"expected {'false' if key == 'slice' else 0} for images of {name} cut to {width} pixel, which are all alike"
+            )
+            raise InvalidInputError(f"measure.{key}: {expected}; got {str(getattr(spec.measure, key)).lower()}")
     if spec.measure.paths or spec.measure.slice:
         # Of so many some three are of one class.
         least = 2 * source.classes + 1

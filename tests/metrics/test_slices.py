@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from reference import ACTIVATIONS, BOUNDARIES, activate, forward
 from slow_slices import SHORT, slow_arrangement
 
+from sensitometer.errors import InvalidInputError, TooManyRegionsError
 from sensitometer.metrics import arrangement
 from sensitometer.metrics import slices as module
 from sensitometer.metrics.slices import ExactBoundaries, boundaries, class_map
@@ -425,3 +426,18 @@ def test_class_map_refuses_alike(refused):
 def test_distance_refuses_what_are_no_coordinates(refused, points):
     with refused(r"points must be a floating-point tensor of coordinates \[n, 2\]"):
         boundaries(NETWORK, PLANE).distance(points)
+
+
+def test_faces_are_left_out_or_limited_on_request():
+    network, plane = make_network((6, 9, 4, 3), "relu6"), make_slice(6)
+    whole = boundaries(network, plane, layer="all")
+    without = boundaries(network, plane, layer="all", faces=False)
+    assert (without.faces, len(without.corners), len(without.areas)) == (0, 0, 0)
+    for name in ("segments", "layer", "unit", "boundary"):
+        assert torch.equal(getattr(whole, name), getattr(without, name))
+    assert boundaries(network, plane, most_faces=whole.faces).faces == whole.faces
+    with pytest.raises(TooManyRegionsError, match=f"the slice has more than {whole.faces - 1:,} linear regions"):
+        boundaries(network, plane, most_faces=whole.faces - 1)
+    for wrong in (0, 1.5, True):
+        with pytest.raises(InvalidInputError, match="most_faces must be a whole number of at least 1, or None"):
+            boundaries(network, plane, most_faces=wrong)

@@ -12,10 +12,12 @@ from reference import crossings
 
 import sensitometer as sm
 from sensitometer import paths
+from sensitometer.arrays import write_arrays
 from sensitometer.data import Points
 from sensitometer.errors import InvalidInputError, StoreError
 from sensitometer.metrics import boundaries, path_profile, point_values
 from sensitometer.networks import MLP
+from sensitometer.survey import network_arrays
 from sensitometer.survey.checking import check_survey
 from sensitometer.survey.measures import Measures
 from sensitometer.survey.network_arrays import UNITS, measure_arrays, training_anchors
@@ -41,7 +43,7 @@ steps = 60
 [measure]
 jacobian = 20
 points = 7
-paths = 9
+paths = 21
 slice = true
 """
 
@@ -73,7 +75,9 @@ def test_points_are_random_ones_of_the_seed_with_their_measures(trained, digits)
     found = kept(one, digits, kept_points=40)
     index = found.pop("points.index")
     assert len(set(index)) == 40
-    assert index.tolist() != kept(trained(seed=2), digits, kept_points=40)["points.index"].tolist()
+    # Of the network alone, not of all of its seed.
+    for other in (trained(seed=2), trained(width=31)):
+        assert index.tolist() != kept(other, digits, kept_points=40)["points.index"].tolist()
     expected = vars(point_values(one.network, digits.test.x[index], digits.test.y[index]))
     assert {name.removeprefix("points.") for name in found} == expected.keys()
     for name, values in expected.items():
@@ -157,12 +161,7 @@ def test_the_translation_loop_is_drawn_on_the_plane_of_its_two_strongest_waves(t
 def test_the_crossings_of_the_translation_loop_are_the_networks_own(trained, digits, activation):
     one = trained(activation)
     found = kept(one, digits, path_bins=BINS)
-    draw = next(
-        image
-        for image in digits.test.x
-        if np.array_equal(picture(image), found["paths.translation.images"][0, 0])
-    )  # fmt: skip
-    loop = paths.translation(draw.view(1, 8, 8))
+    loop = paths.translation(drawn_image(digits, found).view(1, 8, 8))
     counts = [len(layer) for layer in crossings(one.network.weights, activation, loop)]
     assert found["paths.translation.transitions"].tolist() == counts
     first = MLP([one.network.weights[0][:UNITS], torch.ones(2, UNITS)], activation)
@@ -174,6 +173,27 @@ def test_the_crossings_of_the_translation_loop_are_the_networks_own(trained, dig
         assert_allclose(own, own[:1].repeat(len(own), 0), atol=1e-5)
 
 
+@pytest.mark.parametrize("activation", ["relu", "relu6", "hardtanh", "hardsigmoid"])
+def test_crossings_are_where_the_twin_finds_them(trained, digits, activation):
+    one = trained(activation)
+    found = kept(one, digits, path_bins=BINS)
+    loop = paths.translation(drawn_image(digits, found).view(1, 8, 8))
+    first = MLP([one.network.weights[0][:UNITS], torch.ones(2, UNITS)], activation)
+    places = crossings(first.weights, activation, loop)[0]
+    curve = torch.from_numpy(found["paths.translation.curve"]).double()
+    expected = loop.combine(curve[:: len(curve) // 8], places)
+    ordered = [
+        torch.tensor(sorted(values.tolist())) for values in (expected, torch.from_numpy(found["paths.translation.crossings"]))
+    ]
+    assert_allclose(ordered[0].numpy(), ordered[1].numpy(), atol=1e-3)
+
+
+def drawn_image(digits, found):
+    """The test image whose translations a network was measured along."""
+    shown = found["paths.translation.images"][0, 0]
+    return next(image for image in digits.test.x if np.array_equal(picture(image), shown))
+
+
 def picture(x):
     return np.rint(((x - x.min()) / (x.max() - x.min()) * 255).view(8, 8).numpy()).astype(np.uint8)
 
@@ -182,8 +202,7 @@ def test_directions_are_along_the_boundaries(trained, digits):
     """In the plane drawn, whose basis the shifts and their coordinates give, a unit's gradient is across them."""
     one = trained()
     found = kept(one, digits, path_bins=BINS)
-    draw = next(image for image in digits.test.x if np.array_equal(picture(image), found["paths.translation.images"][0, 0]))
-    vertices = paths.translation(draw.view(1, 8, 8)).vertices.double()
+    vertices = paths.translation(drawn_image(digits, found).view(1, 8, 8)).vertices.double()
     centred = vertices - vertices.mean(0)
     curve = torch.from_numpy(found["paths.translation.curve"]).double()
     basis = torch.linalg.pinv(centred) @ curve[:: len(curve) // 8]
@@ -207,6 +226,13 @@ def test_a_slice_has_the_boundaries_before_and_after_training(trained, digits):
         assert anywhere == pytest.approx(distances(inside(plane.anchors), expected.segments).mean(), rel=0.1)
 
 
+def test_a_slice_of_too_many_regions_is_not_kept(trained, digits, monkeypatch):
+    monkeypatch.setattr(network_arrays, "MOST_FACES", 20)
+    found = kept(trained("relu6", width=12), digits, slices=True, kept_points=5)
+    assert {name for name in found if name.startswith("slice.")} == {"slice.anchors", "slice.images", "slice.labels"}
+    assert len(found["points.index"]) == 5
+
+
 def inside(corners):
     """Random points of a triangle."""
     shares = torch.distributions.Dirichlet(torch.ones(3, dtype=torch.float64)).sample((2000,))
@@ -226,7 +252,7 @@ def test_nothing_is_kept_that_was_not_asked_for_or_diverged(trained, digits):
     assert kept(trained(), digits) == {}
     diverged = trained(learning_rate=1e9)
     assert diverged.state == "diverged"
-    assert kept(diverged, digits, kept_points=5, path_bins=9, slices=True) == {}
+    assert kept(diverged, digits, kept_points=5, path_bins=21, slices=True) == {}
 
 
 # --- files
@@ -250,7 +276,7 @@ def test_a_survey_keeps_the_arrays_of_all_that_did_not_diverge(done, digits):
         for row in sound.itertuples():
             configuration = sm.Configuration(**{name: getattr(row, name) for name in sm.Configuration("x", 1, 2).as_dict()})
             (one,) = train_stack([configuration], digits)
-            expected = kept(one, digits, kept_points=7, path_bins=9, slices=True)
+            expected = kept(one, digits, kept_points=7, path_bins=21, slices=True)
             found = store.arrays(row.id)
             assert found.keys() == expected.keys()
             for name, values in expected.items():
@@ -270,6 +296,27 @@ def test_arrays_that_are_not_there_or_damaged_are_named(done, tmp_path):
         (tmp_path / "arrays" / "damaged.safetensors").write_bytes(b"\0" * 100)
         with pytest.raises(StoreError, match="damaged"):
             store.arrays("damaged")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda arrays: arrays.pop("points.label"), r"points\.label is missing"),
+        (lambda arrays: arrays.pop("paths.same.jacobian_norm"), r"paths\.same\.jacobian_norm is missing"),
+        (lambda arrays: arrays.update({"points.label": np.zeros(3, np.int16)}), "those of points are of different lengths"),
+    ],
+)
+def test_what_was_measured_together_must_be_there_together(done, copy, change, message):
+    out = copy(done / "out")
+    with sm.open_survey(out) as store:
+        id_ = min(store.kept())
+        arrays = store.arrays(id_)
+        change(arrays)
+        write_arrays(out / "arrays" / f"{id_}.safetensors", arrays)
+        with pytest.raises(StoreError, match=rf"{id_}\.safetensors: {message}"):
+            store.arrays(id_, "slice.")
+    (finding,) = check_survey(out, repair=True)
+    assert finding.wrong == f"1 networks are stored without their arrays, such as {id_}"
 
 
 def test_check_finds_rows_without_their_arrays_and_the_next_run_makes_them(done, copy):
@@ -311,6 +358,8 @@ def copy(tmp_path):
         ),
         (('"hardtanh"', '"tanh"'), "measure.slice: expected activations of linear pieces; got tanh in space.activation"),
         (('name = "digits"', 'name = "digits"\ncrop = 1'), "measure.paths: expected 0 for images of digits cut to 1 pixel"),
+        (("paths = 21", "paths = 15"), "measure.paths: expected 0, or 16 to 100000; got 15"),
+        (("paths = 21", "paths = 100001"), "measure.paths: expected int <= 100000; got 100001"),
     ],
 )
 def test_what_cannot_be_measured_is_refused(change, message):

@@ -165,10 +165,10 @@ def test_every_preset_has_a_plan(name):
 
 def test_arrays_cost_time_and_disk(run, tmp_path):
     text = SMALL.replace('"relu", "tanh"', '"relu"') + "{}"
-    (tmp_path / "all.toml").write_text(text.format("points = 100\npaths = 9\nslice = true\n"))
+    (tmp_path / "all.toml").write_text(text.format("points = 100\npaths = 21\nslice = true\n"))
     plain = plan(parse_spec(text.format(""), "test"), like="1xH100")
     costs = {}
-    for keys in ("points = 100\n", "paths = 9\n", "slice = true\n"):
+    for keys in ("points = 100\n", "paths = 21\n", "slice = true\n"):
         made = costs[keys] = plan(parse_spec(text.format(keys), "test"), like="1xH100")
         assert made.seconds > plain.seconds
         assert made.arrays > plain.arrays == 0

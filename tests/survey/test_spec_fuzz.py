@@ -29,7 +29,7 @@ SOUND = {(section, key): toml(value) for section, table in tomllib.loads(SAMPLED
     ("space", "batch_size"): "[50, 60]",
     ("training", "checkpoint_steps"): "10",
     ("measure", "points"): "20",
-    ("measure", "paths"): "9",
+    ("measure", "paths"): "21",
     ("measure", "slice"): "false",
 }
 AXES = [place for place in SOUND if place[0] == "space"]
