@@ -64,7 +64,7 @@ class ExactBoundaries:
 
     @property
     def faces(self) -> int:
-        """How many faces there are, if they were kept: F. In each the codes of all layers up to the last of `layers` are the same."""
+        """How many faces there are, if kept: F. In each the codes of all layers up to the last of `layers` are constant."""
         return len(self.offsets) - 1
 
     @property
