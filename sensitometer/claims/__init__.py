@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 __all__ = ["COLUMNS", "DOES_NOT_HOLD", "HOLDS", "NOT_ENOUGH_DATA", "THRESHOLDS", "Claim", "check_claims"]
 
 # The columns of a survey that the claims are about.
-COLUMNS = (*NETWORK_COLUMNS, "gap", "jacobian_norm", "transitions")
+COLUMNS = (*NETWORK_COLUMNS, "gap", "jacobian_norm", "transitions", "train_accuracy", "test_accuracy")
 
 
 class Store(Protocol):
@@ -34,7 +34,7 @@ class Store(Protocol):
         """Return the ids of the networks of which arrays are kept."""
         ...
 
-    def arrays(self, id_: str, prefix: str = "") -> "dict[str, NDArray[Any]]":
+    def arrays(self, id_: str, prefix: str | tuple[str, ...] = "") -> "dict[str, NDArray[Any]]":
         """Return the arrays kept of a network whose names begin so, by name: see `sensitometer.arrays`."""
         ...
 

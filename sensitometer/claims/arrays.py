@@ -1,5 +1,6 @@
 """The claims that are about points, paths and slices, 1, 2 and 6: from the arrays that a survey keeps of its networks."""
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any, Literal, NamedTuple
@@ -8,27 +9,32 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from ..analysis.means import FEWEST_BINS, MeanInterval, contrast, dip, mean_interval
+from ..analysis.means import FEWEST_BINS, contrast, dip, mean_interval
 from ..analysis.points import bound_shares, error_auroc, precision_at_errors, rank_correlation_of_wrong
 from ..analysis.seeds import cluster_codes
 from ..data.sources import find_source
 from .claim import Claim
 
 Arrays = dict[str, NDArray[Any]]
-# The arrays of a network whose names begin so.
-Reader = Callable[[str, str], Arrays]
+# The arrays of a network whose names begin so, or in one of these ways.
+Reader = Callable[[str, str | tuple[str, ...]], Arrays]
 
 # The measures along ellipses, by the name of their arrays, and what they are called elsewhere.
 MEASURES = {"jacobian_norm": "jacobian_norm", "transition_density": "transitions"}
 KINDS = ("random", "different", "same")
-# Measures at random places are even if they are not so much as this contrast apart: a factor of 1.22.
-EVEN = 0.1
+# A measure along random ellipses is called even if it is less than this share as uneven as between classes.
+SHARE_OF_DIFFERENT = 0.5
+SLICES = tuple(f"slice.{when}.{array}" for when in ("before", "after") for array in ("distance", "anywhere"))
 # A share of points that is "most", and the area under the curve of a detector that knows nothing.
 MOST, CHANCE = 0.5, 0.5
 
 
 class _Statistic(NamedTuple):
-    """One statistic of a claim: of each network a number, what its mean is claimed to be, and what is said of all beside it."""
+    """
+    One statistic of a claim: of each network a number, between `-most` and `most`, and what its mean is claimed to be.
+
+    `beside` returns the claim's detail and its obstacle, from the arrays of all networks that have such a number.
+    """
 
     subject: str
     quantity: str
@@ -37,7 +43,8 @@ class _Statistic(NamedTuple):
     threshold: float
     side: Literal["above", "below"]
     of: Callable[[Arrays], float]
-    detail: Callable[[Sequence[Arrays]], str] = lambda _: ""
+    most: float = 1.0
+    beside: Callable[[Sequence[Arrays]], tuple[str, str]] = lambda _: ("", "")
 
 
 def trajectories(networks: pd.DataFrame, arrays: Reader) -> Iterator[Claim]:
@@ -47,10 +54,10 @@ def trajectories(networks: pd.DataFrame, arrays: Reader) -> Iterator[Claim]:
     They are even along random ellipses, and lower along ellipses within a class than between classes. As in Figure 2, networks
     whose measures are not all finite do not count.
     """
+    names = tuple(f"paths.{kind}.{array}" for kind in KINDS for array in MEASURES)
 
-    def usable(id_: str, prefix: str) -> Arrays:
-        own = arrays(id_, prefix)
-        names = [f"{prefix}{kind}.{array}" for kind in KINDS for array in MEASURES]
+    def usable(id_: str) -> Arrays:
+        own = arrays(id_, names)
         there = all(name in own and len(own[name]) >= FEWEST_BINS and np.isfinite(own[name]).all() for name in names)
         return own if there else {}
 
@@ -60,7 +67,7 @@ def trajectories(networks: pd.DataFrame, arrays: Reader) -> Iterator[Claim]:
         f"needs networks fitted to true labels, measured along ellipses in at least {FEWEST_BINS} bins: "
         "the preset trajectory makes them"
     )
-    yield from _tested(1, fitted, usable, "paths.", statistics, obstacle)
+    yield from _tested(1, fitted, usable, statistics, obstacle, by_seed=True)
 
 
 def _of_ellipses(array: str, quantity: str) -> list[_Statistic]:
@@ -70,6 +77,11 @@ def _of_ellipses(array: str, quantity: str) -> list[_Statistic]:
         return lambda arrays: arrays[f"paths.{kind}.{array}"]
 
     different, same, random = profile("different"), profile("same"), profile("random")
+
+    def unevenness(own: Arrays) -> float:
+        # Not the mean contrast, which along random ellipses is 0 by symmetry, whatever the networks do.
+        return abs(dip(random(own))) - SHARE_OF_DIFFERENT * abs(dip(different(own)))
+
     dips = "contrast between / at points"
     return [
         _Statistic(
@@ -79,11 +91,11 @@ def _of_ellipses(array: str, quantity: str) -> list[_Statistic]:
         _Statistic(
             "random",
             quantity,
-            f"{words} is even, within {EVEN:g}",
-            "size of the contrast",
-            EVEN,
+            f"along a random ellipse {words} is not half as uneven as along one through points of different classes",
+            "size less half different's",
+            0.0,
             "below",
-            lambda own: dip(random(own)),
+            unevenness,
         ),
         _Statistic(
             "classes",
@@ -102,8 +114,12 @@ def boundaries(networks: pd.DataFrame, arrays: Reader) -> Iterator[Claim]:
     Claim 2 (4.1, Figure 3): after training, the boundaries of the last hidden layer avoid the training points.
 
     Networks that are trained with augmentation, as those of the paper are, need not be fitted. Those without any boundary on the
-    slice, before or after, have no distance from one, and do not count.
+    slice, before or after, have no distance from one, and do not count; nor do those with more than are kept.
     """
+
+    def whole(id_: str) -> Arrays:
+        own = arrays(id_, SLICES)
+        return own if own.keys() >= set(SLICES) else {}
 
     def farther(own: Arrays) -> float:
         return contrast(float(own["slice.after.distance"].mean()), float(own["slice.before.distance"].mean()))
@@ -122,12 +138,12 @@ def boundaries(networks: pd.DataFrame, arrays: Reader) -> Iterator[Claim]:
         ),
         _Statistic(
             "", "boundaries", "and so in comparison with other points of the slice",
-            "rise of contrast at / anywhere", 0.0, "above", than_elsewhere,
+            "rise of contrast at / anywhere", 0.0, "above", than_elsewhere, most=2.0,
         ),
     ]  # fmt: skip
     chosen = networks[networks["state"].isin(["fitted", "unfitted"]) & (networks["labels"] == "true")]
     obstacle = "needs networks trained on true labels, with their boundaries on slices: the preset boundaries makes them"
-    yield from _tested(2, chosen, arrays, "slice.", statistics, obstacle)
+    yield from _tested(2, chosen, whole, statistics, obstacle, by_seed=True)
 
 
 def points(networks: pd.DataFrame, arrays: Reader) -> Iterator[Claim]:
@@ -139,36 +155,29 @@ def points(networks: pd.DataFrame, arrays: Reader) -> Iterator[Claim]:
     fitted = networks[(networks["state"] == "fitted") & (networks["labels"] == "true")]
     obstacle = "needs networks fitted to true labels, with the measures of single points: the preset per-point makes them"
 
-    def finite(id_: str, prefix: str) -> Arrays:
-        return _finite(arrays(id_, prefix))
+    def finite(id_: str) -> Arrays:
+        return _finite(arrays(id_, "points."))
 
     claims: list[Claim] = []
     for loss in sorted(fitted["loss"].unique()) or ["cross-entropy"]:
         about = [*_of_errors(loss), *(_of_bounds() if loss == "cross-entropy" else [])]
-        claims += _tested(6, fitted[fitted["loss"] == loss], finite, "points.", about, obstacle)
+        claims += _tested(6, fitted[fitted["loss"] == loss], finite, about, obstacle, by_seed=False)
     # What one loss lacks is said only if no other has it.
-    yield from [claim for claim in claims if not claim.obstacle] or claims[:1]
+    yield from [claim for claim in claims if claim.statistic] or claims[:1]
 
 
 def _of_errors(loss: str) -> list[_Statistic]:
     array = {"cross-entropy": "points.cross_entropy", "l2": "points.l2_loss"}[loss]
     subject = "" if loss == "cross-entropy" else loss
 
-    def wrong(own: Arrays) -> NDArray[np.bool_]:
-        found: NDArray[np.bool_] = own["points.predicted"] != own["points.label"]
-        return found
-
     def auroc(norm: str) -> Callable[[Arrays], float]:
-        return lambda own: error_auroc(own[f"points.{norm}"], wrong(own))
+        return lambda own: error_auroc(own[f"points.{norm}"], _wrong(own))
 
     def precision(own: Arrays) -> float:
-        return precision_at_errors(own["points.jacobian_norm"], wrong(own))
+        return precision_at_errors(own["points.jacobian_norm"], _wrong(own))
 
     def order(own: Arrays) -> float:
-        return rank_correlation_of_wrong(own["points.jacobian_norm"], own[array], wrong(own))
-
-    def overall(all_: Sequence[Arrays]) -> str:
-        return f"of all points {np.mean([wrong(own).mean() for own in all_]):.2f} are"
+        return rank_correlation_of_wrong(own["points.jacobian_norm"], own[array], _wrong(own))
 
     def of_norm(norm: str) -> _Statistic:
         words = "misclassified points have higher norms than others"
@@ -178,7 +187,7 @@ def _of_errors(loss: str) -> list[_Statistic]:
         of_norm("jacobian_norm"),
         _Statistic(
             subject, "jacobian_norm", "the points of the highest norms, as many as are misclassified, mostly are",
-            "share misclassified", MOST, "above", precision, overall,
+            "share misclassified", MOST, "above", precision, beside=_share_of_all,
         ),
         _Statistic(
             subject, "jacobian_norm", "not monotone: among misclassified points the norm falls as the loss grows",
@@ -187,6 +196,20 @@ def _of_errors(loss: str) -> list[_Statistic]:
         # Of l2 what the logits do is what was trained; their softmax is never far from even.
         *([of_norm("logit_jacobian_norm")] if loss == "l2" else []),
     ]  # fmt: skip
+
+
+def _wrong(own: Arrays) -> NDArray[np.bool_]:
+    found: NDArray[np.bool_] = own["points.predicted"] != own["points.label"]
+    return found
+
+
+def _share_of_all(networks: Sequence[Arrays]) -> tuple[str, str]:
+    """Return how many of all points are misclassified, as a detail, or if these are most, as an obstacle."""
+    if not networks:
+        return "", ""
+    share = np.mean([_wrong(own).mean() for own in networks])
+    said = f"of all points {share:.2f} are"
+    return (said, "") if share < MOST else ("", f"{said} misclassified, so that most of any points are")
 
 
 def _of_bounds() -> list[_Statistic]:
@@ -200,6 +223,7 @@ def _of_bounds() -> list[_Statistic]:
         return of
 
     statements = {
+        "inside": "the norm of the true class's row is within (5)",
         "around": "the norm of the true class's row is within a factor of two of (5)",
         "above": "the norm is above (6)",
         "near": "the norm is within a factor of two of (7)",
@@ -211,52 +235,58 @@ def _of_bounds() -> list[_Statistic]:
 
 
 def _tested(
-    number: int, networks: pd.DataFrame, arrays: Reader, prefix: str, statistics: Sequence[_Statistic], obstacle: str
+    number: int,
+    networks: pd.DataFrame,
+    arrays: Callable[[str], Arrays],
+    statistics: Sequence[_Statistic],
+    needs: str,
+    *,
+    by_seed: bool,
 ) -> Iterator[Claim]:
-    """Yield a claim for each data set and statistic, from networks that have arrays whose names begin so."""
-    claims = [
-        Claim(number, one.subject, one.quantity, one.statement, one.name, threshold=one.threshold, side=one.side, unit="networks")
-        for one in statistics
-    ]
-    read = {id_: own for id_ in networks["id"] if (own := arrays(id_, prefix))}
+    """
+    Yield a claim for each data set and statistic, from the networks that have arrays.
+
+    The interval is over seeds, or over configurations. All networks of one seed are measured along the same ellipses and on the
+    same slice. Single points are drawn from the test set for each network anew, so that an interval over configurations includes
+    their sampling.
+    """
+    read = {id_: own for id_ in networks["id"] if (own := arrays(id_))}
     having = networks[networks["id"].isin(read.keys())]
     if having.empty:
         # One line, for the claim as a whole.
-        yield Claim(number, "", "", claims[0].statement, obstacle=obstacle)
+        yield Claim(number, "", "", statistics[0].statement, obstacle=needs)
         return
-    # Along paths and on slices each network has points of its own seed's choice; at single points configurations differ.
-    by_seed = prefix != "points."
     for dataset, group in having.groupby("dataset"):
         classes = np.array(find_source(str(dataset)).classes)
-        codes = None if by_seed else cluster_codes(group)
+        clusters = group["seed"].to_numpy() if by_seed else cluster_codes(group)
         whole = [{**read[id_], "classes": classes} for id_ in group["id"]]
-        for claim, one in zip(claims, statistics, strict=True):
-            found = mean_interval([one.of(arrays_) for arrays_ in whole], codes)
-            if one.threshold == EVEN:
-                found = _size(found)
-            yield replace(
-                claim,
-                subject=", ".join(filter(None, (str(dataset), one.subject))),
-                value=found.mean,
-                # All statistics lie between -1 and 1; Student's interval knows nothing of that.
-                low=max(found.low, -1.0),
-                high=min(found.high, 1.0),
-                method="Student's",
-                count=found.values,
-                configurations=found.clusters,
-                seeds=by_seed,
-                detail=one.detail(whole),
-            )
+        for one in statistics:
+            subject = ", ".join(filter(None, (str(dataset), one.subject)))
+            claim = Claim(number, subject, one.quantity, one.statement, one.name, unit="networks", seeds=by_seed)
+            yield _with_interval(claim, one, whole, clusters)
+
+
+def _with_interval(claim: Claim, one: _Statistic, networks: Sequence[Arrays], clusters: NDArray[Any]) -> Claim:
+    values = [one.of(own) for own in networks]
+    found = mean_interval(values, clusters)
+    detail, obstacle = one.beside([own for own, value in zip(networks, values, strict=True) if not math.isnan(value)])
+    return replace(
+        claim,
+        value=found.mean,
+        # Student's interval knows nothing of what the statistic can be.
+        low=max(found.low, -one.most),
+        high=min(found.high, one.most),
+        method="Student's",
+        threshold=one.threshold,
+        side=one.side,
+        count=found.values,
+        configurations=found.clusters,
+        detail=detail,
+        obstacle=obstacle,
+    )
 
 
 def _finite(points: Arrays) -> Arrays:
     """Return the arrays of single points without the points at which something is no number; nothing if none is left."""
     keep = np.all([np.isfinite(values) for values in points.values()], axis=0)
     return {name: values[keep] for name, values in points.items()} if keep.any() else {}
-
-
-def _size(found: MeanInterval) -> MeanInterval:
-    """Return the interval of the absolute value: it reaches to 0 if the mean's own includes that."""
-    ends = sorted((abs(found.low), abs(found.high)))
-    low = 0.0 if found.low < 0 < found.high else ends[0]
-    return found._replace(mean=abs(found.mean), low=low, high=ends[1])

@@ -39,7 +39,7 @@ class Claim:
     unit, count, configurations
         How many `networks` or `pairs` the statistic is over, and of how many configurations, which are what is independent.
     seeds
-        Whether the networks are independent in themselves, since each is measured at points that its own seed has chosen: then
+        Whether it is the seeds that are independent, since they alone choose the points at which networks are measured: then
         `configurations` is their number.
     detail
         What else the statistic is made of.
@@ -84,13 +84,15 @@ class Claim:
         """What the verdict rests on, in a line; for `not enough data`, what is missing."""
         if self.obstacle:
             return self.obstacle
+        clusters = "seeds" if self.seeds else "configurations"
         counted = _counted(self.count, self.unit)
-        if not self.seeds:
-            counted = f"{counted} of {_counted(self.configurations, 'configurations')}"
+        # That each network has a seed of its own goes without saying.
+        if not (self.seeds and self.configurations == self.count):
+            counted = f"{counted} of {_counted(self.configurations, clusters)}"
         if self.detail:
             counted = f"{counted}; {self.detail}"
         if self.configurations < FEWEST_CONFIGURATIONS:
-            return f"{counted}; needs {FEWEST_CONFIGURATIONS} {self.unit if self.seeds else 'configurations'}"
+            return f"{counted}; needs {FEWEST_CONFIGURATIONS} {clusters}"
         if not math.isfinite(self.low):
             return f"{counted}; undefined, since one of the quantities is the same for all"
         if self.verdict == NOT_ENOUGH_DATA:

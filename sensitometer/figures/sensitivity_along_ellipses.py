@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+import matplotlib as mpl
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
@@ -41,8 +42,8 @@ QUANTITIES = {
 ANCHORS = {"π/3": math.pi / 3, "π": math.pi, "5π/3": 5 * math.pi / 3}
 # In radii of the circle of the sketch: how far from its centre the images are, and how large.
 DISTANCE, SIZE = 1.55, 0.8
-# Markers on a line: enough to name it, too few to hide it.
-MARKERS = 12
+# Markers on a line: enough to name it, too few to hide it; and their size in a panel of our own look, in typographic points.
+MARKERS, MARKER_SIZE = 12, 4
 
 # Arrays of a network, by name.
 Profile = dict[str, NDArray[Any]]
@@ -193,12 +194,13 @@ def _draw_ellipse(points: Points | None, ax: Axes) -> None:
     ax.add_patch(Circle((0, 0), 1, fill=False, edgecolor=circle, linewidth=1.6, zorder=3))
     ax.plot([math.cos(math.pi / 3), 0, 1], [math.sin(math.pi / 3), 0, 0], color=style.GREY, linewidth=0.8, zorder=2)
     ax.add_patch(Arc((0, 0), 0.5, 0.5, theta1=0, theta2=60, color=style.GREY, linewidth=0.8))
-    ax.annotate("θ", (0.34, 0.2), ha="center", va="center", size=8)
-    ax.annotate("θ = 0", (1, 0), (4, 0), textcoords="offset points", va="center", size=8)
+    size, marker = mpl.rcParams["xtick.labelsize"], 7 * style.panel_scale(ax)
+    ax.annotate("θ", (0.38, 0.22), ha="center", va="center", size=size)
+    ax.annotate("θ = 0", (1, 0), (4, 0), textcoords="offset points", va="center", size=size)
     for number, (name, angle) in enumerate(ANCHORS.items(), 1):
         x, y = math.cos(angle), math.sin(angle)
         ax.plot([x, DISTANCE * x], [y, DISTANCE * y], color=style.GREY, linewidth=0.8, zorder=2)
-        ax.plot(x, y, "o", color=circle, markersize=7, markeredgecolor="white", zorder=4)
+        ax.plot(x, y, "o", color=circle, markersize=marker, markeredgecolor="white", zorder=4)
         lines = [f"point {number}", f"θ = {name}"]
         if points is not None:
             lines.append(f"label {points.labels[number - 1]}")
@@ -207,11 +209,11 @@ def _draw_ellipse(points: Points | None, ax: Axes) -> None:
         left = x < 0
         edge = (DISTANCE * x, -SIZE / 2) if left else (DISTANCE * x + SIZE / 2, DISTANCE * y)
         ax.annotate(
-            "\n".join(lines),
+            style.fitting("\n".join(lines), 1 + len(QUANTITIES)),
             edge,
             (0, -3) if left else (4, 0),
             textcoords="offset points",
-            size=8,
+            size=size,
             ha="center" if left else "left",
             va="top" if left else "center",
             multialignment="center" if left else "left",
@@ -232,7 +234,7 @@ def _draw_quantity(kinds: dict[str, pd.DataFrame], quantity: str, ax: Axes) -> N
             linestyle=DASHES[kind],
             linewidth=1.2,
             marker=look.marker,
-            markersize=4,
+            markersize=MARKER_SIZE * style.panel_scale(ax),
             # No marker at the angle of one on another line.
             markevery=(place * step // len(kinds), step),
             label=look.name,

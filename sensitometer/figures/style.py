@@ -78,7 +78,7 @@ def _width(columns: int) -> float:
     return {1: 5.0, 2: 7.6}.get(columns, 3.5 * columns)
 
 
-def _scale(ax: Axes) -> float:
+def panel_scale(ax: Axes) -> float:
     """Return how wide a panel is, in units of its width in our own look."""
     spec, figure = ax.get_subplotspec(), ax.get_figure()
     assert spec is not None and isinstance(figure, Figure)
@@ -87,24 +87,24 @@ def _scale(ax: Axes) -> float:
 
 def _room(ax: Axes) -> float:
     """Return how many numbers fit under a panel, in units of those that fit in our own look."""
-    return _scale(ax) * 9 / float(mpl.rcParams["font.size"])
+    return panel_scale(ax) * 9 / float(mpl.rcParams["font.size"])
 
 
 def label_outer(axes: Sequence[Axes], columns: int) -> None:
-    """
-    Keep no vertical label that the panel to the left has, and no horizontal label that the panel below has.
-
-    In the paper's look the others are short enough to stand beside the narrow panels.
-    """
-    if in_paper():
-        for ax in axes:
-            ax.set(xlabel=paper_label(ax.get_xlabel(), columns), ylabel=paper_label(ax.get_ylabel(), columns))
+    """Keep no vertical label that the panel to the left has, no horizontal one that the panel below has; let others fit."""
+    for ax in axes:
+        ax.set(xlabel=fitting(ax.get_xlabel(), columns), ylabel=fitting(ax.get_ylabel(), columns))
     across, up = [ax.get_xlabel() for ax in axes], [ax.get_ylabel() for ax in axes]
     for index, ax in enumerate(axes):
         if index % columns and up[index] == up[index - 1]:
             ax.set_ylabel("")
         if index + columns < len(axes) and across[index] == across[index + columns]:
             ax.set_xlabel("")
+
+
+def fitting(label: str, columns: int) -> str:
+    """Return a label as it fits where `columns` panels stand side by side: in the paper's look, as `paper_label` says."""
+    return paper_label(label, columns) if in_paper() else label
 
 
 def add_legend(figure: Figure, looks: Iterable[Look], caption: str) -> None:
@@ -154,7 +154,7 @@ def scatter(
     ax.scatter(
         x,
         y,
-        s=min(max(6000 / among, 5), 26) * _scale(ax) ** 2,
+        s=min(max(6000 / among, 5), 26) * panel_scale(ax) ** 2,
         c=look.colour,
         marker=look.marker,
         alpha=0.8,
@@ -188,7 +188,7 @@ def density(ax: Axes, points: Mapping[Look, tuple[pd.Series, pd.Series]]) -> int
         cells[look] = to_panel.inverted().transform(centres).T, counts
     most = max(int(counts.max()) for _, counts in cells.values())
     for look, ((x, y), counts) in cells.items():
-        areas = np.maximum(LARGEST_MARKER * np.sqrt(counts / most), SMALLEST_MARKER) * _scale(ax) ** 2
+        areas = np.maximum(LARGEST_MARKER * np.sqrt(counts / most), SMALLEST_MARKER) * panel_scale(ax) ** 2
         # In a vector file thousands of markers, each of its own size, would take longer to write and to open than a bitmap.
         ax.scatter(x, y, s=areas, c=look.colour, marker=look.marker, linewidths=0, label=look.name, rasterized=True, zorder=3)
     return most
@@ -393,5 +393,5 @@ def log_axes(ax: Axes, x: pd.Series, y: pd.Series) -> None:
         if (values < SMALLEST).any():
             low, high = axis.get_view_interval()
             zero, *ticks = axis.get_major_locator().tick_values(low, high)
-            nearest = zero * (high / low) ** _ROOM_FOR_NUMBERS[on]
-            axis.set_major_locator(FixedLocator([zero, *(tick for tick in ticks if tick > nearest)]))
+            nearest = math.log10(zero) + _ROOM_FOR_NUMBERS[on] * (math.log10(high) - math.log10(low))
+            axis.set_major_locator(FixedLocator([zero, *(tick for tick in ticks if math.log10(tick) > nearest)]))

@@ -95,15 +95,17 @@ class LoopData:
 
 def collect(store: Store) -> LoopData:
     """
-    Return the loop of one network of each data set: the fitted one of the smallest seed, then id (paper, S3 and A.1.2).
+    Return the loop of one network of each data set (paper, S3 and A.1.2).
+
+    It is the fitted one of true labels, of the smallest seed, then id.
 
     Raises
     ------
     MissingDataError
-        No fitted network has one.
+        No fitted network of true labels has one.
     """
     frame = store.frame(NETWORK_COLUMNS)
-    networks = frame[frame["state"] == "fitted"].sort_values(["dataset", "seed", "id"])
+    networks = frame[(frame["state"] == "fitted") & (frame["labels"] == "true")].sort_values(["dataset", "seed", "id"])
     kept = store.kept()
     found: dict[str, tuple[dict[Hashable, Any], dict[str, NDArray[Any]]]] = {}
     for row in networks[networks["id"].isin(kept)].to_dict("records"):
@@ -111,9 +113,9 @@ def collect(store: Store) -> LoopData:
             found[row["dataset"]] = row, {name.removeprefix("paths.translation."): values for name, values in arrays.items()}
     if not found:
         raise MissingDataError(
-            "figure 7 needs the translation loop of a fitted, piecewise-linear network with the boundaries that cross it, "
-            "which the preset trajectory makes; "
-            f"the survey has networks: {len(frame)}, fitted: {len(networks)}, with that: 0"
+            "figure 7 needs the translation loop of a fitted, piecewise-linear network of true labels with the boundaries that "
+            "cross it, which the preset trajectory makes; "
+            f"the survey has networks: {len(frame)}, fitted of true labels: {len(networks)}, with that: 0"
         )
     return LoopData(
         pd.concat([_curve(row, arrays) for row, arrays in found.values()], ignore_index=True),
@@ -157,7 +159,8 @@ def draw(data: LoopData, axes: Sequence[Axes]) -> None:
 
 
 def _draw_loop(curve: NDArray[np.float64], crossings: pd.DataFrame, panel: Loop, ax: Axes) -> None:
-    radius = float(np.linalg.norm(curve, axis=1).max())
+    # An image without contrast is shifted onto itself: its loop is a point.
+    radius = float(np.linalg.norm(curve, axis=1).max()) or 1.0
     ax.set(xlim=(-REACH * radius, REACH * radius), ylim=(-REACH * radius, REACH * radius), aspect="equal")
     closed = np.concatenate([curve, curve[:1]])
     half = STROKE * radius * crossings[["first_along", "second_along"]].to_numpy()

@@ -14,10 +14,14 @@ BINS = 96
 
 
 class Survey:
-    """Networks, and by their ids the arrays kept of some of them; of the others there is nothing to ask for."""
+    """
+    Networks, and by their ids the arrays kept of some of them; of the others there is nothing to ask for.
+
+    `asked` are the names of all arrays that were read.
+    """
 
     def __init__(self, rows, arrays=None):
-        self.rows, self.own = list(rows), arrays or {}
+        self.rows, self.own, self.asked = list(rows), arrays or {}, set()
 
     def frame(self, columns):
         return pd.DataFrame(self.rows, columns=list(columns))
@@ -26,14 +30,17 @@ class Survey:
         return set(self.own)
 
     def arrays(self, id_, prefix=""):
-        return {name: values for name, values in self.own[id_].items() if name.startswith(prefix)}
+        found = {name: values for name, values in self.own[id_].items() if name.startswith(prefix)}
+        self.asked |= found.keys()
+        return found
 
 
-def network(
-    width=10, depth=2, seed=1, state="fitted", dataset="mnist", gap=0.1, jacobian_norm=1.0, transitions=100.0, **settings
-):
+MEASURES = {"gap": 0.1, "jacobian_norm": 1.0, "transitions": 100.0, "train_accuracy": 1.0, "test_accuracy": 0.9}
+
+
+def network(width=10, depth=2, seed=1, state="fitted", dataset="mnist", **settings):
+    measures = {name: settings.pop(name, value) for name, value in MEASURES.items()}
     configuration = Configuration(dataset, width, depth, seed=seed, **settings)
-    measures = {"gap": gap, "jacobian_norm": jacobian_norm, "transitions": transitions}
     return {"id": configuration.id, **configuration.as_dict(), "state": state, **measures}
 
 
@@ -48,7 +55,7 @@ def measured(arrays, **settings):
     return rows, dict(zip((row["id"] for row in rows), arrays, strict=True))
 
 
-def pairs(factor, quantity, lower, configurations, seeds=2):
+def pairs(factor, quantity, lower, configurations, seeds=2, **settings):
     """Two networks for each configuration and seed; in the first `lower` of them the better setting has the lower value."""
     kind = FACTORS[factor]
     state = "fitted" if kind.fitted else "unfitted"
@@ -56,7 +63,7 @@ def pairs(factor, quantity, lower, configurations, seeds=2):
         for seed in range(1, seeds + 1):
             values = (1.0, 2.0) if width <= lower else (2.0, 1.0)
             for setting, value in zip((kind.better[0], kind.worse), values, strict=True):
-                yield network(width, seed=seed, state=state, **{factor: setting, quantity: value})
+                yield network(width, seed=seed, state=state, **{factor: setting, quantity: value}, **settings)
 
 
 def related(strength, of_transitions, configurations=100, dataset="mnist", seed=0):
@@ -105,33 +112,35 @@ def on_slice(farther=0.0, elsewhere=0.0):
     }
 
 
-def single_points(highest=8, falling=True):
+def single_points(highest=8, falling=True, correct=20):
     """
-    Arrays of 20 correct points and 10 wrong ones; `highest` wrong ones have higher norms than all correct ones, the others lower.
+    Arrays of correct points and 10 wrong ones; `highest` wrong ones have higher norms than all correct ones, the others lower.
 
     Among wrong points the cross-entropy falls or rises as the norm rises; the l2 loss does the opposite.
     """
-    norms = np.concatenate([100.0 + np.arange(20), 1000.0 + np.arange(highest), 1.0 + np.arange(10 - highest)])
+    norms = np.concatenate([100.0 + np.arange(correct), 1000.0 + np.arange(highest), 1.0 + np.arange(10 - highest)])
     losses = np.argsort(np.argsort(-norms if falling else norms)).astype(np.float64)
-    predicted = np.zeros(30, np.int16)
+    count = correct + 10
+    predicted = np.zeros(count, np.int16)
     return {
-        "points.index": np.arange(30, dtype=np.int32),
+        "points.index": np.arange(count, dtype=np.int32),
         "points.predicted": predicted,
-        "points.label": np.where(np.arange(30) < 20, predicted, 1).astype(np.int16),
-        "points.confidence": np.full(30, 0.9),
+        "points.label": np.where(np.arange(count) < correct, predicted, 1).astype(np.int16),
+        "points.confidence": np.full(count, 0.9),
         "points.cross_entropy": losses / 10,
         "points.l2_loss": 3 - losses / 10,
         "points.jacobian_norm": norms,
         "points.label_jacobian_norm": norms / 2,
-        "points.logit_jacobian_norm": np.full(30, 5.0),
+        "points.logit_jacobian_norm": np.full(count, 5.0),
     }
 
 
-def about_bounds(around=1.0, above=1.0, near=1.0, classes=10):
+def about_bounds(inside=1.0, around=1.0, above=1.0, near=1.0, classes=10):
     """
     Arrays of 20 points of which such a share is where the bounds say that they are, the others far away.
 
-    `above` and `near` are about one norm: only one of them may be below 1, and decides where the other points are.
+    Points that are not inside (5) are around it all the same, unless `around` says otherwise. `above` and `near` are about one
+    norm: only one of them may be below 1, and decides where the other points are.
     """
     losses = np.linspace(0.1, 3.0, 20)
     M, place = 25.0 / classes, (np.arange(20) + 0.5) / 20
@@ -145,6 +154,6 @@ def about_bounds(around=1.0, above=1.0, near=1.0, classes=10):
         "points.cross_entropy": losses,
         "points.l2_loss": losses,
         "points.jacobian_norm": np.where(place < near, norm, norm * 100),
-        "points.label_jacobian_norm": np.where(place < around, 1.1, 100.0) * low,
+        "points.label_jacobian_norm": np.where(place < around, np.where(place < inside, 1.1, 1.9), 100.0) * low,
         "points.logit_jacobian_norm": np.full(20, 5.0),
     }

@@ -7,15 +7,12 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from made_up import Survey, ellipses, measured, network, on_slice, related, single_points
+from made_up import MEASURES, Survey, ellipses, measured, network, on_slice, related, single_points
 
 from sensitometer.arrays import write_arrays
 from sensitometer.claims import DOES_NOT_HOLD, HOLDS, NOT_ENOUGH_DATA, check_claims
 from sensitometer.errors import InvalidInputError
 from sensitometer.store import ARRAYS, Store
-
-MEASURES = ("gap", "jacobian_norm", "transitions")
-
 
 # --- any survey
 
@@ -97,7 +94,7 @@ def test_the_command_prints_a_table(folder, run):
     assert (status, errors) == (0, "")
     header, *lines = printed.splitlines()
     assert header.split() == ["claim", "statistic", "value", "95%", "interval", "threshold", "verdict"]
-    assert len(lines) == 2 * (3 + 12 + 2)
+    assert len(lines) == 2 * (3 + 13 + 2)
     row = next(position for position, line in enumerate(lines) if line.startswith("4  mnist: Jacobian norm"))
     assert lines[row].split()[-3:] == ["above", "0", "holds"]
     places = [header.index(name) for name in ("statistic", "threshold", "verdict")]
@@ -112,9 +109,9 @@ def test_the_command_prints_json(folder, run):
     keys = ["claim", "subject", "quantity", "statement", "statistic", "value", "low", "high", "method", "threshold", "side"]
     keys += ["unit", "count", "configurations", "verdict", "reason"]
     assert all(list(one) == keys for one in found)
-    assert [one["claim"] for one in found] == [1, 2, *[3] * 12, 4, 5, 6]
+    assert [one["claim"] for one in found] == [1, 2, *[3] * 13, 4, 5, 6]
     assert found[0]["value"] is None
-    assert found[14]["verdict"] == HOLDS
+    assert found[15]["verdict"] == HOLDS
 
 
 def test_the_command_reads_the_arrays_that_are_kept(tmp_path, run):
@@ -128,7 +125,7 @@ def test_the_command_reads_the_arrays_that_are_kept(tmp_path, run):
     status, printed, errors = run("claims", tmp_path / "survey", "--json")
     assert (status, errors) == (0, "")
     found = json.loads(printed)
-    assert [one["claim"] for one in found] == [*[1] * 8, 2, 2, *[3] * 12, 4, 5, *[6] * 6]
+    assert [one["claim"] for one in found] == [*[1] * 8, 2, 2, *[3] * 13, 4, 5, *[6] * 7]
     firsts = [next(one for one in found if one["claim"] == number) for number in (1, 2, 6)]
     assert [one["value"] for one in firsts] == pytest.approx([0.3, 0.2, 0.8])
     assert [one["verdict"] for one in firsts] == [HOLDS, HOLDS, NOT_ENOUGH_DATA]

@@ -34,9 +34,13 @@ def test_the_whole_interval_must_be_on_one_side(low, high, above, below):
         ("networks", False, 2, 1, "2 networks of 1 configuration; needs 10 configurations"),
         ("pairs", False, 1, 1, "1 pair of 1 configuration; needs 10 configurations"),
         ("pairs", False, 1200, 1000, "1,200 pairs of 1,000 configurations"),
-        ("networks", True, 1, 1, "1 network; needs 10 networks"),
-        ("networks", True, 0, 0, "0 networks; needs 10 networks"),
+        ("networks", True, 1, 1, "1 network; needs 10 seeds"),
+        ("networks", True, 0, 0, "0 networks; needs 10 seeds"),
         ("networks", True, 24, 24, "24 networks"),
+        ("networks", True, 48, 24, "48 networks of 24 seeds"),
+        ("networks", True, 24, 1, "24 networks of 1 seed; needs 10 seeds"),
+        # Of configurations it does not.
+        ("networks", False, 24, 24, "24 networks of 24 configurations"),
     ],
 )
 def test_the_reason_counts_what_the_verdict_rests_on(unit, seeds, count, configurations, reason):

@@ -1,10 +1,13 @@
 """Claims 3, 4 and 5 on surveys that are made up, so that each claim gets each verdict that it can get."""
 
+import math
+
 import pandas as pd
 import pytest
 from made_up import claims_of, network, pairs, related
 
 from sensitometer.analysis import FACTORS, kendall
+from sensitometer.analysis.pairs import wilson_interval
 from sensitometer.claims import DOES_NOT_HOLD, HOLDS, NOT_ENOUGH_DATA, THRESHOLDS
 
 MEASURES = ("gap", "jacobian_norm", "transitions")
@@ -32,6 +35,59 @@ def test_each_factor_gets_each_verdict(factor, quantity, share, configurations, 
     # Transitions are claimed to fail for optimizers.
     opposite = {HOLDS: DOES_NOT_HOLD, DOES_NOT_HOLD: HOLDS, NOT_ENOUGH_DATA: NOT_ENOUGH_DATA}
     assert claim.verdict == (opposite[verdict] if (factor, quantity) == ("optimizer", "transitions") else verdict)
+
+
+@pytest.mark.parametrize(
+    ("higher", "configurations", "verdict"),
+    [(40, 40, HOLDS), (0, 40, DOES_NOT_HOLD), (28, 40, NOT_ENOUGH_DATA), (9, 9, NOT_ENOUGH_DATA)],
+)
+def test_augmentation_must_have_the_higher_test_accuracy(higher, configurations, verdict):
+    (claim,) = claims_of(
+        pairs("augmentation", "test_accuracy", configurations - higher, configurations), 3, "augmentation", "test_accuracy"
+    )
+    share = higher / configurations
+    low, high = wilson_interval(share, configurations)
+    assert (claim.value, claim.low, claim.high) == pytest.approx((share, low, high))
+    assert (claim.statistic, claim.threshold, claim.side, claim.verdict) == ("share of pairs", 0.7, "above", verdict)
+    assert claim.statement == "augmentation, against none: the higher test accuracy"
+
+
+def test_test_accuracies_that_are_equal_count_half():
+    rows = list(pairs("augmentation", "test_accuracy", 0, 40))
+    rows[: len(rows) // 2] = [row | {"test_accuracy": 0.5} for row in rows[: len(rows) // 2]]
+    (claim,) = claims_of(rows, 3, "augmentation", "test_accuracy")
+    assert claim.value == pytest.approx(0.75)
+
+
+def test_only_of_augmentation_is_the_test_accuracy_tested():
+    rows = [row for factor in FACTORS for row in pairs(factor, "gap", 40, 40)]
+    for factor in FACTORS:
+        quantities = [claim.quantity for claim in claims_of(rows, 3, factor)]
+        assert quantities == [*MEASURES, *(["test_accuracy"] if factor == "augmentation" else [])]
+
+
+@pytest.mark.parametrize("quantity", [*MEASURES, "test_accuracy"])
+def test_the_train_accuracies_of_augmentation_are_said(quantity):
+    rows = [
+        row | {"train_accuracy": 1.0 if row["augmentation"] == "none" else 0.5 + row["seed"] / 50}
+        for row in pairs("augmentation", quantity, 9, 9)
+    ]
+    # Of networks without a partner nothing is said.
+    rows += [network(50 + width, augmentation="shift-flip", state="unfitted", train_accuracy=0.0) for width in range(5)]
+    (claim,) = claims_of(rows, 3, "augmentation", quantity)
+    assert claim.reason == "18 pairs of 9 configurations; train accuracy 0.53 with, 1.00 without; needs 10 configurations"
+
+
+def test_of_other_factors_train_accuracies_are_not_said():
+    for factor in FACTORS:
+        (claim,) = claims_of(pairs(factor, "gap", 40, 40), 3, factor, "gap")
+        assert ("train accuracy" in claim.reason) == (factor == "augmentation")
+
+
+def test_networks_without_a_test_accuracy_make_no_pairs_of_it():
+    (claim,) = claims_of(pairs("augmentation", "gap", 40, 40, test_accuracy=math.nan), 3, "augmentation", "test_accuracy")
+    assert claim.verdict == NOT_ENOUGH_DATA
+    assert claim.reason == "needs pairs of networks that differ in augmentation alone and have a test accuracy"
 
 
 def test_nearly_every_pair_of_labels_takes_many_configurations():

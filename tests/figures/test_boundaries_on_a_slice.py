@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
+from matplotlib.patches import Circle
 from numpy.testing import assert_allclose, assert_array_equal
 
 from sensitometer.errors import InvalidInputError, MissingDataError
@@ -20,16 +21,16 @@ def lines_on_square(count, generator):
 
 @pytest.fixture
 def slices():
-    """A function from the numbers of segments before and after training to the arrays of a slice."""
+    """A function from the numbers of segments before and after training, and the change of distance, to arrays of a slice."""
 
-    def make(before=7, after=5, channels=1, side=4, seed=0):
+    def make(before=7, after=5, channels=1, side=4, seed=0, change=20.0):
         generator = np.random.default_rng(seed)
         found = {
             "slice.anchors": ANCHORS,
             "slice.images": generator.integers(0, 256, (3, channels, side, side), dtype=np.uint8),
             "slice.labels": np.array([3, 1, 4], np.int16),
         }
-        for when, count, distance in (("before", before, 0.01), ("after", after, 0.2)):
+        for when, count, distance in (("before", before, 0.01), ("after", after, 0.01 * change)):
             found[f"slice.{when}.segments"] = lines_on_square(count, generator)
             found[f"slice.{when}.distance"] = np.array([1.0, 2.0, 3.0]) * distance if count else np.full(3, np.inf)
             found[f"slice.{when}.anywhere"] = np.array([distance / 2 if count else np.inf])
@@ -85,30 +86,40 @@ def test_segments_are_drawn_where_the_survey_and_the_table_have_them(make_store,
 
 
 @pytest.mark.parametrize("channels", [1, 3])
-def test_images_are_centred_on_their_points(make_store, slices, channels):
+def test_points_are_ringed_and_joined_to_images_that_hide_neither_them_nor_their_neighbourhood(make_store, slices, channels):
     arrays = slices(channels=channels)
     for ax in drawn(boundaries_on_a_slice.collect(make_store({}, arrays={"network-0": arrays}))).axes:
-        assert len(ax.images) == 3
-        for shown, image, anchor in zip(ax.images, arrays["slice.images"], ANCHORS, strict=True):
+        rings = [patch for patch in ax.patches if isinstance(patch, Circle)]
+        joins = [line.get_xydata() for line in ax.lines if len(line.get_xdata()) == 2]
+        dots = [line.get_xydata()[0] for line in ax.lines if len(line.get_xdata()) == 1]
+        assert_allclose([ring.center for ring in rings], ANCHORS)
+        assert_allclose(dots, ANCHORS)
+        assert not any(ring.get_fill() for ring in rings)
+        for shown, ring, join, image in zip(ax.images, rings, joins, arrays["slice.images"], strict=True):
             left, right, bottom, top = shown.get_extent()
-            assert_allclose([(left + right) / 2, (bottom + top) / 2], anchor, atol=1e-12)
-            # Small enough to leave the points' neighbourhoods to be seen.
-            assert 0 < right - left < 0.3
+            centre = np.array([(left + right) / 2, (bottom + top) / 2])
+            assert_allclose(join[1], centre)
+            # From the ring on, straight away from the point.
+            away = join[0] - ring.center
+            assert np.linalg.norm(away) == pytest.approx(ring.radius)
+            assert away @ (centre - ring.center) == pytest.approx(ring.radius * np.linalg.norm(centre - ring.center))
             assert right - left == pytest.approx(top - bottom)
+            assert min(left, bottom) > -1 and max(right, top) < 1
+            # No point is nearer to the image than boundaries may be to the point; nor is the triangle.
+            nearest = np.clip(ANCHORS, [left, bottom], [right, top])
+            assert (np.linalg.norm(nearest - ANCHORS, axis=1) > 0.2).all()
+            corners = np.array([(x, y) for x in (left, right) for y in (bottom, top)])
+            assert ((corners @ -ANCHORS.T).max(1) > 0.32).all()
             assert shown.origin == "upper"
-            pixels = np.asarray(shown.get_array())
-            assert_array_equal(pixels.reshape(4, 4, channels), image.transpose(1, 2, 0))
+            assert_array_equal(np.asarray(shown.get_array()).reshape(4, 4, channels), image.transpose(1, 2, 0))
 
 
 def test_numbers_and_distances_are_written_and_in_the_table(make_store, slices):
     network = {"state": "unfitted", "train_accuracy": 0.99998}
     data = boundaries_on_a_slice.collect(make_store(network, arrays={"network-0": slices()}))
     before, after = drawn(data).axes
-    assert written(before) == ["boundary segments: 7", "distance: 0.02 at the points (mean), 0.005 elsewhere"]
-    assert written(after) == [
-        "boundary segments: 5, train accuracy 99.998%",
-        "distance: 0.4 at the points (mean), 0.1 elsewhere",
-    ]
+    assert written(before)[1:] == ["segments: 7", "distance: 0.02 at the points, 0.005 elsewhere"]
+    assert written(after)[1:] == ["segments: 5, train accuracy 99.998%", "distance: 0.4 at the points, 0.1 elsewhere"]
     table = data.tables["_distances"]
     assert table["point"].tolist() == [1, 2, 3] * 2
     assert table["label"].tolist() == [3, 1, 4] * 2
@@ -118,24 +129,109 @@ def test_numbers_and_distances_are_written_and_in_the_table(make_store, slices):
     assert set(table["id"]) == {"network-0"}
 
 
+def chosen(make_store, networks, arrays):
+    """The row of the network that is drawn of one data set, whatever the order in which they were stored."""
+    orders = (networks, networks[::-1])
+    tables = [boundaries_on_a_slice.collect(make_store(*order, arrays=arrays)).distances for order in orders]
+    assert tables[0].equals(tables[1])
+    assert tables[0]["id"].nunique() == 1
+    return tables[0].iloc[0]
+
+
 @pytest.mark.parametrize(
-    ("networks", "chosen"),
+    ("changes", "median"),
     [
-        ([{"seed": 1, "state": "unfitted"}, {"seed": 3}, {"seed": 2}, {"seed": 2}], "network-2"),
-        ([{"seed": 2, "state": "unfitted"}, {"seed": 1, "state": "unfitted"}], "network-1"),
-        # Fitted ones that have no slice do not count.
-        (
-            [{"seed": 3, "state": "unfitted"}, {"seed": 2}, {"seed": 1, "id": "bare"}, {"seed": 1, "id": "points only"}],
-            "network-1",
-        ),
+        ({"a": 3.0}, "a"),
+        ({"a": 9.0, "b": 2.0, "c": 5.0}, "c"),
+        # Of four the second, not the third, nor the one nearest to the mean.
+        ({"a": 90.0, "b": 4.0, "c": 3.0, "d": 1.0}, "c"),
+        ({"c": 2.0, "b": 2.0, "a": 2.0, "d": 2.0}, "b"),
     ],
 )
-def test_fitted_before_others_then_the_smallest_seed_then_the_id(make_store, slices, networks, chosen):
-    arrays = {f"network-{number}": slices() for number in range(len(networks))}
-    arrays["points only"] = {"points.label": np.zeros(3, np.int16)}
-    # The order in which they were stored does not count.
-    networks = [{"id": f"network-{number}"} | network for number, network in enumerate(networks)][::-1]
-    assert set(boundaries_on_a_slice.collect(make_store(*networks, arrays=arrays)).distances["id"]) == {chosen}
+def test_the_network_of_median_change_is_drawn(make_store, slices, changes, median):
+    arrays = {id_: slices(change=change) for id_, change in changes.items()}
+    found = chosen(make_store, [{"id": id_} for id_ in changes], arrays)
+    assert found["id"] == median
+    assert found["change"] == pytest.approx(changes[median])
+    assert found["networks"] == len(changes)
+
+
+def test_the_change_is_that_of_the_mean_distance(make_store, slices):
+    arrays = {id_: slices() for id_ in "abc"}
+    # Its points' ratios are 1, 1 and 100, those of the means 10 and a little: more than 9, less than 12.
+    arrays["a"] |= {
+        "slice.before.distance": np.array([0.1, 0.9, 0.1]),
+        "slice.after.distance": np.array([0.1, 0.9, 10.0]),
+    }
+    arrays["b"]["slice.after.distance"] = 9 * arrays["b"]["slice.before.distance"]
+    arrays["c"]["slice.after.distance"] = 12 * arrays["c"]["slice.before.distance"]
+    found = chosen(make_store, [{"id": id_} for id_ in "abc"], arrays)
+    assert found["id"] == "a" and found["change"] == pytest.approx(10.0)
+
+
+def test_fitted_networks_of_true_labels_come_before_unfitted_ones(make_store, slices):
+    networks = [
+        {"id": "unfitted", "state": "unfitted"},
+        {"id": "fitted"},
+        {"id": "random", "labels": "random"},
+        {"id": "diverged", "state": "diverged"},
+    ]
+    arrays = {name: slices(change=change) for change, name in enumerate(("diverged", "unfitted", "random", "fitted"), 1)}
+    assert chosen(make_store, networks, arrays)["id"] == "fitted"
+    # A fitted one that has points alone, or was too dense, does not count.
+    for lacks in ({"points.label": np.zeros(3, np.int16)}, {n: v for n, v in slices().items() if n.count(".") == 1}):
+        found = chosen(make_store, networks, arrays | {"fitted": lacks})
+        assert (found["id"], found["state"], found["networks"]) == ("unfitted", "unfitted", 1)
+
+
+def test_networks_without_a_boundary_are_drawn_only_if_there_are_no_others(make_store, slices):
+    networks = [{"id": id_} for id_ in "abcd"]
+    touching = slices() | {"slice.before.distance": np.zeros(3)}
+    arrays = {"a": slices(before=0), "b": slices(after=0), "c": touching, "d": slices(change=2.0)}
+    found = chosen(make_store, networks, arrays)
+    assert (found["id"], found["networks"]) == ("d", 1)
+    del arrays["d"]
+    found = chosen(make_store, networks, arrays)
+    assert (found["id"], found["networks"]) == ("b", 3) and math.isnan(found["change"])
+    assert lines_of(make_store, networks, arrays) == "seed 1, one of 3 networks"
+
+
+def lines_of(make_store, networks, arrays):
+    """What is written of which network is drawn, above both panels."""
+    before, after = drawn(boundaries_on_a_slice.collect(make_store(*networks, arrays=arrays))).axes
+    assert written(before)[0] == written(after)[0]
+    return written(before)[0]
+
+
+@pytest.mark.parametrize(
+    ("count", "state", "expected"),
+    [
+        (1, "fitted", "seed 7, the only network"),
+        (1, "unfitted", "seed 7, the only unfitted network"),
+        (3, "fitted", "seed 8, the median of 3 networks"),
+        (4, "unfitted", "seed 8, the median of 4 unfitted networks"),
+    ],
+)
+def test_which_network_it_is_is_written(make_store, slices, count, state, expected):
+    networks = [{"id": f"n{number}", "seed": 7 + number, "state": state} for number in range(count)]
+    arrays = {f"n{number}": slices(change=2.0 + number) for number in range(count)}
+    assert lines_of(make_store, networks, arrays) == expected
+
+
+def test_only_the_network_that_is_drawn_needs_its_segments(make_store, slices):
+    arrays = {id_: slices(change=change) for change, id_ in enumerate("abc", 1)}
+    some = {id_: {n: v for n, v in own.items() if not n.endswith(".segments")} for id_, own in arrays.items()}
+    networks = [{"id": id_, "seed": 3} for id_ in "abc"]
+    whole, copy = (
+        boundaries_on_a_slice.collect(make_store(*networks, arrays=own)) for own in (arrays, some | {"b": arrays["b"]})
+    )
+    assert whole.segments.equals(copy.segments) and whole.distances.equals(copy.distances)
+    with pytest.raises(MissingDataError) as caught:
+        boundaries_on_a_slice.collect(make_store(*networks, arrays=some | {"a": arrays["a"]}))
+    assert str(caught.value) == (
+        "figure 3 needs the boundaries on the slice of network b, the one of digits of median change of distance, "
+        "which the preset boundaries makes; the survey has their distances alone"
+    )
 
 
 def test_each_data_set_has_its_own_choice(make_store, slices):
@@ -150,13 +246,15 @@ def test_what_is_missing_is_said(make_store, slices):
         {},
         {"seed": 2},
         {"seed": 3, "state": "diverged"},
-        arrays={"network-1": {"points.label": np.zeros(3, np.int16)}, "network-2": slices()},
+        {"labels": "random"},
+        arrays={"network-1": {"points.label": np.zeros(3, np.int16)}, "network-2": slices(), "network-3": slices()},
     )
     with pytest.raises(MissingDataError) as caught:
         boundaries_on_a_slice.collect(store)
     assert str(caught.value) == (
-        "figure 3 needs the boundaries on a slice of a network, fitted or not, which the preset boundaries makes; "
-        "the survey has networks: 3, with any arrays: 1, with that: 0"
+        "figure 3 needs the boundaries on a slice of a network of true labels, fitted or not, and not too many to be kept, "
+        "which the preset boundaries makes; "
+        "the survey has networks: 4, of true labels with any arrays: 1, with that: 0"
     )
     with pytest.raises(MissingDataError, match="the survey has networks: 0"):
         boundaries_on_a_slice.collect(make_store())
@@ -167,7 +265,7 @@ def test_a_slice_without_boundaries_says_so(make_store, slices, before, after):
     data = boundaries_on_a_slice.collect(make_store({}, arrays={"network-0": slices(before, after)}))
     for ax, count in zip(drawn(data).axes, (before, after), strict=True):
         assert len(boundaries(ax).get_segments()) == count
-        assert (written(ax)[1] == "distance: no boundary") == (count == 0)
+        assert (written(ax)[2] == "distance: no boundary") == (count == 0)
         assert len(ax.images) == 3
         assert ax.get_xlim() == ax.get_ylim() == (-1, 1)
 
@@ -198,13 +296,15 @@ def test_no_text_leaves_the_figure_or_meets_another_panel(make_store, slices):
     arrays = slices(12_345, 54_321)
     for when in ("before", "after"):
         arrays[f"slice.{when}.distance"] = np.full(3, 0.00123456)
-        arrays[f"slice.{when}.anywhere"] = np.array([0.000123456])
+        arrays[f"slice.{when}.anywhere"] = np.array([0.00123456])
     figure = drawn(boundaries_on_a_slice.collect(make_store({}, long, arrays={"network-0": slices(), "network-1": arrays})))
     boxes = [ax.get_tightbbox() for ax in figure.axes] + [figure.legends[0].get_window_extent()]
     for box in boxes:
         assert box.x0 >= 0 and box.y0 >= 0 and box.x1 <= figure.bbox.x1 and box.y1 <= figure.bbox.y1
     for number, box in enumerate(boxes):
         assert not any(box.overlaps(other) for other in boxes[number + 1 :])
+    # Nor does it come near to the figure's edge.
+    assert max(box.x1 for box in boxes) < 0.98 * figure.bbox.x1
 
 
 def test_wrong_number_of_axes_is_refused(make_store, slices):

@@ -1,6 +1,7 @@
 import threading
 
 import matplotlib as mpl
+import pandas as pd
 import pytest
 from matplotlib.colors import to_rgb
 
@@ -227,3 +228,37 @@ def test_markers_that_do_not_fit_side_by_side_stand_one_above_the_other(paper):
         (legend,) = figure.legends
         assert len({text.get_window_extent().y0 for text in legend.get_texts()}) == 4
         assert legend.get_window_extent().width <= figure.bbox.width
+
+
+@pytest.mark.parametrize(
+    ("values", "shown"),
+    [
+        ([0.0, 1e-300, 3e-299, 1.0], ["10^{-239}", "10^{-176}", "10^{-113}", "10^{-50}"]),
+        ([0.0, 2e-300, 5e-300], [r"2\times 10^{-300}", r"5\times 10^{-300}"]),
+        ([0.0, 1e-5, 1.0], ["10^{-5}", "10^{-4}", "10^{-3}", "10^{-2}", "10^{-1}", "10^{0}"]),
+    ],
+)
+def test_logarithmic_axes_of_any_length_have_numbers_beside_the_zero(values, shown):
+    column = pd.Series(values)
+    with style.drawing():
+        figure, (ax,) = style.new_figure(1, 1)
+        style.log_axes(ax, column, column)
+        figure.draw_without_rendering()
+    for axis in (ax.xaxis, ax.yaxis):
+        zero, *numbers = [label.get_text() for label in axis.get_ticklabels()]
+        assert zero == "0"
+        assert [power for power in shown if any(power in number for number in numbers)] == shown
+        low, high = axis.get_view_interval()
+        assert low < style.log_positions(column).min() and high > max(values)
+
+
+def test_the_sketch_of_an_ellipse_has_room_in_the_papers_look(full_store):
+    ours, papers = (composed("2", full_store, paper=paper).axes for paper in (False, True))
+    assert [text.get_text() for text in papers[0].texts] == ["θ", "θ = 0", "point 1", "point 2", "point 3"]
+    whole = ["point 1\nθ = π/3\nlabel 3", "point 2\nθ = π\nlabel 1", "point 3\nθ = 5π/3\nlabel 4"]
+    assert [text.get_text() for text in ours[0].texts][2:5] == whole
+    sizes = [line.get_markersize() for axes in (ours, papers) for line in axes[1].lines if line.get_marker() == "s"]
+    assert sizes[1] == pytest.approx(sizes[0] * 5.5 / 10.5)
+    images = [image.get_window_extent() for image in papers[0].images]
+    names = [text.get_window_extent() for text in papers[0].texts]
+    assert not any(name.overlaps(image) for name in names for image in images)

@@ -154,8 +154,9 @@ def test_the_smallest_seed_then_id_of_each_data_set_that_has_a_loop(make_store):
         {"id": "b", "seed": 2},
         {"id": "a", "seed": 2, "dataset": "mnist"},
         {"id": "g", "seed": 1},
+        {"id": "h", "seed": 1, "labels": "random"},
     ]
-    arrays = {name: loop(seed=number) for number, name in enumerate(["a", "a1", "b", "c", "e"])} | {
+    arrays = {name: loop(seed=number) for number, name in enumerate(["a", "a1", "b", "c", "e", "h"])} | {
         "f": {"paths.random.jacobian_norm": np.ones(3)}
     }
     data = translation_and_boundaries.collect(make_store(*settings, arrays=arrays))
@@ -179,17 +180,28 @@ def test_a_loop_that_no_boundary_crosses_is_drawn(make_store):
     assert list(data.tables["_crossings"]) == columns and data.tables["_crossings"].empty
 
 
+def test_the_loop_of_an_image_without_contrast_is_a_point(make_store):
+    arrays = loop(units=0)
+    for name in ("curve", "places"):
+        arrays[f"paths.translation.{name}"] = np.zeros_like(arrays[f"paths.translation.{name}"])
+    # Identical limits would be a warning, and warnings are errors.
+    (ax,) = drawn(translation_and_boundaries.collect(make_store({}, arrays={"network-0": arrays}))).axes
+    assert_array_equal(curve(ax), np.zeros((9, 2)))
+    assert ax.get_xlim()[0] < -1 and ax.get_xlim()[1] > 1
+    assert len({tuple(image.get_extent()) for image in ax.images}) == 4
+
+
 def test_what_is_missing_is_said(make_store):
     message = (
-        "figure 7 needs the translation loop of a fitted, piecewise-linear network with the boundaries that cross it, "
-        "which the preset trajectory makes; "
-        "the survey has networks: 3, fitted: 2, with that: 0"
+        "figure 7 needs the translation loop of a fitted, piecewise-linear network of true labels with the boundaries "
+        "that cross it, which the preset trajectory makes; "
+        "the survey has networks: 4, fitted of true labels: 2, with that: 0"
     )
-    arrays = {"network-0": {"paths.random.jacobian_norm": np.ones(3)}, "network-2": loop()}
+    arrays = {"network-0": {"paths.random.jacobian_norm": np.ones(3)}, "network-2": loop(), "network-3": loop()}
     with pytest.raises(MissingDataError) as caught:
-        translation_and_boundaries.collect(make_store({}, {}, {"state": "unfitted"}, arrays=arrays))
+        translation_and_boundaries.collect(make_store({}, {}, {"state": "unfitted"}, {"labels": "random"}, arrays=arrays))
     assert str(caught.value) == message
-    with pytest.raises(MissingDataError, match="networks: 0, fitted: 0, with that: 0"):
+    with pytest.raises(MissingDataError, match="networks: 0, fitted of true labels: 0, with that: 0"):
         translation_and_boundaries.collect(make_store())
 
 
