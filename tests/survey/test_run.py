@@ -430,7 +430,7 @@ def test_a_device_that_is_not_there_is_refused(small, tmp_path, refused):
 
 
 def test_an_exception_in_a_stack_is_stored_with_its_text(monkeypatch, tmp_path):
-    worker = _Worker("cpu", {"names": ["digits"], "crop": None, "train_points": 200}, {}, {}, None, str(tmp_path), 60.0)
+    worker = _Worker("cpu", {"names": ["digits"], "crop": None, "train_points": 200}, {}, {}, str(tmp_path), False, 60.0)
     stack = [sm.Configuration("digits", 4, 2, seed=seed) for seed in (1, 2)]
 
     def fail(*_, **__):
@@ -460,7 +460,7 @@ def no_room_on_a_gpu(*_, **__):
     ],
 )
 def test_a_stack_that_is_too_large_for_the_memory_is_lost_not_failed(monkeypatch, tmp_path, fail, message):
-    worker = _Worker("cpu", {"names": ["digits"], "crop": None, "train_points": 200}, {}, {}, None, str(tmp_path), 60.0)
+    worker = _Worker("cpu", {"names": ["digits"], "crop": None, "train_points": 200}, {}, {}, str(tmp_path), False, 60.0)
     monkeypatch.setattr("sensitometer.survey.work.train_and_measure", fail)
     with pytest.raises(OutOfMemoryError, match=rf"\A{message}\Z"):
         worker.work([sm.Configuration("digits", 4, 2)])

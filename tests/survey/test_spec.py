@@ -185,7 +185,7 @@ def test_quick_covers_what_it_promises():
         ("transitions = 2", "transitions = true", "measure.transitions: expected int or 'all'; got True"),
         ("transitions = 2", 'transitions = "some"', "measure.transitions: expected int or 'all'; got 'some'"),
         ("_samples = 256", "_samples = 1", "measure.transition_samples: expected int >= 2; got 1"),
-        ("train_points = 200", "crop = 1", "measure.transitions: expected 0 for images of digits cut to 1 pixel, which have no "),
+        ("train_points = 200", "crop = 1", "measure.transitions: expected 0 for images of digits cut to 1 pixel, which are all "),
         ("steps = 120", "steps = -1", "training.steps: expected int >= 0; got -1"),
         ("stop_at_accuracy = 1.0", "stop_at_accuracy = 1.5", "training.stop_at_accuracy: expected float <= 1.0; got 1.5"),
         ("decay_every_epochs = 20", "decay_every_epochs = 0", "training.decay_every_epochs: expected int >= 1; got 0"),
