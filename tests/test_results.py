@@ -79,7 +79,7 @@ def test_what_is_attached_is_small():
     assert sum(file.stat().st_size for file in (DOCS / "results").rglob("*") if file.is_file()) < MOST
 
 
-@pytest.mark.parametrize("name", [name for name in NAMES if name != "boundaries"])
+@pytest.mark.parametrize("name", NAMES)
 def test_the_stored_surveys_are_sound(name, tmp_path):
     assert check_survey(shutil.copytree(DOCS / "results" / name, tmp_path / name)) == []
 
@@ -89,15 +89,15 @@ def test_the_stored_surveys_are_sound(name, tmp_path):
 
 @pytest.mark.parametrize("dataset", ["mnist", "fashion-mnist", "cifar10"])
 def test_the_gap_rises_with_the_jacobian_norm_on_each_data_set(stores, dataset):
-    (claim,) = claims(stores["small"], 4, dataset)
+    (claim,) = [claim for claim in claims(stores["small"], 4) if claim.subject == dataset]
     assert claim.low > 0
 
 
 @pytest.mark.parametrize(("name", "factor", "share"), [("large", "labels", 0.9), ("augmentation", "augmentation", 0.7)])
 def test_pairs_go_the_papers_way(stores, name, factor, share):
-    (claim,) = [claim for claim in claims(stores[name], 3, factor) if claim.quantity == "jacobian_norm"]
-    assert claim.value >= share
-    assert claim.configurations >= 10
+    for claim in claims(stores[name], 3, factor):
+        assert claim.value >= share, claim.quantity
+        assert claim.configurations >= 10
 
 
 def test_sensitivity_dips_at_the_training_points(stores):
