@@ -257,8 +257,9 @@ def figures(folder: Path, only: str | None, formats: str, paper_style: bool) -> 
         saved = save_figures(store, folder / "figures", numbers, _list(formats), paper_style=paper_style)
     for path in saved.paths:
         click.echo(path)
-    for number, reason in saved.skipped.items():
-        click.echo(f"figure {number} not drawn: {reason}", err=True)
+    if saved.skipped:
+        first = next(iter(saved.skipped))
+        click.echo(f"not drawn, for lack of data: {', '.join(saved.skipped)} (--only {first} says what {first} needs)", err=True)
 
 
 def _list(text: str) -> list[str]:
