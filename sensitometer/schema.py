@@ -1,9 +1,10 @@
-"""The tables of a survey's results file, what makes them, and what brings an older file up to date. Imports no torch."""
+"""The tables of a survey's results file and their records, what makes them, and what updates an older file. Imports no torch."""
 
 import os
 import sqlite3
 from contextlib import closing
 from pathlib import Path
+from typing import NamedTuple
 from urllib.parse import quote
 
 SCHEMA_VERSION = 3
@@ -72,6 +73,67 @@ STATES = ("fitted", "unfitted", "diverged", "failed")
 CHECKPOINT_PAGES = 8000
 # Seconds to wait for another program that writes to the file.
 TIMEOUT = 30
+
+
+class Member(NamedTuple):
+    """One network of a stack: its id, and the seed and the place in the survey's grid that its configuration has."""
+
+    id: str
+    seed: int
+    place: int
+
+
+class Stack(NamedTuple):
+    """
+    Networks that are trained together.
+
+    Parameters
+    ----------
+    number
+        In the order of the survey: that of the first network of each.
+    kind
+        `Configuration.kind` of all of them.
+    networks, missing
+        How many there are, and how many of them are not stored.
+    seconds
+        Predicted time of one worker.
+    accident
+        What ended the worker that trained them before, in a larger stack; None if nothing did.
+    """
+
+    number: int
+    kind: str
+    networks: int
+    missing: int
+    seconds: float
+    accident: str | None
+
+
+class Run(NamedTuple):
+    """
+    What a run has stored.
+
+    Parameters
+    ----------
+    begun_at, last_at
+        When it began, and when it last stored something, in Unix seconds.
+    writer
+        Which process of which machine it is.
+    workers
+        How many stacks it trains at a time.
+    networks
+        How many it has stored.
+    predicted, measured
+        Seconds of a worker that their stacks were predicted to take, and that they took.
+    """
+
+    begun_at: float
+    writer: str
+    workers: int
+    networks: int
+    predicted: float
+    measured: float
+    last_at: float
 
 
 def create(file: Path) -> None:

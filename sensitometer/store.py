@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from .arrays import SUFFIX, read_arrays
 from .errors import InvalidInputError, StoreError
@@ -16,6 +16,9 @@ from .schema import (
     FILE,
     SCHEMA_VERSION,
     STATES,
+    Member,
+    Run,
+    Stack,
     connect,
     create,
     upgrade,
@@ -40,67 +43,6 @@ UPDATE runs SET last_at = ?, networks = networks + ?, measured = measured + ?,
     predicted = predicted + (SELECT seconds FROM stacks WHERE number = ?)
 WHERE rowid = (SELECT max(rowid) FROM runs)
 """
-
-
-class Member(NamedTuple):
-    """One network of a stack: its id, and the seed and the place in the survey's grid that its configuration has."""
-
-    id: str
-    seed: int
-    place: int
-
-
-class Stack(NamedTuple):
-    """
-    Networks that are trained together.
-
-    Parameters
-    ----------
-    number
-        In the order of the survey: that of the first network of each.
-    kind
-        `Configuration.kind` of all of them.
-    networks, missing
-        How many there are, and how many of them are not stored.
-    seconds
-        Predicted time of one worker.
-    accident
-        What ended the worker that trained them before, in a larger stack; None if nothing did.
-    """
-
-    number: int
-    kind: str
-    networks: int
-    missing: int
-    seconds: float
-    accident: str | None
-
-
-class Run(NamedTuple):
-    """
-    What a run has stored.
-
-    Parameters
-    ----------
-    begun_at, last_at
-        When it began, and when it last stored something, in Unix seconds.
-    writer
-        Which process of which machine it is.
-    workers
-        How many stacks it trains at a time.
-    networks
-        How many it has stored.
-    predicted, measured
-        Seconds of a worker that their stacks were predicted to take, and that they took.
-    """
-
-    begun_at: float
-    writer: str
-    workers: int
-    networks: int
-    predicted: float
-    measured: float
-    last_at: float
 
 
 _FIELDS = {kind: ", ".join(kind._fields) for kind in (Member, Stack, Run)}

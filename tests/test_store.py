@@ -15,8 +15,8 @@ import pytest
 
 from sensitometer.configuration import FIELDS, Configuration
 from sensitometer.errors import StoreError
-from sensitometer.schema import COLUMNS, CONFIGURATION_COLUMNS, FILE, SCHEMA_VERSION, STATES
-from sensitometer.store import SPECIFICATION, Member, Run, Stack, Store, open_survey
+from sensitometer.schema import COLUMNS, CONFIGURATION_COLUMNS, FILE, SCHEMA_VERSION, STATES, Member, Run, Stack
+from sensitometer.store import SPECIFICATION, Store, open_survey
 
 NOISE = random.Random(0)
 SPEC = '[survey]\nname = "über"\n'

@@ -15,8 +15,8 @@ import msgspec
 from ..arrays import SUFFIX, read_arrays
 from ..configuration import FIELDS, Configuration
 from ..errors import InvalidInputError, StoreError
-from ..schema import COLUMNS, FILE, connect, create
-from ..store import ARRAYS, SAVED, SPECIFICATION, WEIGHTS, Member, Store
+from ..schema import COLUMNS, FILE, Member, connect, create
+from ..store import ARRAYS, SAVED, SPECIFICATION, WEIGHTS, Store
 from .runner import being_written, only_writer
 from .spec import Spec, parse_spec
 

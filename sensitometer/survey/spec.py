@@ -1,6 +1,5 @@
 """What a survey trains: a TOML specification, checked key by key, and the set of configurations that it stands for."""
 
-import hashlib
 import importlib.resources
 import itertools
 import math
@@ -8,24 +7,19 @@ import re
 import reprlib
 import tomllib
 import typing
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import Annotated, Any, Literal
 
 import msgspec
-import numpy as np
 from msgspec import Meta
-from numpy.typing import NDArray
 
 from ..configuration import Configuration
 from ..data.sources import find_source
 from ..errors import InvalidInputError
-from .cost import TRANSITION_SAMPLES, Sizes, training_flops
+from .cost import TRANSITION_SAMPLES, Sizes
+from .grid import Grid, draw_places
 
-# Places of a grid that are drawn from at once.
-DRAWN_AT_ONCE = 2**20
-# The axes that the operations of a training depend on.
-COSTLY = ("dataset", "width", "depth", "optimizer", "batch_size")
 # Characters that would end a line, or do something to a terminal.
 CONTROL = r"[\x00-\x1f\x7f-\x9f\u2028\u2029]"
 PRESETS = importlib.resources.files("sensitometer") / "experiments"
@@ -131,7 +125,7 @@ class Spec(_Section, frozen=True):
     sample: SampleSection | None = None
     measure: MeasureSection = MeasureSection()
 
-    def grid(self) -> "Grid":
+    def grid(self) -> Grid:
         """Return the space's configurations, seeds apart."""
         space = msgspec.structs.asdict(self.space)
         del space["seed"]
@@ -149,11 +143,19 @@ class Spec(_Section, frozen=True):
     def networks(self) -> Iterator[tuple[int, Configuration]]:
         """Yield the same, each with its place in the grid, which `Grid.configuration` takes."""
         grid = self.grid()
-        drawn = range(len(grid)) if self.sample is None else _draw(grid, self.sample, len(self.space.seed), self.sizes())
+        drawn = range(len(grid)) if self.sample is None else self._draw(grid)
         first, *others = self.space.seed
         firsts = ((place, grid.configuration(place, first)) for place in drawn)
         networks = ((place, one) for place, of in firsts for one in (of, *map(of.with_seed, others)))
         yield from networks if self.sample is None else itertools.islice(networks, self.sample.count)
+
+    def _draw(self, grid: Grid) -> list[int]:
+        """Return as many places in the grid as make `sample.count` networks, in the order of their random keys."""
+        assert self.sample is not None
+        # Where nothing is trained all cost the same.
+        weighted = self.sample.weight == "inverse-cost" and grid.steps > 0
+        costs = grid.training_flops(self.sizes()) if weighted else None
+        return draw_places(len(grid), math.ceil(self.sample.count / len(self.space.seed)), self.sample.seed, costs)
 
     def __len__(self) -> int:
         whole = len(self.grid()) * len(self.space.seed)
@@ -211,90 +213,6 @@ class _Short(reprlib.Repr):
 
 
 SHORT = _Short()
-
-
-class Grid:
-    """
-    The product of the axes, seeds apart, of which no list is ever made.
-
-    L-BFGS has neither a learning rate nor a batch size: its configurations are a product of their own, without these axes, and
-    come last.
-    """
-
-    def __init__(self, axes: dict[str, Sequence[Any]], steps: int) -> None:
-        self.steps = steps
-        minibatch = [name for name in axes["optimizer"] if name != "lbfgs"]
-        full_batch = [name for name in axes["optimizer"] if name == "lbfgs"]
-        self.products: list[dict[str, Sequence[Any]]] = [
-            {**axes, "optimizer": minibatch},
-            {**axes, "optimizer": full_batch, "learning_rate": [None], "batch_size": [None]},
-        ]
-        self.first, self.second = (math.prod(len(values) for values in product.values()) for product in self.products)
-
-    def __len__(self) -> int:
-        return self.first + self.second
-
-    def configuration(self, index: int, seed: int) -> Configuration:
-        """Return the configuration at the place `index`, the last axis varying fastest."""
-        product = self.products[0]
-        if index >= self.first:
-            product, index = self.products[1], index - self.first
-        chosen = {}
-        for name, values in reversed(product.items()):
-            index, place = divmod(index, len(values))
-            chosen[name] = values[place]
-        return Configuration(**chosen, steps=self.steps, seed=seed)
-
-    def training_flops(self, sizes: Mapping[str, Sizes]) -> "Costs":
-        """Return `cost.training_flops` of every place, from the axes that it depends on alone."""
-        tables = []
-        for product in self.products:
-            few = {name: values if name in COSTLY else values[:1] for name, values in product.items()}
-            values = (dict(zip(few, one, strict=True)) for one in itertools.product(*few.values()))
-            chosen = (Configuration(**one, steps=self.steps) for one in values)
-            flops = np.array([training_flops(one, *sizes[one.dataset][:3]) for one in chosen])
-            whole = tuple(len(values) for values in product.values())
-            tables.append(np.broadcast_to(flops.reshape([len(values) for values in few.values()]), whole))
-        return Costs(self.first, *tables)
-
-
-class Costs(NamedTuple):
-    """A number for each place of a grid: a table for each of its products, of which the first has `first` places."""
-
-    first: int
-    minibatch: NDArray[np.float64]
-    full_batch: NDArray[np.float64]
-
-    def of(self, places: NDArray[np.int64]) -> NDArray[np.float64]:
-        """Return the numbers of these places, `[n]`."""
-        found = np.empty(len(places))
-        for mine, table, start in (
-            (places < self.first, self.minibatch, 0),
-            (places >= self.first, self.full_batch, self.first),
-        ):
-            if mine.any():
-                found[mine] = table[np.unravel_index(places[mine] - start, table.shape)]
-        return found
-
-
-def _draw(grid: Grid, sample: SampleSection, seeds: int, sizes: dict[str, Sizes]) -> list[int]:
-    """Return as many places in the grid as make `sample.count` networks, in the order of their random keys."""
-    count = math.ceil(sample.count / seeds)
-    # Where nothing is trained all cost the same.
-    costs = grid.training_flops(sizes) if sample.weight == "inverse-cost" and grid.steps > 0 else None
-    keys, places = np.zeros(0), np.zeros(0, dtype=np.int64)
-    # So that the memory is that of the sample, not of the grid.
-    for start in range(0, len(grid), DRAWN_AT_ONCE):
-        some = np.arange(start, min(start + DRAWN_AT_ONCE, len(grid)))
-        digests = (hashlib.blake2b(f"{sample.seed}:{place}".encode(), digest_size=8).digest() for place in some.tolist())
-        new = np.fromiter((-math.log((int.from_bytes(digest, "big") + 1) / (2**64 + 1)) for digest in digests), np.float64)
-        if costs is not None:
-            new *= costs.of(some)
-        keys, places = np.concatenate([keys, new]), np.concatenate([places, some])
-        lowest = np.argsort(keys, kind="stable")[:count]
-        keys, places = keys[lowest], places[lowest]
-    found: list[int] = places.tolist()
-    return found
 
 
 def preset_names() -> list[str]:

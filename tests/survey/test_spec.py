@@ -129,7 +129,7 @@ def test_a_sample_drawn_in_parts_is_the_same(monkeypatch):
     text = SAMPLED.replace("uniform", "inverse-cost").replace("[space]", '[space]\noptimizer = ["sgd", "lbfgs", "adam"]')
     whole = configurations(text)
     for size in (1, 7, 30):
-        monkeypatch.setattr("sensitometer.survey.spec.DRAWN_AT_ONCE", size)
+        monkeypatch.setattr("sensitometer.survey.grid.DRAWN_AT_ONCE", size)
         assert configurations(text) == whole
 
 
