@@ -52,6 +52,8 @@ from safetensors.numpy import save_file
 from .errors import StoreError
 
 SUFFIX = ".safetensors"
+# Bins of an ellipse: of fewer none may be within 0.2 radians of the middle between two of its three points.
+FEWEST_BINS = 16
 # What is measured together is kept together, and one entry a point, or a bin.
 _NORMS = ("jacobian_norm", "label_jacobian_norm", "logit_jacobian_norm")
 TOGETHER = {

@@ -7,12 +7,11 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.stats import t
 
+from ..arrays import FEWEST_BINS
 from ..errors import InvalidInputError
 
 # How near a point of an ellipse is to a training point, or to the middle between two, in radians: a fifth of the way to the next.
 NEAR = 0.2
-# Of so many bins, each narrower than twice that, some are near every such point.
-FEWEST_BINS = 16
 
 
 class MeanInterval(NamedTuple):

@@ -5,38 +5,18 @@ The verdict comes from the interval: what the statistic alone suggests is not en
 claimed where in the paper, and why each statistic and threshold was chosen.
 """
 
-from collections.abc import Collection, Iterator
-from typing import TYPE_CHECKING, Any, Protocol
+from collections.abc import Iterator
 
 from ..analysis.seeds import NETWORK_COLUMNS
+from ..store import Store
 from .arrays import boundaries, points, trajectories
 from .claim import DOES_NOT_HOLD, HOLDS, NOT_ENOUGH_DATA, Claim
 from .networks import THRESHOLDS, factors, gap_and_norm, gap_and_transitions
-
-if TYPE_CHECKING:
-    import pandas as pd
-    from numpy.typing import NDArray
 
 __all__ = ["COLUMNS", "DOES_NOT_HOLD", "HOLDS", "NOT_ENOUGH_DATA", "THRESHOLDS", "Claim", "check_claims"]
 
 # The columns of a survey that the claims are about.
 COLUMNS = (*NETWORK_COLUMNS, "gap", "jacobian_norm", "transitions", "train_accuracy", "test_accuracy")
-
-
-class Store(Protocol):
-    """All that the claims ask of a survey's store."""
-
-    def frame(self, columns: Collection[str]) -> "pd.DataFrame":
-        """Return these columns, one row a network."""
-        ...
-
-    def kept(self) -> set[str]:
-        """Return the ids of the networks of which arrays are kept."""
-        ...
-
-    def arrays(self, id_: str, prefix: str | tuple[str, ...] = "") -> "dict[str, NDArray[Any]]":
-        """Return the arrays kept of a network whose names begin so, by name: see `sensitometer.arrays`."""
-        ...
 
 
 def check_claims(store: Store) -> list[Claim]:

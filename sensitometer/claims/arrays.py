@@ -9,9 +9,10 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from ..analysis.means import FEWEST_BINS, contrast, dip, mean_interval
+from ..analysis.means import contrast, dip, mean_interval
 from ..analysis.points import bound_shares, error_auroc, precision_at_errors, rank_correlation_of_wrong
 from ..analysis.seeds import cluster_codes
+from ..arrays import FEWEST_BINS
 from ..data.sources import find_source
 from .claim import Claim
 
@@ -62,7 +63,7 @@ def trajectories(networks: pd.DataFrame, arrays: Reader) -> Iterator[Claim]:
         return own if there else {}
 
     statistics = [one for array, quantity in MEASURES.items() for one in _of_ellipses(array, quantity)]
-    fitted = networks[(networks["state"] == "fitted") & (networks["labels"] == "true")]
+    fitted = _fitted_to_true_labels(networks)
     obstacle = (
         f"needs networks fitted to true labels, measured along ellipses in at least {FEWEST_BINS} bins: "
         "the preset trajectory makes them"
@@ -152,7 +153,7 @@ def points(networks: pd.DataFrame, arrays: Reader) -> Iterator[Claim]:
 
     The relation to the loss is not monotone all the same; with the cross-entropy it follows (5) to (7).
     """
-    fitted = networks[(networks["state"] == "fitted") & (networks["labels"] == "true")]
+    fitted = _fitted_to_true_labels(networks)
     obstacle = "needs networks fitted to true labels, with the measures of single points: the preset per-point makes them"
 
     def finite(id_: str) -> Arrays:
@@ -232,6 +233,10 @@ def _of_bounds() -> list[_Statistic]:
         _Statistic("bounds", "jacobian_norm", f"for most points {words}", "share of points", MOST, "above", share(name))
         for name, words in statements.items()
     ]
+
+
+def _fitted_to_true_labels(networks: pd.DataFrame) -> pd.DataFrame:
+    return networks[(networks["state"] == "fitted") & (networks["labels"] == "true")]
 
 
 def _tested(

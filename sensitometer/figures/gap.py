@@ -9,7 +9,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 
 from ..analysis.correlations import correlation_row
-from ..analysis.seeds import NETWORK_COLUMNS, fitted_networks
+from ..analysis.seeds import NETWORK_COLUMNS, average_over_seeds, fitted_networks
 from ..errors import MissingDataError
 from . import style
 from .interface import Store, check_axes
@@ -82,6 +82,19 @@ def networks_to_draw(store: Store, figure: str, quantities: Sequence[str]) -> pd
             f"the survey has networks: {len(frame)}, fitted: {fitted}, with that: 0"
         )
     return networks
+
+
+def averages_to_draw(store: Store, figure: str, quantity: str) -> GapData:
+    """
+    Return mean and standard error of gap and a quantity of each configuration, over its fitted seeds (paper, A.5.1).
+
+    Raises
+    ------
+    MissingDataError
+        No fitted network has the quantity.
+    """
+    networks = networks_to_draw(store, figure, [quantity])
+    return gap_data(networks, average_over_seeds(networks, [quantity, "gap"]), [quantity])
 
 
 def gap_data(networks: pd.DataFrame, points: pd.DataFrame, quantities: Sequence[str]) -> GapData:

@@ -4,8 +4,7 @@ from collections.abc import Sequence
 
 from matplotlib.axes import Axes
 
-from ..analysis.seeds import average_over_seeds
-from .gap import GapData, draw_panels, gap_data, networks_to_draw
+from .gap import GapData, averages_to_draw, draw_panels
 from .interface import Store
 
 CAPTION = (
@@ -15,16 +14,8 @@ CAPTION = (
 
 
 def collect(store: Store) -> GapData:
-    """
-    Return mean and standard error of gap and Jacobian norm of each configuration, over its fitted seeds (paper, A.5.1).
-
-    Raises
-    ------
-    MissingDataError
-        No fitted network has a Jacobian norm.
-    """
-    networks = networks_to_draw(store, "5", ["jacobian_norm"])
-    return gap_data(networks, average_over_seeds(networks, ["jacobian_norm", "gap"]), ["jacobian_norm"])
+    """Return the averages of gap and Jacobian norm: see `averages_to_draw`."""
+    return averages_to_draw(store, "5", "jacobian_norm")
 
 
 def draw(data: GapData, axes: Sequence[Axes]) -> None:

@@ -14,6 +14,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta
 
+from ..arrays import FEWEST_BINS
 from ..configuration import Configuration
 from ..data.sources import find_source
 from ..errors import InvalidInputError
@@ -25,8 +26,8 @@ CONTROL = r"[\x00-\x1f\x7f-\x9f\u2028\u2029]"
 PRESETS = importlib.resources.files("sensitometer") / "experiments"
 
 AtLeastOne = Annotated[int, Meta(ge=1)]
-# Bins of an ellipse: of fewer none would be near the middle between two of its three points; more than a figure could show.
-FEWEST_BINS, MOST_BINS = 16, 100_000
+# More bins of an ellipse than a figure could show.
+MOST_BINS = 100_000
 TestPoints = Annotated[int, Meta(ge=0)] | Literal["all"]
 
 
