@@ -36,8 +36,8 @@ CROSSINGS = {"relu": 1.1, "relu6": 1.2, "hardtanh": 3.3, "hardsigmoid": 2.2}
 SECONDS_A_BREAKPOINT, SECONDS_A_SAMPLE = 6e-9, 2.5e-9
 SECONDS_A_LOOP, SECONDS_A_WALK = 4e-5, 1.2e-3
 # Of the two slices of a network: seconds for each pair of its hidden units, since lines cut one another; bytes kept for each pair
-# of a unit of the last hidden layer, whose boundaries these are, and any hidden unit. Measured on ReLU6 networks of 7 hidden layers
-# of 100 units, 11 of 60 and 14 of 300. A processor does that, wherever the networks are trained.
+# of a unit of the last hidden layer, whose boundaries these are, and any hidden unit. Measured on ReLU6 networks of 7 hidden
+# layers of 100 units, 11 of 60 and 14 of 300. A processor does that, wherever the networks are trained.
 SECONDS_A_PAIR, BYTES_A_PAIR = 7e-6, 25
 # Memory of a slice whose faces are not kept, and of each pair of hidden units: 105, 164 and 485 MB for the same three networks.
 SLICE_BYTES, SLICE_BYTES_A_PAIR = 150_000_000, 20
