@@ -1,5 +1,6 @@
 """The five activations of the paper (A.4): function, derivative, boundaries between their pieces, initial gain (A.5)."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -31,6 +32,8 @@ class Activation:
     backward_
         `backward_(delta, h)` multiplies `delta` in place by the derivative, read off the *activations* `h`, and returns it.
         The derivative at a boundary is 0, as in torch.
+    clamp
+        `(shift, low, high)` such that the function is `min(max(z + shift, low), high)`; None for Tanh.
     """
 
     name: str
@@ -38,14 +41,24 @@ class Activation:
     initial_gain: float
     apply_: Callable[[Tensor], Tensor]
     backward_: Callable[[Tensor, Tensor], Tensor]
+    clamp: tuple[float, float, float] | None
 
     def slope(self, h: Tensor) -> Tensor:
         """Return the derivative at each unit, from the activations `h`; the shape of `h`."""
         return self.backward_(torch.ones_like(h), h)
 
 
-def _clamped(low: float, high: float) -> Callable[[Tensor, Tensor], Tensor]:
-    return lambda delta, h: _aten.hardtanh_backward.grad_input(delta, h, low, high, grad_input=delta)
+def _clamp(name: str, initial_gain: float, shift: float, low: float, high: float) -> Activation:
+    """Return the activation `min(max(z + shift, low), high)`, for finite `low` and `high`."""
+
+    def apply_(z: Tensor) -> Tensor:
+        return hardtanh(z.add_(shift) if shift else z, low, high, inplace=True)
+
+    def backward_(delta: Tensor, h: Tensor) -> Tensor:
+        _aten.hardtanh_backward.grad_input(delta, h, low, high, grad_input=delta)
+        return delta
+
+    return Activation(name, (low - shift, high - shift), initial_gain, apply_, backward_, (shift, low, high))
 
 
 _ALL = (
@@ -55,17 +68,19 @@ _ALL = (
         2.0,
         torch.relu_,
         lambda delta, h: _aten.threshold_backward.grad_input(delta, h, 0.0, grad_input=delta),
+        (0.0, 0.0, math.inf),
     ),
-    Activation("relu6", (0.0, 6.0), 2.0, lambda z: hardtanh(z, 0.0, 6.0, inplace=True), _clamped(0.0, 6.0)),
+    _clamp("relu6", 2.0, 0.0, 0.0, 6.0),
     Activation(
         "tanh",
         (0.0,),
         1.0,
         torch.tanh_,
         lambda delta, h: _aten.tanh_backward.grad_input(delta, h, grad_input=delta),
+        None,
     ),
-    Activation("hardtanh", (-1.0, 1.0), 1.0, lambda z: hardtanh(z, -1.0, 1.0, inplace=True), _clamped(-1.0, 1.0)),
-    Activation("hardsigmoid", (-0.5, 0.5), 2.0, lambda z: hardtanh(z.add_(0.5), 0.0, 1.0, inplace=True), _clamped(0.0, 1.0)),
+    _clamp("hardtanh", 1.0, 0.0, -1.0, 1.0),
+    _clamp("hardsigmoid", 2.0, 0.5, 0.0, 1.0),
 )
 _BY_NAME = {activation.name: activation for activation in _ALL}
 

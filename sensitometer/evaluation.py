@@ -50,5 +50,9 @@ def _chunks(stack: MLPStack, x: Tensor, labels: Tensor) -> Iterator[tuple[Tensor
 
 
 def all_finite(layers: Sequence[Tensor]) -> Tensor:
-    """Return which networks have finite weights only, `[S]`. A sum of finite float32 weights cannot overflow float64."""
-    return torch.stack([layer.sum((1, 2), dtype=torch.float64) for layer in layers]).sum(0).isfinite()
+    """Return which networks have finite weights only, `[S]`."""
+    sums = torch.stack([layer.sum((1, 2)) for layer in layers])
+    if not sums.isfinite().all():
+        # That of finite float32 weights may overflow, but not in float64, in which it takes far longer.
+        sums = torch.stack([layer.sum((1, 2), dtype=torch.float64) for layer in layers])
+    return sums.isfinite().all(0)

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from ..paths import Ellipse
-from .crossings import Found, Rows, Walk, where
+from .crossings import Found, Rows, Walk, snap, where
 
 # The arcs that an ellipse begins with.
 ARCS = 4
@@ -54,6 +54,11 @@ class Arcs:
         trace = torch.arange(len(each), device=first.device).repeat_interleave(len(t))
         return z.contiguous(), Rows(trace, t.repeat(len(each)), born.repeat(len(each)))
 
+    def count(self, walk: Walk, layer: int, z: Tensor, rows: Rows) -> None:
+        """See `Geometry`."""
+        found = self.find(walk, layer, z, rows)
+        walk.record(layer, rows.trace[found.piece], found.unit, found.boundary, found.t)
+
     def find(self, walk: Walk, layer: int, z: Tensor, rows: Rows) -> Found:
         """See `Geometry`."""
         starts = where(rows.born[1:] == MIDDLE)
@@ -71,7 +76,7 @@ class Arcs:
         t = rows.t[starts[arc] + 1] + 2 * torch.atan(v * tau[arc])
         return Found(starts[arc], unit, boundary, v, t)
 
-    def parts(self, z: Tensor, rows: Rows, found: Found, names: Tensor, size: int) -> Iterator[tuple[Tensor, Rows, Tensor]]:
+    def parts(self, walk: Walk, layer: int, z: Tensor, rows: Rows, found: Found) -> Iterator[tuple[Tensor, Rows]]:
         """See `Geometry`."""
         starts = where(rows.born[1:] == MIDDLE)
         arc = torch.searchsorted(starts, found.piece)
@@ -79,7 +84,7 @@ class Arcs:
         new = arc + 1 + torch.arange(len(arc), device=z.device)
         first, tau = starts[own], _half_tangent(rows.t, starts)[own]
         begin, born = torch.full_like(tau, -1.0), torch.full_like(own, -1)
-        begin[new], born[new] = found.place, names
+        begin[new], born[new] = found.place, walk.name(layer, found.unit, found.boundary)
         # What an arc ends with is what the next of the same old arc begins with.
         goes_on = torch.cat([own[1:] == own[:-1], own.new_zeros(1, dtype=torch.bool)])
         end, reborn = torch.where(goes_on, begin.roll(-1), 1.0), torch.where(goes_on, born.roll(-1), -1)
@@ -88,13 +93,17 @@ class Arcs:
         # Crossings that coincide leave an arc of no length.
         middle = torch.where(begin == end, begin, middle.nan_to_num(0.0))
         v, born = torch.stack([begin, middle, end], 1), torch.stack([born, torch.full_like(born, MIDDLE), reborn], 1)
-        count = max(1, -(-2 * len(own) // size))
+        count = max(1, -(-2 * len(own) // walk.size))
         for start, stop in itertools.pairwise(len(own) * part // count for part in range(count + 1)):
             here = slice(start, stop)
-            yield _part(z, rows, first[here], tau[here], v[here], born[here])
+            values, part = _part(z, rows, first[here], tau[here], v[here], born[here])
+            new = where(part.born >= 0)
+            _, unit, boundary = walk.named(part.born[new])
+            snap(values, new, unit, walk.limits[boundary], part.trace[new], part.t[new])
+            yield walk.activation.apply_(values), part
 
 
-def _part(z: Tensor, rows: Rows, first: Tensor, tau: Tensor, v: Tensor, born: Tensor) -> tuple[Tensor, Rows, Tensor]:
+def _part(z: Tensor, rows: Rows, first: Tensor, tau: Tensor, v: Tensor, born: Tensor) -> tuple[Tensor, Rows]:
     """
     Return the rows of n new arcs, see `Geometry.parts`.
 
@@ -115,7 +124,7 @@ def _part(z: Tensor, rows: Rows, first: Tensor, tau: Tensor, v: Tensor, born: Te
     values = torch.zeros(len(v), z.shape[1], dtype=z.dtype, device=z.device)
     for step, share in enumerate((edge * v * (v - 1) / 2, (1 - v**2) / below, edge * v * (v + 1) / 2)):
         values.addcmul_(z.index_select(0, first + step), share.unsqueeze(1))
-    return values, Rows(rows.trace[first], t, born), where(born >= 0)
+    return values, Rows(rows.trace[first], t, born)
 
 
 def _half_tangent(t: Tensor, starts: Tensor) -> Tensor:

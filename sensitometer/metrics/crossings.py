@@ -8,8 +8,7 @@ breakpoints. Along an ellipse pre-activations are quadratic in the tangent of ha
 
 Breakpoints of many paths and networks go through each layer together, in chunks that stay in the cache: the breakpoints of a
 chunk that has grown too long are divided, and each part goes down to the last layer before the next part starts, so that memory
-is bounded by the depth, not by the number of crossings. In a chunk that is not divided new breakpoints go behind the old ones,
-which need not be moved: only their order on the path is kept up to date.
+is bounded by the depth, not by the number of crossings.
 
 `rounding.py` says how float32 gives the counts of float64.
 """
@@ -29,8 +28,6 @@ from ..activations import Activation
 CHUNK = 2**20
 # Pre-activations of the first layer that are computed at once, for many paths and networks.
 FIRST_CHUNK = 2**22
-# More than the parameter of any path: with it, places on different traces are different numbers.
-SPAN = 2.0**20
 
 
 @dataclass(frozen=True)
@@ -48,18 +45,11 @@ class Rows:
         float64 `[R]`, the path's parameter.
     born
         int64 `[R]`: the crossing that made a row a breakpoint, as `Walk.name` numbers it; below 0 for other points of the path.
-    stored
-        int64 `[R]`: which row of the pre-activations it is, in a chunk of one network; None where they are in this order.
     """
 
     trace: Tensor
     t: Tensor
     born: Tensor
-    stored: Tensor | None = None
-
-    def place(self, row: Tensor) -> Tensor:
-        """Return which rows of the pre-activations these rows are; int64, the shape of `row`."""
-        return row if self.stored is None else self.stored[row]
 
 
 @dataclass(frozen=True)
@@ -95,15 +85,18 @@ class Geometry(Protocol):
     def lengths(self, paths: slice) -> list[int]:
         """Return how many points each path has."""
 
+    def count(self, walk: "Walk", layer: int, z: Tensor, rows: Rows) -> None:
+        """Add the crossings of a layer with pre-activations `z` `[R, W]` to the walk's counts."""
+
     def find(self, walk: "Walk", layer: int, z: Tensor, rows: Rows) -> Found:
-        """Return the crossings of a layer with pre-activations `z` `[R, W]`, behind which there may be room for more rows."""
+        """Return these crossings."""
 
-    def parts(self, z: Tensor, rows: Rows, found: Found, names: Tensor, size: int) -> Iterator[tuple[Tensor, Rows, Tensor]]:
+    def parts(self, walk: "Walk", layer: int, z: Tensor, rows: Rows, found: Found) -> Iterator[tuple[Tensor, Rows]]:
         """
-        Divide the rows, with a new breakpoint at each crossing, into parts of about `size` rows.
+        Divide the rows, with a new breakpoint at each crossing, into parts of about the walk's `size`.
 
-        Yields the pre-activations `[n, W]` at the rows of a part, the rows, and the rows that are new breakpoints; the last and
-        the first of neighbouring parts are the same point.
+        Yields the activations `[n, W]` at the rows of a part, and the rows; the last and the first of neighbouring parts are the
+        same point. At a crossing the unit is on its boundary, whatever interpolation has rounded to.
         """
 
 
@@ -159,6 +152,11 @@ class Walk:
         """Return the numbers of crossings: of which layer, unit and boundary."""
         return (layer * self.width + unit) * len(self.activation.boundaries) + boundary
 
+    def named(self, name: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return the layer, unit and boundary of crossings with these numbers; below 0, of none, the layer is -1."""
+        unit = name // len(self.limits)
+        return unit // self.width, unit % self.width, name % len(self.limits)
+
     def run(self) -> Crossings:
         """Walk all paths and return what was found."""
         for paths in self._batches():
@@ -168,9 +166,7 @@ class Walk:
                 networks = torch.arange(start, min(start + step, self.networks), device=self.device)
                 trace = (networks.unsqueeze(1) * self.paths + paths.start + rows.trace).flatten()
                 several = Rows(trace, rows.t.repeat(len(networks)), rows.born.repeat(len(networks)))
-                some = self._room(0, len(trace), len(networks))
-                torch.cat(list(z[start : start + step]), out=some[: len(trace)])
-                self._descend(0, some, several)
+                self._descend(0, z[start : start + step].flatten(0, 1), several)
         columns = [torch.cat(column) for column in zip(*self.kept, strict=True)] if self.kept else self._none()
         return Crossings(self.counts, *columns)
 
@@ -190,48 +186,36 @@ class Walk:
         return [empty, empty, empty, empty, empty.double()]
 
     def _descend(self, layer: int, z: Tensor, rows: Rows) -> None:
+        last = layer == len(self.weights) - 1
+        if last and not self.keep:
+            self.geometry.count(self, layer, z, rows)
+            return
         found = self.geometry.find(self, layer, z, rows)
         self.record(layer, rows.trace[found.piece], found.unit, found.boundary, found.t)
-        if layer == len(self.weights) - 1:
+        if last:
             return
-        limits, names = self.limits, self.name(layer, found.unit, found.boundary)
-        for values, part, new in self.geometry.parts(z, rows, found, names, self.size):
-            # A crossing is where the unit is on its boundary, whatever interpolation has rounded to.
-            born = part.born[new]
-            on = limits[born % len(limits)]
-            _snap(values, part.place(new), born // len(limits) % self.width, on, part.t[new] + part.trace[new] * SPAN)
-            above = self.product(layer + 1, values, part)
+        for h, part in self.geometry.parts(self, layer, z, rows, found):
+            above = self._product(layer + 1, h, part)
             # Not needed while all that is above it is walked.
-            del values
+            del h
             self._descend(layer + 1, above, part)
 
-    def product(self, layer: int, below: Tensor, rows: Rows) -> Tensor:
-        """
-        Return a layer's pre-activations `[R, W]` from those `[R, fan_in]` of the layer below it, which become activations.
-
-        For one network alone there is room for more rows.
-        """
-        networks = list(self.by_network(rows))
-        z, h = self._room(layer, len(rows.trace), len(networks)), self.activation.apply_(below[: len(rows.trace)])
-        for network, place in networks:
-            torch.mm(h[place], self.weights[layer][network].T, out=z[place])
+    def _product(self, layer: int, h: Tensor, rows: Rows) -> Tensor:
+        """Return a layer's pre-activations `[R, W]` from the activations `[R, fan_in]` of the layer below it."""
+        weight = self.weights[layer]
+        z = h.new_empty(len(h), weight.shape[1])
+        first, edges = self.edges(rows)
+        for network, (start, stop) in enumerate(itertools.pairwise(edges), first):
+            torch.mm(h[start:stop], weight[network].T, out=z[start:stop])
         return z
 
-    def _room(self, layer: int, rows: int, networks: int) -> Tensor:
-        """Return room for a layer's pre-activations at so many rows of so many networks, and where it is of use for more."""
-        more = networks == 1 and layer < len(self.weights) - 1
-        return self.weights[0].new_empty(max(rows, self.size + 1 if more else 0), self.weights[layer].shape[1])
-
-    def by_network(self, rows: Rows) -> Iterator[tuple[int, slice]]:
-        """Yield the networks of a chunk and the rows of each."""
+    def edges(self, rows: Rows) -> tuple[int, list[int]]:
+        """Return the first network of a chunk, and the rows with which each begins and the last ends."""
         first, last = int(rows.trace[0]) // self.paths, int(rows.trace[-1]) // self.paths
         if first == last:
-            yield first, slice(0, len(rows.trace))
-            return
+            return first, [0, len(rows.trace)]
         starts = torch.arange(first, last + 2, device=self.device) * self.paths
-        edges = torch.searchsorted(rows.trace, starts).tolist()
-        for place, network in enumerate(range(first, last + 1)):
-            yield network, slice(edges[place], edges[place + 1])
+        return first, torch.searchsorted(rows.trace, starts).tolist()
 
     def record(self, layer: int, trace: Tensor, unit: Tensor, boundary: Tensor, t: Tensor) -> None:
         """Count crossings of a layer, `[n]` each, trace by trace, and keep them if that was asked for."""
@@ -246,19 +230,21 @@ class Walk:
             self.kept.append((trace, torch.full_like(trace, layer), unit, boundary, t))
 
 
-def _snap(values: Tensor, rows: Tensor, units: Tensor, limits: Tensor, where_: Tensor) -> None:
+def snap(values: Tensor, rows: Tensor, units: Tensor, limits: Tensor, trace: Tensor, t: Tensor) -> None:
     """
     Put the units that cross at new breakpoints on their boundaries, `[n]` each, in `values` `[R, W]`.
 
-    Those of crossings that coincide are put there at each of them: what cancels above these units must cancel exactly.
+    Those of crossings that coincide are put there at each of them: what cancels above these units must cancel exactly. Some of
+    the `rows` may be beyond `values`.
     """
-    values[rows, units] = limits
-    for step in itertools.count(1):
-        same = where(where_[step:] == where_[:-step])
+    here = (rows >= 0) & (rows < len(values))
+    for step in itertools.count():
+        same = where((t[step:] == t[: len(t) - step]) & (trace[step:] == trace[: len(t) - step]))
         if not len(same):
             return
         for one, other in ((same, same + step), (same + step, same)):
-            values[rows[one], units[other]] = limits[other]
+            chosen = where(here[one])
+            values[rows[one[chosen]], units[other[chosen]]] = limits[other[chosen]]
 
 
 def above_(out: Tensor, z: Tensor, limit: float) -> Tensor:

@@ -15,13 +15,14 @@ layer) are walked in float64 altogether.
 
 import itertools
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from ..activations import Activation
-from .crossings import Rows, Walk, above_, where
+from .crossings import Rows, Walk, where
+from .steps import ABOVE, Steps
 
 # Points at which the rounding error is measured, in all and of one path, and by how much its largest value is multiplied.
 SAMPLE, OF_ONE = 64, 16
@@ -61,13 +62,12 @@ def some_points(points: Sequence[Tensor]) -> Tensor:
     return torch.cat([one[:: -(-len(one) // each)] for one in few])
 
 
-def measure(weights: Sequence[Tensor], activation: Activation, x: Tensor) -> Tolerances:
-    """Evaluate hidden layers `[S, fan_out, fan_in]`, float32, in both precisions at the points `x` `[n, D]`."""
+def measure(weights: Sequence[Tensor], double: Sequence[Tensor], activation: Activation, x: Tensor) -> Tolerances:
+    """Evaluate hidden layers `[S, fan_out, fan_in]`, given in float32 and in float64, at the points `x` `[n, D]`."""
     sizes = []
     rough, exact = x.float().expand(len(weights[0]), -1, -1), x.double().expand(len(weights[0]), -1, -1)
-    for weight in weights:
-        rough = torch.bmm(rough, weight.transpose(1, 2))
-        exact = torch.bmm(exact, weight.double().transpose(1, 2))
+    for weight, precise in zip(weights, double, strict=True):
+        rough, exact = torch.bmm(rough, weight.transpose(1, 2)), torch.bmm(exact, precise.transpose(1, 2))
         error, largest = ((one.abs().amax((1, 2))) for one in (rough - exact, exact))
         sizes.append(torch.stack([error, largest, exact.square().mean((1, 2))], 1))
         rough, exact = activation.apply_(rough), activation.apply_(exact)
@@ -79,41 +79,23 @@ def measure(weights: Sequence[Tensor], activation: Activation, x: Tensor) -> Tol
 @dataclass(frozen=True)
 class _Cases:
     """
-    Units at breakpoints `[n]` whose side of a boundary float32 does not know.
+    Units at breakpoints whose side of a boundary float32 does not know: n columns.
 
     Attributes
     ----------
-    row
-        Their breakpoints, numbered through all chunks; those of different chunks are never neighbours.
-    layer, unit, boundary, trace, t, born
-        Which boundary of which unit, and the columns of `Rows`.
-    side
-        The side that float32 has put them on.
-    before, after
-        The sides at the neighbouring breakpoints of the chunk and the trace: 0 or 1, or -1 where there is none.
-    t_before, t_after
-        Where float32 has put these neighbours.
+    what
+        int64 `[9, n]`: the breakpoint, numbered through all chunks so that those of different chunks are never neighbours; layer,
+        unit and boundary; the trace, and what made it a breakpoint, as in `Rows.born`; the side that float32 has put the unit on;
+        and those at the neighbouring breakpoints of the chunk and the trace, -1 where there is none. A side is 0 or 1.
+    t
+        float64 `[3, n]`: where float32 has put the breakpoint, and these neighbours.
     """
 
-    row: Tensor
-    layer: Tensor
-    unit: Tensor
-    boundary: Tensor
-    trace: Tensor
+    what: Tensor
     t: Tensor
-    born: Tensor
-    side: Tensor
-    before: Tensor
-    after: Tensor
-    t_before: Tensor
-    t_after: Tensor
 
     def __getitem__(self, chosen: Tensor) -> "_Cases":
-        return _Cases(*(getattr(self, field.name)[chosen] for field in fields(self)))
-
-    @staticmethod
-    def together(several: Sequence["_Cases"]) -> "_Cases":
-        return _Cases(*(torch.cat([getattr(one, field.name) for one in several]) for field in fields(_Cases)))
+        return _Cases(self.what[:, chosen], self.t[:, chosen])
 
 
 class Rounding:
@@ -123,7 +105,7 @@ class Rounding:
     Parameters
     ----------
     weights
-        The hidden layers `[S, fan_out, fan_in]`, float32.
+        The hidden layers `[S, fan_out, fan_in]`, in float64.
     activation
         Their activation.
     tolerances
@@ -134,7 +116,6 @@ class Rounding:
 
     def __init__(self, weights: Sequence[Tensor], activation: Activation, tolerances: Tensor, points: Sequence[Tensor]) -> None:
         self.weights, self.activation, self.points = weights, activation, torch.cat(list(points))
-        self.tolerances: list[list[float]] = tolerances.tolist()
         lengths = torch.tensor([len(vertices) for vertices in points], device=self.points.device)
         self.starts, self.last = lengths.cumsum(0) - lengths, lengths - 2
         self.rows, self.cases = 0, 0
@@ -142,88 +123,67 @@ class Rounding:
         self.doubts = torch.zeros(len(weights[0]) * len(points), dtype=torch.int64, device=self.points.device)
         self.lost = torch.zeros_like(self.doubts, dtype=torch.bool)
         self.open: list[_Cases] = []
-        self.limits = torch.tensor(activation.boundaries, dtype=torch.float64, device=self.points.device)
-        # The network evaluated last, and its weights.
-        self.double: tuple[int, list[Tensor]] = (-1, [])
+        self.boundaries = torch.tensor(activation.boundaries, dtype=torch.float64, device=self.points.device)
+        around = tolerances.T.unsqueeze(2)
+        # [L - 1, S, B]
+        self.low, self.high = (self.boundaries - around).float(), (self.boundaries + around).float()
 
-    def sides(self, walk: Walk, layer: int, z: Tensor, rows: Rows, boundary: int) -> Tensor:
+    def limits(self, layer: int, networks: slice) -> tuple[Tensor, Tensor]:
+        """Return between what values, float32 `[S, B]` each, pre-activations are too close to a boundary to tell their side."""
+        return self.low[layer, networks], self.high[layer, networks]
+
+    def keep(self, walk: Walk, layer: int, z: Tensor, rows: Rows, flags: Tensor, close: Tensor, steps: Steps) -> None:
         """
-        Return which of the pre-activations `z` are above a boundary, bool `[R, W]`, in the order of the path.
+        Keep for `settle` what is too close to tell, and may matter, of pre-activations `z` `[R, W]`, whose `flags` say so.
 
-        What is too close to tell is kept for `settle`.
+        So many of each row are `close` `[B, R]`. What is 0 because the network is dead there is told by itself, and its flags and
+        its number corrected.
         """
-        limit = self.activation.boundaries[boundary]
-        low, close = (z.new_empty(len(rows.trace), z.shape[1], dtype=torch.bool) for _ in range(2))
-        for network, place in walk.by_network(rows):
-            tolerance = self.tolerances[network][layer]
-            above_(low[place], z[place], limit - tolerance)
-            above_(close[place], z[place], limit + tolerance)
-        close.bitwise_xor_(low)
-        places = where(close)
-        if len(places) > len(low):
-            # Of a network that is dead here all pre-activations are 0, exactly.
-            dead = ~z[: len(low)].any(1)
-            low[dead], close[dead] = limit < 0, False
-            places = where(close)
-        if rows.stored is not None:
-            low = low.index_select(0, rows.stored)
-        if len(places):
-            self._keep(layer, boundary, rows, low, close, places)
-            if self.cases > MOST:
-                self.settle(walk)
-        return low
-
-    def _keep(self, layer: int, boundary: int, rows: Rows, sides: Tensor, close: Tensor, places: Tensor) -> None:
-        """Keep the `places` of `close` that may matter, see `settle`; `sides` are in the order of the path, `close` is not."""
-        R, W = sides.shape
-        row, sides, close = places // W, sides.view(-1), close.view(-1)
-        unit = places - row * W
-        if rows.stored is not None:
-            order = torch.empty_like(rows.stored)
-            order[rows.stored] = torch.arange(R, device=row.device)
-            row = order[row]
-        trace = rows.trace[row]
-        self.doubts.index_add_(0, trace, torch.ones_like(trace))
-        neighbours = torch.stack([row - 1, row + 1])
-        there = neighbours.clamp(0, R - 1)
-        known = (there == neighbours) & (rows.trace[there] == trace)
-        side = torch.where(known, sides[there * W + unit].to(torch.int8), -1)
-        alone = known.all(0) & ~close[rows.place(there) * W + unit].any(0)
-        open_ = where(~(alone & (side[0] != side[1])))
-        if len(open_):
-            row, unit, side, there = row[open_], unit[open_], side[:, open_], rows.t[there[:, open_]]
-            what = (torch.full_like(row, layer), unit, torch.full_like(row, boundary), trace[open_])
-            mine = sides[row * W + unit]
-            self.open.append(_Cases(self.rows + row, *what, rows.t[row], rows.born[row], mine, *side, *there))
-        # Two more, so that no row of the next chunk is the neighbour of one of this.
-        self.rows, self.cases = self.rows + R + 2, self.cases + len(open_)
+        of_each: list[int] = close.sum(1).tolist()
+        if not any(of_each):
+            return
+        for number, limit in enumerate(self.activation.boundaries):
+            if of_each[number] > len(z):
+                # Of a network that is dead here all pre-activations are 0, exactly.
+                dead = ~z.any(1)
+                flags[number, dead], close[number, dead] = ABOVE * (limit < 0), 0
+        row, unit, boundary, *sides = steps.doubts(flags, rows.trace, close, self.doubts)
+        if len(row):
+            # Rows of different boundaries are never neighbours, nor those of the next chunk.
+            name = self.rows + boundary * (len(z) + 2) + row
+            what = name, torch.full_like(row, layer), unit, boundary, rows.trace[row], rows.born[row], *sides
+            beside = torch.stack([row, row - 1, row + 1]).clamp_(0, len(z) - 1)
+            self.open.append(_Cases(torch.stack(what), rows.t[beside]))
+        self.rows, self.cases = self.rows + len(flags) * (len(z) + 2), self.cases + len(row)
+        if self.cases > MOST:
+            self.settle(walk)
 
     def settle(self, walk: Walk) -> None:
         """Decide what is open in float64, and correct the walk's counts."""
         if not self.open:
             return
-        cases = _Cases.together(self.open)
+        cases = _Cases(torch.cat([one.what for one in self.open], 1), torch.cat([one.t for one in self.open], 1))
         # A unit may stay close for several rows, a run. What counts is how often it changes sides on the way through.
-        cases = cases[torch.argsort(cases.unit * self.rows + cases.row)]
-        joined = (cases.row[1:] == cases.row[:-1] + 1) & (cases.unit[1:] == cases.unit[:-1])
-        joined &= cases.trace[1:] == cases.trace[:-1]
+        cases = cases[torch.argsort(cases.what[2] * self.rows + cases.what[0])]
+        row, layer, unit, _, trace, _, side, before, after = cases.what
+        joined = (row[1:] == row[:-1] + 1) & (unit[1:] == unit[:-1]) & (trace[1:] == trace[:-1])
         first, last = (torch.cat(ends) for ends in ((joined.new_ones(1), ~joined), (~joined, joined.new_ones(1))))
-        sides, t = self._sides(walk, cases)
+        true, t = self._sides(walk, cases)
         # In their true order: two crossings that nearly coincide may have been found in the wrong one.
         run = first.cumsum(0) - 1
         order = torch.argsort(t, stable=True)
         order = order[torch.argsort(run[order], stable=True)]
-        sides, t = sides[order], t[order]
+        true, t = true[order], t[order]
         # One that belongs beyond a neighbour on the other side: what comes after that is not known here.
         begin, end = first.nonzero().view(-1)[run], last.nonzero().view(-1)[run]
-        beyond = (cases.before[begin] >= 0) & (cases.before[begin] != sides.to(torch.int8)) & (t <= cases.t_before[begin])
-        beyond |= (cases.after[end] >= 0) & (cases.after[end] != sides.to(torch.int8)) & (t >= cases.t_after[end])
+        beyond = (before[begin] >= 0) & (before[begin] != true) & (t <= cases.t[1, begin])
+        beyond |= (after[end] >= 0) & (after[end] != true) & (t >= cases.t[2, end])
         # The same breakpoint ends one chunk and begins the next: both must have it in the same place.
-        edge = first & (cases.before < 0) | last & (cases.after < 0)
+        edge = first & (before < 0) | last & (after < 0)
         beyond |= edge & (order != torch.arange(len(order), device=order.device))
-        self.lost[cases.trace[beyond]] = True
-        change = _changes(sides, cases, first, last) - _changes(cases.side, cases, first, last)
-        walk.counts.index_put_((cases.trace, cases.layer), change, accumulate=True)
+        self.lost[trace[beyond]] = True
+        change = _changes(torch.stack([true, side]), before, after, first, last)
+        walk.counts.index_put_((trace, layer), change[0] - change[1], accumulate=True)
         self.open, self.cases = [], 0
 
     def doubtful(self, walk: Walk) -> Tensor:
@@ -234,33 +194,30 @@ class Rounding:
         return self.lost | (self.doubts > DOUBTFUL * ((below + vertices) * widths).sum(1))
 
     def _sides(self, walk: Walk, cases: _Cases) -> tuple[Tensor, Tensor]:
-        """Return the true sides, bool `[n]`, and where on their paths the breakpoints truly are."""
-        sides, t = torch.empty_like(cases.side), torch.empty_like(cases.t)
-        network = cases.trace // walk.paths
+        """Return the true sides, 0 or 1, int64 `[n]`, and where on their paths the breakpoints truly are."""
+        z, t = torch.empty_like(cases.t[0]), torch.empty_like(cases.t[0])
+        network = cases.what[4] // walk.paths
         for one in torch.unique(network).tolist():
             for chosen in torch.split(where(network == one), AT_ONCE):
-                z, t[chosen] = self._evaluate(walk, one, cases[chosen])
-                sides[chosen] = z > self.limits[cases.boundary[chosen]]
-        return sides, t
+                z[chosen], t[chosen] = self._evaluate(walk, one, cases[chosen])
+        return (z > self.boundaries[cases.what[3]]).long(), t
 
     def _evaluate(self, walk: Walk, network: int, cases: _Cases) -> tuple[Tensor, Tensor]:
         """Find the breakpoints of one network again; return the pre-activations of the units there, and where; float64 `[n]`."""
-        if self.double[0] != network:
-            self.double = network, [weight[network].double() for weight in self.weights]
-        first, *weights = self.double[1]
-        # -1 // n is -1: a vertex of the path was born in no layer.
-        name = cases.born // len(self.limits)
-        birth = _Birth(name // walk.width, name % walk.width, self.limits[cases.born % len(self.limits)])
-        path = cases.trace % walk.paths
-        segment = torch.minimum(cases.t.long(), self.last[path])
+        first, *weights = (weight[network] for weight in self.weights)
+        _, layer, unit, _, trace, born, *_ = cases.what
+        born_in, born_by, boundary = walk.named(born)
+        birth = _Birth(born_in, born_by, self.boundaries[boundary])
+        path = trace % walk.paths
+        segment = torch.minimum(cases.t[0].long(), self.last[path])
         used, ends = torch.unique(self.starts[path] + segment + torch.tensor([[0], [1]], device=path.device), return_inverse=True)
         begin, end = (self.points[used].double() @ first.T)[ends]
-        share, z, before = cases.t - segment, torch.empty_like(cases.t), torch.full_like(cases.t, torch.inf)
+        share, z, before = cases.t[0] - segment, torch.empty_like(cases.t[0]), torch.full_like(cases.t[0], torch.inf)
         todo = torch.arange(len(z), device=z.device)
         for _ in range(STEPS):
             here = birth[todo]
             share[todo] += self._shift(weights, begin[todo], end[todo], share[todo], here)
-            z[todo], off = self._forward(weights, begin[todo], end[todo], share[todo], here, cases.layer[todo], cases.unit[todo])
+            z[todo], off = self._forward(weights, begin[todo], end[todo], share[todo], here, layer[todo], unit[todo])
             # One that does not come nearer goes to and fro between two pieces.
             go_on = where((off > PRECISE) & (off < before[todo] / 2))
             before[todo], todo = off, todo[go_on]
@@ -269,10 +226,9 @@ class Rounding:
         # One that is not found again is no crossing in truth, but still a point of the path like any other.
         none = where((before > PRECISE) | (share < 0) | (share > 1))
         if len(none):
-            share[none] = (cases.t - segment)[none]
+            share[none] = (cases.t[0] - segment)[none]
             here = _Birth(torch.full_like(none, -1), birth.unit[none], birth.limit[none])
-            where_and_what = begin[none], end[none], share[none], here, cases.layer[none], cases.unit[none]
-            z[none], _ = self._forward(weights, *where_and_what)
+            z[none], _ = self._forward(weights, begin[none], end[none], share[none], here, layer[none], unit[none])
         return z, segment + share
 
     def _shift(self, weights: Sequence[Tensor], begin: Tensor, end: Tensor, share: Tensor, birth: "_Birth") -> Tensor:
@@ -337,9 +293,8 @@ class _Birth:
         return _Birth(self.layer[chosen], self.unit[chosen], self.limit[chosen])
 
 
-def _changes(sides: Tensor, cases: _Cases, first: Tensor, last: Tensor) -> Tensor:
-    """Return how many changes of side there are right before each case, and behind the last of a run; int64 `[n]`."""
-    side = sides.to(torch.int8)
-    changes = first & (cases.before >= 0) & (cases.before != side)
-    changes[1:] |= ~first[1:] & (side[1:] != side[:-1])
-    return changes.long() + (last & (cases.after >= 0) & (cases.after != side))
+def _changes(sides: Tensor, before: Tensor, after: Tensor, first: Tensor, last: Tensor) -> Tensor:
+    """Return how many changes of `sides` `[2, n]` there are right before each case, and behind the last of a run; int64."""
+    changes = first & (before >= 0) & (before != sides)
+    changes[:, 1:] |= ~first[1:] & (sides[:, 1:] != sides[:, :-1])
+    return changes.long() + (last & (after >= 0) & (after != sides))

@@ -161,16 +161,18 @@ def _walks(hidden: Sequence[Tensor], chosen: Activation, paths: Sequence[Any], *
     if isinstance(paths[0], Ellipse):
         return [(every, _walk(hidden, chosen, Arcs(paths), len(paths), keep=keep))]
     if keep or hidden[0].dtype == torch.float64:
-        return [(every, _walk(hidden, chosen, Segments(paths, None), len(paths), keep=keep))]
+        return [(every, _walk(hidden, chosen, Segments(paths, None, hidden[0].device), len(paths), keep=keep))]
     points = [vertices(path).to(hidden[0].device) for path in paths]
-    tolerances = rounding.measure(hidden, chosen, rounding.some_points(points))
+    double = [weight.double() for weight in hidden]
+    tolerances = rounding.measure(hidden, double, chosen, rounding.some_points(points))
     single = tolerances.single.nonzero().view(-1)
     again = (~tolerances.single).repeat_interleave(len(paths))
     walks = []
     if len(single):
-        few = hidden if len(single) == len(hidden[0]) else [weight[single] for weight in hidden]
-        decides = rounding.Rounding(few, chosen, tolerances.values[single], points)
-        walk = Walk(few, chosen, Segments(paths, decides), len(paths), keep=False)
+        all_ = len(single) == len(hidden[0])
+        rough, precise = (weights if all_ else [weight[single] for weight in weights] for weights in (hidden, double))
+        decides = rounding.Rounding(precise, chosen, tolerances.values[single], points)
+        walk = Walk(rough, chosen, Segments(paths, decides, hidden[0].device), len(paths), keep=False)
         found = walk.run()
         decides.settle(walk)
         traces = every.view(-1, len(paths))[single].flatten()
@@ -179,9 +181,9 @@ def _walks(hidden: Sequence[Tensor], chosen: Activation, paths: Sequence[Any], *
     # What follows replaces what float32 has found.
     for network in torch.unique(every[again] // len(paths)).tolist():
         which = again.view(-1, len(paths))[network].nonzero().view(-1)
-        one = [weight[network : network + 1] for weight in hidden]
+        one = [weight[network : network + 1] for weight in double]
         few_paths = [paths[place] for place in which.tolist()]
-        found = _walk(one, chosen, Segments(few_paths, None), len(few_paths), keep=False)
+        found = _walk(one, chosen, Segments(few_paths, None, hidden[0].device), len(few_paths), keep=False)
         walks.append((network * len(paths) + which, found))
     return walks
 

@@ -1,0 +1,247 @@
+r"""
+The steps of a walk along straight segments, compiled for the processor: what `steps.py` says, in one pass each.
+
+Pre-activations are read once to find out where they are, and once more to make the activations of the next layer. What is done
+with flags goes by words of eight units.
+"""
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..activations import Activation
+from .compiling import compiled
+from .crossings import Found, Rows
+from .steps import ABOVE, CLOSE, Insertion
+
+Array = Any
+
+WORD = 8
+# Of each byte of a word the lowest bit, and the next.
+ONES = np.uint64(0x0101010101010101)
+ALL_CLOSE = np.uint64(CLOSE) * ONES
+# So many crossings of a piece, and more, are sorted by merging.
+MANY = 64
+
+
+def sides(z: Tensor, edges: list[int], low: Tensor, high: Tensor) -> tuple[Tensor, Tensor]:
+    """See `Steps`. Flags are padded to whole words."""
+    R, W = z.shape
+    flags = torch.empty(low.shape[1], R, -(-W // WORD) * WORD, dtype=torch.uint8)
+    close = _sides(z.numpy(), np.array(edges), low.numpy(), high.numpy(), flags.numpy(), _words(flags))
+    return flags, torch.from_numpy(close)
+
+
+def changes(flags: Tensor, trace: Tensor) -> Tensor:
+    """See `Steps`."""
+    return torch.from_numpy(_changes(_words(flags), trace.numpy()))
+
+
+def crossings(z: Tensor, flags: Tensor, rows: Rows, limits: Tensor) -> Found:
+    """See `Steps`."""
+    columns = _crossings(z.numpy(), _words(flags), rows.trace.numpy(), rows.t.numpy(), limits.numpy())
+    return Found(*map(torch.from_numpy, columns))
+
+
+def doubts(flags: Tensor, trace: Tensor, close: Tensor, counts: Tensor) -> Tensor:
+    """See `Steps`."""
+    return torch.from_numpy(_doubts(flags.numpy(), _words(flags), trace.numpy(), close.numpy(), counts.numpy()))
+
+
+def merge(rows: Rows, found: Found, names: Tensor) -> Insertion:
+    """See `Steps`."""
+    old = rows.trace.numpy(), rows.t.numpy(), rows.born.numpy()
+    trace, t, born, before, crossing = map(torch.from_numpy, _merge(*old, found.piece.numpy(), found.t.numpy(), names.numpy()))
+    return Insertion(Rows(trace, t, born), before, crossing, found)
+
+
+def insert(z: Tensor, insertion: Insertion, here: slice, activation: Activation) -> Tensor:
+    """See `Steps`."""
+    assert activation.clamp is not None
+    rows, found = insertion.rows, insertion.found
+    number = z.numpy().dtype.type
+    out = z.new_empty(here.stop - here.start, z.shape[1])
+    limits = np.array(activation.boundaries, number)
+    _insert(
+        *(z.numpy(), out.numpy(), here.start, insertion.before.numpy(), insertion.crossing.numpy()),
+        *(rows.trace.numpy(), rows.t.numpy(), found.unit.numpy(), found.boundary.numpy(), found.place.numpy()),
+        *(limits, *map(number, activation.clamp)),
+    )
+    return out
+
+
+def _words(flags: Tensor) -> Array:
+    """Return the flags of eight units each, uint64 `[B, R, words]`."""
+    return flags.numpy().view(np.uint64)
+
+
+@compiled
+def _sides(z: Array, edges: Array, low: Array, high: Array, flags: Array, words: Array) -> Array:
+    W = z.shape[1]
+    close = np.empty((len(flags), len(z)), np.int64)
+    for boundary in range(len(flags)):
+        for network in range(len(edges) - 1):
+            lowest, highest = low[network, boundary], high[network, boundary]
+            for row in range(edges[network], edges[network + 1]):
+                for unit in range(W):
+                    value = z[row, unit]
+                    above = value > lowest
+                    flags[boundary, row, unit] = above * ABOVE + (above & (value <= highest)) * CLOSE
+                flags[boundary, row, W:] = 0
+                count = np.uint64(0)
+                for word in range(words.shape[2]):
+                    count += _sum((words[boundary, row, word] & ALL_CLOSE) >> np.uint64(1))
+                close[boundary, row] = np.int64(count)
+    return close
+
+
+@compiled
+def _sum(bytes_: Any) -> Any:
+    """Return the sum of a word's bytes, below 256: the highest byte of this product."""
+    return (bytes_ * ONES) >> np.uint64(56)
+
+
+@compiled
+def _changes(words: Array, trace: Array) -> Array:
+    changes = np.zeros(len(trace) - 1, np.int64)
+    for boundary in range(len(words)):
+        for row in range(len(changes)):
+            if trace[row] != trace[row + 1]:
+                continue
+            count = np.uint64(0)
+            for word in range(words.shape[2]):
+                count += _sum((words[boundary, row, word] ^ words[boundary, row + 1, word]) & ONES)
+            changes[row] += np.int64(count)
+    return changes
+
+
+@compiled
+def _crossings(z: Array, words: Array, trace: Array, t: Array, limits: Array) -> Any:
+    changes = _changes(words, trace)
+    total = changes.sum()
+    piece, unit, boundary = (np.empty(total, np.int64), np.empty(total, np.int64), np.empty(total, np.int64))
+    share, where = np.empty(total, z.dtype), np.empty(total, np.float64)
+    zero, half, one = z.dtype.type(0), z.dtype.type(0.5), z.dtype.type(1)
+    stop = 0
+    for row in range(len(changes)):
+        if not changes[row]:
+            continue
+        start = stop
+        for limit in range(len(limits)):
+            for word in range(words.shape[2]):
+                changed = (words[limit, row, word] ^ words[limit, row + 1, word]) & ONES
+                at = word * WORD
+                while changed:
+                    if changed & np.uint64(1):
+                        begin, end = z[row, at], z[row + 1, at]
+                        tau = (limits[limit] - begin) / (end - begin)
+                        # Where rounding has put both ends on one side the nearer end is the crossing.
+                        tau = half if np.isnan(tau) else min(max(tau, zero), one)
+                        piece[stop], unit[stop], boundary[stop], share[stop] = row, at, limit, tau
+                        stop += 1
+                    changed >>= np.uint64(WORD)
+                    at += 1
+        _sort(share[start:stop], unit[start:stop], boundary[start:stop])
+        for place in range(start, stop):
+            tau = np.float64(share[place])
+            # As torch.lerp does it.
+            if tau < 0.5:
+                where[place] = t[row] + tau * (t[row + 1] - t[row])
+            else:
+                where[place] = t[row + 1] - (t[row + 1] - t[row]) * (1.0 - tau)
+    return piece, unit, boundary, share, where
+
+
+@compiled
+def _sort(share: Array, unit: Array, boundary: Array) -> None:
+    """Put the crossings of a piece into their order; equal ones keep theirs."""
+    if len(share) >= MANY:
+        order = np.argsort(share, kind="mergesort")
+        share[:], unit[:], boundary[:] = share[order], unit[order], boundary[order]
+        return
+    for place in range(1, len(share)):
+        tau, one, limit = share[place], unit[place], boundary[place]
+        while place > 0 and share[place - 1] > tau:
+            share[place], unit[place], boundary[place] = share[place - 1], unit[place - 1], boundary[place - 1]
+            place -= 1
+        share[place], unit[place], boundary[place] = tau, one, limit
+
+
+@compiled
+def _doubts(flags: Array, words: Array, trace: Array, close: Array, counts: Array) -> Array:
+    found = np.empty((6, close.sum()), np.int64)
+    rows, n = len(trace), 0
+    for limit in range(len(flags)):
+        for row in range(rows):
+            if not close[limit, row]:
+                continue
+            counts[trace[row]] += close[limit, row]
+            begins = row == 0 or trace[row - 1] != trace[row]
+            ends = row == rows - 1 or trace[row + 1] != trace[row]
+            for word in range(words.shape[2]):
+                near = words[limit, row, word] & ALL_CLOSE
+                at = word * WORD
+                while near:
+                    if near & np.uint64(CLOSE):
+                        before = np.uint8(CLOSE) if begins else flags[limit, row - 1, at]
+                        after = np.uint8(CLOSE) if ends else flags[limit, row + 1, at]
+                        if (before | after) & CLOSE or (before ^ after) & ABOVE == 0:
+                            found[0, n], found[1, n], found[2, n] = row, at, limit
+                            found[3, n] = flags[limit, row, at] & ABOVE
+                            found[4, n] = -1 if begins else before & ABOVE
+                            found[5, n] = -1 if ends else after & ABOVE
+                            n += 1
+                    near >>= np.uint64(WORD)
+                    at += 1
+    return found[:, :n]
+
+
+@compiled
+def _merge(trace: Array, t: Array, born: Array, piece: Array, t_new: Array, names: Array) -> Any:
+    rows = len(trace) + len(piece)
+    traces, ts, borns = np.empty(rows, np.int64), np.empty(rows, np.float64), np.empty(rows, np.int64)
+    before, crossing = np.empty(rows, np.int64), np.empty(rows, np.int64)
+    place, new = 0, 0
+    for row in range(len(trace)):
+        traces[place], ts[place], borns[place], before[place], crossing[place] = trace[row], t[row], born[row], row, -1
+        place += 1
+        while new < len(piece) and piece[new] == row:
+            traces[place], ts[place], borns[place] = trace[row], t_new[new], names[new]
+            before[place], crossing[place] = row, new
+            place += 1
+            new += 1
+    return traces, ts, borns, before, crossing
+
+
+@compiled
+def _insert(
+    z: Array, out: Array, start: int, before: Array, crossing: Array, trace: Array, t: Array, unit: Array, boundary: Array,
+    share: Array, limits: Array, shift: float, low: float, high: float,
+) -> None:  # fmt: skip
+    W = z.shape[1]
+    half, one = z.dtype.type(0.5), z.dtype.type(1)
+    for place in range(len(out)):
+        row = start + place
+        begin, new = z[before[row]], crossing[row]
+        if new < 0:
+            for at in range(W):
+                out[place, at] = min(max(begin[at] + shift, low), high)
+            continue
+        end, tau = z[before[row] + 1], share[new]
+        # As torch.lerp does it.
+        if tau < half:
+            for at in range(W):
+                out[place, at] = min(max(begin[at] + tau * (end[at] - begin[at]) + shift, low), high)
+        else:
+            rest = one - tau
+            for at in range(W):
+                out[place, at] = min(max(end[at] - (end[at] - begin[at]) * rest + shift, low), high)
+        # Crossings that coincide are on their boundaries at each of them: what cancels above these units must cancel exactly.
+        for step in (-1, 1):
+            other = row
+            while 0 <= other < len(trace) and trace[other] == trace[row] and t[other] == t[row]:
+                if crossing[other] >= 0:
+                    out[place, unit[crossing[other]]] = min(max(limits[boundary[crossing[other]]] + shift, low), high)
+                other += step

@@ -1,0 +1,135 @@
+"""The compiled steps of a walk, one by one, against those in torch, which any device runs; and whole walks with either."""
+
+import numba
+import pytest
+import torch
+from reference import crossings
+
+from sensitometer import paths
+from sensitometer.activations import activation
+from sensitometer.metrics import compiled_steps, compiling, segments, steps
+from sensitometer.metrics.crossings import Found, Rows
+from sensitometer.metrics.transitions import transitions
+from sensitometer.networks import MLP, MLPStack, initial_weights, layer_shapes
+
+PIECEWISE = ("relu", "relu6", "hardtanh", "hardsigmoid")
+
+
+def chunk(name, dtype, units, seed=0):
+    """Pre-activations of two networks along three paths, among them zeros and rows of them, with their rows and limits."""
+    generator = torch.Generator().manual_seed(seed)
+    lengths = (1, 9, 30, 2, 7, 25)
+    R = sum(lengths)
+    z = torch.randn(R, units, generator=generator, dtype=dtype) * 2
+    z[torch.rand(z.shape, generator=generator) < 0.05] = 0
+    z[[3, 20]] = 0
+    trace = torch.arange(6).repeat_interleave(torch.tensor(lengths))
+    t = torch.cat([torch.arange(length).double() for length in lengths])
+    boundaries = torch.tensor(activation(name).boundaries, dtype=dtype)
+    tolerance = torch.tensor([[0.1], [0.3]], dtype=dtype)
+    edges = [0, sum(lengths[:3]), R]
+    return z, Rows(trace, t, torch.full_like(trace, -1)), boundaries, (edges, boundaries - tolerance, boundaries + tolerance)
+
+
+@pytest.mark.parametrize("units", [1, 7, 8, 37, 400])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("name", PIECEWISE)
+def test_each_step_is_as_in_torch(name, dtype, units):
+    z, rows, limits, around = chunk(name, dtype, units)
+    flags, close = compiled_steps.sides(z, *around)
+    plain, few = steps.sides(z, *around)
+    assert torch.equal(flags[:, :, :units], plain)
+    assert not flags[:, :, units:].any()
+    assert torch.equal(close, few)
+    assert close.any() or units == 1
+
+    assert torch.equal(compiled_steps.changes(flags, rows.trace), steps.changes(plain, rows.trace))
+
+    counts, expected = torch.zeros(2, 6, dtype=torch.int64)
+    doubts = compiled_steps.doubts(flags, rows.trace, close, counts)
+    assert torch.equal(doubts, steps.doubts(plain, rows.trace, few, expected))
+    assert torch.equal(counts, expected)
+    assert int(counts.sum()) == int(close.sum())
+
+    found, twin = (one.crossings(z, of, rows, limits) for one, of in ((compiled_steps, flags), (steps, plain)))
+    assert len(found.piece) == int(steps.changes(plain, rows.trace).sum())
+    for field in ("piece", "unit", "boundary", "place", "t"):
+        torch.testing.assert_close(getattr(found, field), getattr(twin, field), rtol=1e-6, atol=0)
+
+    names = torch.arange(len(found.piece))
+    merged, theirs = (one.merge(rows, twin, names) for one in (compiled_steps, steps))
+    for one, other in ((merged, theirs), (merged.rows, theirs.rows)):
+        for field in vars(other):
+            if isinstance(getattr(other, field), torch.Tensor):
+                assert torch.equal(getattr(one, field), getattr(other, field)), field
+    for here in (slice(0, len(merged.before)), slice(5, 40)):
+        h, h_twin = (one.insert(z, theirs, here, activation(name)) for one in (compiled_steps, steps))
+        torch.testing.assert_close(h, h_twin, rtol=0, atol=4 * torch.finfo(dtype).eps * float(z.abs().max()))
+
+
+def test_many_crossings_of_a_piece_are_in_order():
+    z = torch.stack([-torch.rand(1000, generator=torch.Generator().manual_seed(0)) - 0.1, torch.ones(1000)])
+    rows = Rows(torch.zeros(2, dtype=torch.int64), torch.tensor([0.0, 1.0]).double(), torch.full((2,), -1))
+    limit = torch.zeros(1, 1)
+    flags, _ = compiled_steps.sides(z, [0, 2], limit, limit)
+    found = compiled_steps.crossings(z, flags, rows, limit[0])
+    assert found.place.tolist() == sorted(found.place.tolist())
+    assert sorted(found.unit.tolist()) == list(range(1000))
+    assert torch.equal(found.place, (-z[0] / (1 - z[0]))[found.unit])
+
+
+@pytest.mark.parametrize("one", [compiled_steps, steps], ids=["compiled", "torch"])
+def test_units_that_cross_together_are_on_their_boundaries_together(one):
+    z = torch.tensor([[-1.0, -3.0, 5.0], [1.0, 3.0, 5.0]])
+    rows = Rows(torch.zeros(2, dtype=torch.int64), torch.tensor([0.0, 1.0]).double(), torch.full((2,), -1))
+    # The second is where interpolation has rounded it to.
+    place = torch.tensor([0.5, 0.5])
+    found = Found(
+        torch.tensor([0, 0]), torch.tensor([0, 1]), torch.tensor([0, 0]), place + 1e-3, torch.tensor([0.5, 0.5]).double()
+    )
+    h = one.insert(z, one.merge(rows, found, torch.tensor([0, 1])), slice(0, 4), activation("relu"))
+    assert h.tolist() == [[0, 0, 5], [0, 0, 5], [0, 0, 5], [1, 3, 5]]
+
+
+@pytest.mark.parametrize("name", PIECEWISE)
+@pytest.mark.parametrize("chunk", [2**20, 100])
+def test_walks_in_torch_find_the_same(monkeypatch, name, chunk):
+    drawn = [initial_weights(layer_shapes(6, 12, 4, 3), name, 1.5, seed) for seed in (1, 2, 3)]
+    stack = MLPStack([torch.stack(layer) for layer in zip(*drawn, strict=True)], name)
+    generator = torch.Generator().manual_seed(1)
+    several = [paths.Polyline(3 * torch.randn(vertices, 6, generator=generator), closed=vertices != 4) for vertices in (5, 4, 7)]
+    several.append(paths.Polyline(torch.cat([several[0].vertices, several[0].vertices.flip(0)]), closed=False))
+    expected = transitions(stack, several)
+    where = transitions(stack, several, positions=True)
+    monkeypatch.setattr(segments, "compiled_steps", steps)
+    monkeypatch.setattr("sensitometer.metrics.crossings.CHUNK", chunk)
+    assert torch.equal(transitions(stack, several).per_layer, expected.per_layer)
+    again = transitions(stack, several, positions=True)
+    assert torch.equal(again.per_layer, expected.per_layer)
+    for network in range(3):
+        for path in range(4):
+            for mine, theirs in zip(again.positions[network][path], where.positions[network][path], strict=True):
+                torch.testing.assert_close(mine, theirs, rtol=0, atol=1e-9)
+    twin = [len(layer) for layer in crossings(MLP(drawn[0], name).weights, name, several[0])]
+    assert expected.per_layer[0, 0].tolist() == twin
+
+
+def test_what_cannot_be_kept_is_compiled_all_the_same(monkeypatch):
+    real = numba.njit
+
+    def without_a_folder(*arguments, cache=False, **options):
+        if cache:
+            return lambda loop: raise_(RuntimeError(f"cannot cache function {loop.__name__!r}: no locator available"))
+        return real(*arguments, **options)
+
+    def raise_(error):
+        raise error
+
+    monkeypatch.setattr(numba, "njit", without_a_folder)
+
+    @compiling.compiled
+    def reciprocal(x):
+        return 1.0 / x
+
+    assert reciprocal(4.0) == 0.25
+    assert reciprocal(0.0) == float("inf")
