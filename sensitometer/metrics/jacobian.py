@@ -11,7 +11,9 @@ from torch import Tensor, nn
 
 from ..errors import InvalidInputError
 from ..networks import MLP, MLPStack, as_stack
-from .jacobian_chain import Chain, Workspace, mixed_squared_norms, mixing_of, row_of, squared_norms
+from .elementwise import both_squared_norms, squared_norms
+from .jacobian_chain import Chain, mixing_of, row_of
+from .workspace import Workspace
 
 KINDS = ("probabilities", "logits")
 # Numbers in a chunk of whole Jacobians of an arbitrary model, 4 MiB: its activations, which nobody counts, take far more.
@@ -122,8 +124,9 @@ def _of_callable(model: Callable[[Tensor], Tensor], x: Tensor, of: str, target: 
             row = row_of(logits, own, of)
             block = (block * row.to(block.dtype).unsqueeze(1)).sum(2, keepdim=True)
         if of == "probabilities" and target is None:
-            mixing = mixing_of(logits, block.dtype, size)
-            norms.append((mixed_squared_norms(block, mixing.parts[0], space).double().sqrt() * mixing.factor)[0])
+            mixing = mixing_of(logits, block.dtype)
+            squares, _ = both_squared_norms(block, mixing, 0, space)
+            norms.append((squares.double().sqrt() * mixing.factor)[0])
         else:
             norms.append(squared_norms(block, space).double().sqrt()[0])
     return torch.cat(norms)

@@ -21,6 +21,9 @@ from torch import Tensor
 
 from ..activations import activation
 from ..networks import MLPStack
+from . import compiled_elementwise, elementwise
+from .elementwise import Elementwise, Mixing
+from .workspace import Workspace
 
 # Numbers in the block that is carried through the layers: on a processor 1 MiB, and as much for the one that it is computed from.
 CPU_BLOCK = 2**18
@@ -33,41 +36,6 @@ FORWARD_NUMBERS = 2**18
 # Layers, or the product of their gains, above which the chain is kept in float32's range point by point.
 DEEP = 8
 LARGE = 1e3
-
-
-class Workspace:
-    """
-    Buffers that are used again and again; in two of them, what is computed from the one is written to the other.
-
-    A fresh tensor of some megabytes costs as much in page faults as the product that fills it, and drives others from the cache.
-    """
-
-    def __init__(self) -> None:
-        self._buffers: dict[tuple[str, tuple[int, ...], torch.dtype], Tensor] = {}
-
-    def take(self, name: str, shape: Sequence[int], like: Tensor) -> Tensor:
-        """Return the buffer of this name and shape, of the type and on the device of `like`; what was in it is lost."""
-        key = name, tuple(shape), like.dtype
-        buffer = self._buffers.get(key)
-        if buffer is None:
-            buffer = self._buffers[key] = like.new_empty(shape)
-        return buffer
-
-    def _beside(self, tensor: Tensor, shape: Sequence[int]) -> Tensor:
-        """Return the one of two buffers of this shape that does not hold `tensor`; what was in it is lost."""
-        even = self.take("even", shape, tensor)
-        return self.take("odd", shape, tensor) if even.data_ptr() == tensor.data_ptr() else even
-
-    def product(self, matrix: Tensor, block: Tensor) -> Tensor:
-        """Return `matrix` `[S, A, B]` times `block` `[S, B, ...]`: `[S, A, ...]`."""
-        out = self._beside(block, (*matrix.shape[:2], *block.shape[2:]))
-        torch.bmm(matrix, block.flatten(2), out=out.flatten(2))
-        return out
-
-    def times(self, a: Tensor, b: Tensor) -> Tensor:
-        """Return the elementwise product of `a` `[S, R, C or 1, n or 1]` and `b` `[S, R or 1, C or 1, n]`."""
-        shape = (*a.shape[:2], max(a.shape[2], b.shape[2]), b.shape[3])
-        return torch.mul(a, b, out=self._beside(a, shape))
 
 
 class Chain:
@@ -90,6 +58,7 @@ class Chain:
             first = torch.linalg.qr(first.transpose(1, 2), mode="r").R.transpose(1, 2)
         self.first = first  # F, [S, W, R]
         self.space = Workspace()
+        self.elementwise: Elementwise = compiled_elementwise if first.device.type == "cpu" else elementwise
 
     def points(self, x: Tensor, chunk_size: int | None, rows: int | None = None) -> Iterator["Points"]:
         """
@@ -119,9 +88,8 @@ class Chain:
         torch.mm(first.flatten(0, 1), points.T, out=h.flatten(0, 1))
         slopes = []
         for layer, weight in enumerate(self.exact[1:]):
-            ones = take("slope", h.shape, h).fill_(1.0)
-            slope = self.activation.backward_(ones, self.activation.apply_(h))
-            slopes.append(take(f"slope {layer}", h.shape, self.weights[0]).copy_(slope))
+            slopes.append(take(f"slope {layer}", h.shape, self.weights[0]))
+            self.elementwise.activate(self.activation, h, slopes[-1], self.space)
             h = torch.bmm(weight, h, out=take(f"layer {(layer + 1) % 2}", (*weight.shape[:2], len(x)), h))
         return h, slopes
 
@@ -158,15 +126,17 @@ class Chain:
 
     def norms(self, points: "Points", kinds: Sequence[str]) -> dict[str, Tensor]:
         """Return the norms of the `probabilities`, of the `logits`, or both, over `scale`, each float64 `[S, n]`."""
-        mixing = mixing_of(points.logits, self.dtype, points.size) if "probabilities" in kinds else None
-        squares: dict[str, list[Tensor]] = {kind: [] for kind in kinds}
+        mixing = mixing_of(points.logits, self.dtype) if "probabilities" in kinds else None
+        squares: dict[str, list[Tensor]] = {"probabilities": [], "logits": []}
         for part, slopes in enumerate(points.slopes):
             block = self._block(slopes, points)
-            if "logits" in kinds:
-                squares["logits"].append(squared_norms(block, self.space))
-            if mixing is not None:
-                squares["probabilities"].append(mixed_squared_norms(block, mixing.parts[part], self.space))
-        norms = {kind: torch.cat(parts, 1).double().sqrt() * points.factor for kind, parts in squares.items()}
+            if mixing is None:
+                squares["logits"].append(self.elementwise.squared_norms(block, self.space))
+                continue
+            both = self.elementwise.both_squared_norms(block, mixing, part * points.size, self.space)
+            for each, one in zip(squares.values(), both, strict=True):
+                each.append(one)
+        norms = {kind: torch.cat(squares[kind], 1).double().sqrt() * points.factor for kind in kinds}
         if mixing is not None:
             norms["probabilities"] *= mixing.factor
         return norms
@@ -184,7 +154,7 @@ class Chain:
                 block = self._from_outputs(start, slopes)
             else:  # a linear model has no layer below its last: its rows are mixed from F itself
                 block = torch.bmm(self.first.transpose(1, 2), row.to(self.dtype)).unsqueeze(2)
-            yield squared_norms(block, self.space).double().sqrt() * largest * points.factor
+            yield self.elementwise.squared_norms(block, self.space).double().sqrt() * largest * points.factor
 
     def _from_outputs(self, rows: Tensor, slopes: Sequence[Tensor]) -> Tensor:
         """Carry `rows` `[S, W, C, n or 1]`, the chain above the last slopes, back through all layers to F: `[S, R, C, n]`."""
@@ -225,44 +195,13 @@ def _parts(tensor: Tensor, size: int) -> Sequence[Tensor]:
     return [tensor[..., start : start + size] for start in range(0, points, size)]
 
 
-def squared_norms(block: Tensor, space: Workspace) -> Tensor:
-    """Return the squared Frobenius norms of `block` `[S, R, C, n]`, `[S, n]`."""
-    return space.times(block, block).sum((1, 2))
-
-
-@dataclass(frozen=True)
-class Mixing:
-    """What makes the Jacobian of the probabilities from that of the logits."""
-
-    # For each part of the points: p, and p without its largest over the factor, [S, 1, C, n].
-    parts: Sequence[tuple[Tensor, Tensor]]
-    factor: Tensor  # the second-largest p, float64 [S, n]
-
-
-def mixing_of(logits: Tensor, dtype: torch.dtype, size: int) -> Mixing:
-    """Return the mixing at points with these `logits`, float64 `[S, C, n]`, for blocks of type `dtype` of `size` points each."""
+def mixing_of(logits: Tensor, dtype: torch.dtype) -> Mixing:
+    """Return the mixing at points with these `logits`, float64 `[S, C, n]`, for blocks of type `dtype`."""
     p, top = probabilities(logits)
     others = p.scatter(1, top, 0.0)
     second = others.amax(1, keepdim=True)
     others = others / torch.where(second == 0, 1.0, second)
-    parts = zip(*(_parts(weights.to(dtype).unsqueeze(1), size) for weights in (p, others)), strict=True)
-    return Mixing(list(parts), second.squeeze(1))
-
-
-def mixed_squared_norms(block: Tensor, mix: tuple[Tensor, Tensor], space: Workspace) -> Tensor:
-    r"""
-    Return $\|(\mathrm{diag}(p) - p p^T) J\|_F^2$ over the factor's square, `[S, n]`, for `block` J `[S, R, C, n]`.
-
-    `block` is overwritten.
-
-    With $u = \sum_j p_j J_j$ the rows are $p_i (J_i - u)$. They add up to 0: that of the most probable class m is minus the sum
-    of the others, as $J_m - u$ itself, $1 - p_m$ times a difference, would be lost in rounding for well-fitted points. The
-    second-largest probability is taken out as a factor, so that none of the others underflows either.
-    """
-    p, others = mix
-    u = space.times(block, p).sum(2, keepdim=True)
-    rows = space.times(block.sub_(u), others)
-    return rows.sum(2).square().sum(1) + rows.mul_(rows).sum((1, 2))
+    return Mixing(p.to(dtype), others.to(dtype), second.squeeze(1))
 
 
 def row_of(logits: Tensor, own: Tensor, of: str) -> Tensor:
