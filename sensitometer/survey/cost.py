@@ -33,8 +33,8 @@ WALK_BYTES, LAYER_BYTES, SAMPLE_BYTES = 2**26, 2**23, 24
 CROSSINGS = {"relu": 1.1, "relu6": 1.2, "hardtanh": 3.3, "hardsigmoid": 2.2}
 # Seconds of a unit at a breakpoint and at a sample, its product apart; of a layer along one loop, and of a layer of a stack.
 # Measured on the networks of `quick` on one core of an Intel Xeon, where they predict most shapes within a factor of two.
-SECONDS_A_BREAKPOINT, SECONDS_A_SAMPLE = 6e-9, 2.5e-9
-SECONDS_A_LOOP, SECONDS_A_WALK = 4e-5, 1.2e-3
+SECONDS_A_BREAKPOINT, SECONDS_A_SAMPLE = 2.4e-9, 2.5e-9
+SECONDS_A_LOOP, SECONDS_A_WALK = 1.2e-5, 7e-4
 # Of the two slices of a network: seconds for each pair of its hidden units, since lines cut one another; bytes kept for each pair
 # of a unit of the last hidden layer, whose boundaries these are, and any hidden unit. Measured on ReLU6 networks of 7 hidden
 # layers of 100 units, 11 of 60 and 14 of 300. A processor does that, wherever the networks are trained.
@@ -42,8 +42,9 @@ SECONDS_A_PAIR, BYTES_A_PAIR = 7e-6, 25
 # Memory of a slice whose faces are not kept, and of each pair of hidden units: 105, 164 and 485 MB for the same three networks.
 SLICE_BYTES, SLICE_BYTES_A_PAIR = 150_000_000, 20
 # Ellipses along which sensitivity is measured. A line through them crosses a unit of a layer twice, about as a loop of so many
-# vertices does.
-ELLIPSES, ELLIPSE_VERTICES = 3, 4
+# vertices does; but its pieces have a row in the middle, too, in float64, and their crossings are roots: 3 to 8 times as long for
+# ReLU networks of widths 64 to 200 and depths 5 to 15.
+ELLIPSES, ELLIPSE_VERTICES, ARC = 3, 4, 6.0
 # Bytes kept of each point, and of each bin of an ellipse; of a picture's pixel; of the translation loop, its pictures apart.
 BYTES_A_POINT, BYTES_A_BIN, PICTURES, BYTES_A_TRANSLATION = 56, 16, 6, 8_000
 
@@ -153,7 +154,7 @@ def array_seconds(configuration: Configuration, sizes: Sizes, rate: float, eleme
     seconds = array_flops(configuration, sizes) / rate
     if sizes.path_bins:
         ellipses = sizes._replace(loops=ELLIPSES, loop_vertices=ELLIPSE_VERTICES)
-        seconds += transition_seconds(configuration, 1, ellipses, rate, elementwise)
+        seconds += ARC * transition_seconds(configuration, 1, ellipses, rate, elementwise)
     if sizes.slices:
         seconds += SECONDS_A_PAIR * _hidden_units(configuration) ** 2
     return seconds
