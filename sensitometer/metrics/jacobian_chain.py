@@ -33,6 +33,8 @@ MIN_COLUMNS = 640
 # Points of the forward pass, and numbers in one of its layers, if several blocks share it: its many operations are small ones.
 FORWARD_POINTS = 512
 FORWARD_NUMBERS = 2**18
+# Numbers of the inputs that are made float64 and multiplied together.
+INPUTS = 2**17
 # Layers, or the product of their gains, above which the chain is kept in float32's range point by point.
 DEEP = 8
 LARGE = 1e3
@@ -83,9 +85,12 @@ class Chain:
     def _forward(self, x: Tensor) -> tuple[Tensor, list[Tensor]]:
         """Return the logits of `x` `[n, D]`, float64 `[S, C, n]`, and the L - 1 slopes `[S, W, n]`, all in the workspace."""
         first, take = self.exact[0], self.space.take
-        points = take("points", x.shape, first).copy_(x)
         h = take("layer 0", (*first.shape[:2], len(x)), first)
-        torch.mm(first.flatten(0, 1), points.T, out=h.flatten(0, 1))
+        size = max(16, INPUTS // x.shape[1] // 16 * 16)
+        for start in range(0, len(x), size):
+            here = slice(start, start + size)
+            points = take("points", x[here].shape, first).copy_(x[here])
+            torch.mm(first.flatten(0, 1), points.T, out=h.flatten(0, 1)[:, here])
         slopes = []
         for layer, weight in enumerate(self.exact[1:]):
             slopes.append(take(f"slope {layer}", h.shape, self.weights[0]))
