@@ -407,7 +407,7 @@ def doctor() -> None:
     Speeds(choice.path).forget()
     click.echo(f"sensitometer    {__version__}")
     click.echo(f"python          {platform.python_version()}")
-    for package in ("torch", "numpy"):
+    for package in ("torch", "numpy", "numba"):
         click.echo(f"{package:15} {importlib.metadata.version(package)}")
     click.echo(f"processor       {matmul.processor()}, {default_workers()} workers")
     click.echo(f"cuda            {_cuda()}")

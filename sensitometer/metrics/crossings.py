@@ -247,15 +247,6 @@ def snap(values: Tensor, rows: Tensor, units: Tensor, limits: Tensor, trace: Ten
             values[rows[one[chosen]], units[other[chosen]]] = limits[other[chosen]]
 
 
-def above_(out: Tensor, z: Tensor, limit: float) -> Tensor:
-    """Write `z > limit` to `out` and return it. On a CPU by NumPy, whose comparison is some ten times faster than torch's."""
-    if z.device.type != "cpu":
-        return torch.gt(z, limit, out=out)
-    numbers = z.numpy()
-    np.greater(numbers, numbers.dtype.type(limit), out=out.numpy())
-    return out
-
-
 def where(flags: Tensor) -> Tensor:
     """Return the places of the true entries of contiguous `flags`, as if they were one row; int64."""
     if flags.device.type != "cpu":

@@ -106,14 +106,14 @@ class Chain:
         many saturated layers would underflow float32; in other networks, what is lost so is below 1e-12.
         """
         factor = torch.ones_like(slopes[0][:, 0], dtype=torch.float64)
-        vector = self.last.sum(1).unsqueeze(2)
+        vector = self.last.sum(1).unsqueeze(2).to(self.dtype)
         for slope, weight in zip(reversed(slopes), reversed(self.weights[:-1]), strict=True):
             vector = vector * slope
             gain = vector.abs().amax(1, keepdim=True)
             gain = torch.where(gain == 0, 1.0, gain)
             slope /= gain
             factor *= gain.squeeze(1)
-            vector = torch.bmm(weight.transpose(1, 2), (vector / gain).to(self.dtype)).double()
+            vector = torch.bmm(weight.transpose(1, 2), vector.div_(gain))
         return factor
 
     def _block(self, slopes: Sequence[Tensor], points: "Points") -> Tensor:

@@ -7,13 +7,14 @@ What a sampled count misses are pairs of crossings of one unit between neighbour
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from ..activations import Activation
 from ..networks import MLP
 from ..paths import Path
-from .crossings import CHUNK, above_, where
+from .crossings import CHUNK, where
 
 # Maps parameters `[n]` of a path to the codes int8 `[n, units]` of each layer at these points.
 Codes = Callable[[Tensor], list[Tensor]]
@@ -92,7 +93,16 @@ def _codes(z: Tensor, activation: Activation) -> Tensor:
     """Return how many boundaries lie below each pre-activation, int8."""
     sides = z.new_empty(z.shape, dtype=torch.bool)
     first, *others = activation.boundaries
-    codes = above_(sides, z, first).view(torch.int8)
+    codes = _above(sides, z, first).view(torch.int8)
     for limit in others:
-        codes = codes + above_(torch.empty_like(sides), z, limit).view(torch.int8)
+        codes = codes + _above(torch.empty_like(sides), z, limit).view(torch.int8)
     return codes
+
+
+def _above(out: Tensor, z: Tensor, limit: float) -> Tensor:
+    """Write `z > limit` to `out` and return it. On a CPU by NumPy, whose comparison is some ten times faster than torch's."""
+    if z.device.type != "cpu":
+        return torch.gt(z, limit, out=out)
+    numbers = z.numpy()
+    np.greater(numbers, numbers.dtype.type(limit), out=out.numpy())
+    return out
