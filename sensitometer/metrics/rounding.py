@@ -146,7 +146,8 @@ class Rounding:
             if of_each[number] > len(z):
                 # Of a network that is dead here all pre-activations are 0, exactly.
                 dead = ~z.any(1)
-                flags[number, dead], close[number, dead] = ABOVE * (limit < 0), 0
+                # Not what flags are padded with.
+                flags[number, dead, : z.shape[1]], close[number, dead] = ABOVE * (limit < 0), 0
         row, unit, boundary, *sides = steps.doubts(flags, rows.trace, close, self.doubts)
         if len(row):
             # Rows of different boundaries are never neighbours, nor those of the next chunk.

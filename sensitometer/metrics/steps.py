@@ -14,6 +14,7 @@ from torch import Tensor
 from ..activations import Activation
 from .crossings import Found, Rows, snap
 
+# `compiled_steps.py` has them in its machine code, which is kept until that file changes.
 ABOVE, CLOSE = 1, 2
 
 

@@ -133,3 +133,29 @@ def test_what_cannot_be_kept_is_compiled_all_the_same(monkeypatch):
 
     assert reciprocal(4.0) == 0.25
     assert reciprocal(0.0) == float("inf")
+
+
+@pytest.mark.parametrize("name", ["hardtanh", "hardsigmoid"])
+@pytest.mark.parametrize("width", [11, 203])
+def test_what_flags_are_padded_with_is_no_unit(monkeypatch, name, width):
+    """Many units are on their negative boundary at the second vertex, and all are 0 at the first, which is so told by itself."""
+    generator = torch.Generator().manual_seed(0)
+    limit = min(activation(name).boundaries)
+    first = torch.cat([torch.full((width, 1), limit), 2 * torch.randn(width, 19, generator=generator)], 1)
+    second = 1.5 * torch.randn(width, width, generator=generator) / width**0.5
+    network = MLP([first, second, torch.ones(3, width)], name)
+    vertices = 2 * torch.randn(4, 20, generator=generator)
+    vertices[0], vertices[1] = 0, torch.eye(20)[0]
+    found, real = [], compiled_steps.crossings
+
+    def spy(*arguments):
+        found.append(real(*arguments))
+        return found[-1]
+
+    monkeypatch.setattr(compiled_steps, "crossings", spy)
+    path = paths.Polyline(vertices, closed=False)
+    counts = transitions(network, path).per_layer.tolist()
+    assert found
+    assert all(int(one.unit.max()) < width for one in found)
+    monkeypatch.setattr(segments, "compiled_steps", steps)
+    assert counts == transitions(network, path).per_layer.tolist()
