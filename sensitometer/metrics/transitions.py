@@ -4,6 +4,7 @@ Transitions: how many boundaries between linear regions a path crosses (paper, S
 The code of a hidden unit is the number of its activation's boundaries that lie strictly below its pre-activation; the
 transitions along a path are the changes of all codes, a jump over two boundaries counting twice. Units of bias-free networks may
 be exactly on a boundary: one that stays at 0 along a whole piece of the path, because all units below are off, has code 0 there.
+What rests on any boundary only because contributions cancel does so up to rounding.
 """
 
 from collections.abc import Callable, Sequence
