@@ -11,7 +11,7 @@ def compiled(loop: Callable[..., Any]) -> Callable[..., Any]:
     Return a function of NumPy arrays as machine code.
 
     Division by zero gives infinity or NaN, as in NumPy. The machine code is kept beside the source or in the user's cache
-    folder; where neither can be written each process compiles anew.
+    folder, or in that which `$NUMBA_CACHE_DIR` names; where none can be written each process compiles anew, which takes seconds.
     """
     try:
         function: Callable[..., Any] = numba.njit(cache=True, error_model="numpy", nogil=True)(loop)
