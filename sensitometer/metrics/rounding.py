@@ -56,10 +56,16 @@ class Tolerances:
 
 
 def some_points(points: Sequence[Tensor]) -> Tensor:
-    """Return about SAMPLE of the vertices of paths, P tensors `[M, D]`: of one OF_ONE, of several some, of many one of some."""
+    """Return about SAMPLE points of paths with the vertices `points`, P tensors `[M, D]`: OF_ONE of one, of many one of some."""
     few = points[:: max(1, len(points) // SAMPLE)]
     each = max(1, min(OF_ONE, SAMPLE // len(few)))
-    return torch.cat([one[:: -(-len(one) // each)] for one in few])
+    shares = (torch.arange(each, dtype=torch.float64, device=points[0].device) + 0.5) / each
+    some = []
+    for one in few:
+        at = shares * (len(one) - 1)
+        segment = at.long()
+        some.append(torch.lerp(one[segment], one[segment + 1], (at - segment).unsqueeze(1).to(one)))
+    return torch.cat(some)
 
 
 def measure(weights: Sequence[Tensor], double: Sequence[Tensor], activation: Activation, x: Tensor) -> Tolerances:
