@@ -67,13 +67,16 @@ def _paths(case: Mapping[str, Any]) -> Any:
 
 
 def _operations(network: Any, found: Any, path: Any) -> float:
-    """Return the operations of the products of each hidden layer with all breakpoints that come before it, for a path."""
-    per_layer = found.per_layer.double()
+    """
+    Return the operations of the products that a path takes: of each hidden layer with the vertices and the breakpoints below.
+
+    Those of the layer right below it are left out: between two products they are interpolated.
+    """
+    per_layer = found.per_layer.double().reshape(-1, found.per_layer.shape[-1]).mean(0)
     first = path[0] if isinstance(path, list) else path
-    points = len(first.vertices) + first.closed
-    below = points + (per_layer.cumsum(-1) - per_layer).reshape(-1, per_layer.shape[-1]).mean(0)
-    below[0] = points
-    return sum(2 * weight.numel() * float(rows) for weight, rows in zip(network.weights, below, strict=False))
+    rows = per_layer.new_full(per_layer.shape, len(first.vertices) + first.closed)
+    rows[2:] += per_layer[:-2].cumsum(0)
+    return sum(2 * weight.numel() * float(row) for weight, row in zip(network.weights, rows, strict=False))
 
 
 def _timed(call: Callable[[], Any]) -> tuple[float, Any]:

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from ..paths import Ellipse
-from .crossings import Found, Rows, Walk, snap, where
+from .crossings import Found, Rows, Walk, products, snap, where
 
 # The arcs that an ellipse begins with.
 ARCS = 4
@@ -74,7 +74,7 @@ class Arcs:
         order = torch.argsort(2 * arc + (v + 1) / 2, stable=True)
         arc, unit, boundary, v = arc[order], unit[order], boundary[order], v[order]
         t = rows.t[starts[arc] + 1] + 2 * torch.atan(v * tau[arc])
-        return Found(starts[arc], unit, boundary, v, t)
+        return Found(starts[arc], unit, boundary, v, t, torch.zeros_like(arc, dtype=torch.bool))
 
     def parts(self, walk: Walk, layer: int, z: Tensor, rows: Rows, found: Found) -> Iterator[tuple[Tensor, Rows]]:
         """See `Geometry`."""
@@ -100,7 +100,7 @@ class Arcs:
             new = where(part.born >= 0)
             _, unit, boundary = walk.named(part.born[new])
             snap(values, new, unit, walk.limits[boundary], part.trace[new], part.t[new])
-            yield walk.activation.apply_(values), part
+            yield products(walk.activation.apply_(values), *walk.weights_above(layer, part)), part
 
 
 def _part(z: Tensor, rows: Rows, first: Tensor, tau: Tensor, v: Tensor, born: Tensor) -> tuple[Tensor, Rows]:

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ..activations import Activation
 from .compiling import compiled
-from .crossings import Found, Rows
+from .crossings import Found, Rows, products
 from .steps import ABOVE, CLOSE, Insertion
 
 Array = Any
@@ -57,15 +57,34 @@ def merge(rows: Rows, found: Found, names: Tensor) -> Insertion:
     return Insertion(Rows(trace, t, born), before, crossing, found)
 
 
-def insert(z: Tensor, insertion: Insertion, here: slice, activation: Activation) -> Tensor:
-    """See `Steps`."""
+def above(
+    z: Tensor, insertion: Insertion, here: slice, activation: Activation, weights: Tensor, edges: list[int], between: int
+) -> Tensor:
+    """See `Steps`. Between products, each crossing turns the line that the layer above is on."""
+    found, before, crossing = insertion.found, insertion.before.numpy(), insertion.crossing.numpy()
+    places = _anchors(crossing, found.smooth.numpy(), here.start, here.stop, between)
+    h = activations(z, insertion, torch.from_numpy(places), activation)
+    if len(places) == here.stop - here.start:
+        return products(h, weights, edges)
+    starts = np.searchsorted(places, here.start + np.array(edges))
+    out = z.new_empty(here.stop - here.start, weights.shape[2])
+    products(h, weights, starts.tolist(), out[: len(places)])
+    _between(
+        *(z.numpy(), weights.numpy(), starts, places, out.numpy()),
+        *(before, crossing, found.unit.numpy(), found.boundary.numpy(), found.place.numpy()),
+    )
+    return out
+
+
+def activations(z: Tensor, insertion: Insertion, places: Tensor, activation: Activation) -> Tensor:
+    """Return the activations `[n, W]` at the rows `places` `[n]`, from the pre-activations `z` `[R, W]` at the old ones."""
     assert activation.clamp is not None
     rows, found = insertion.rows, insertion.found
     number = z.numpy().dtype.type
-    out = z.new_empty(here.stop - here.start, z.shape[1])
+    out = z.new_empty(len(places), z.shape[1])
     limits = np.array(activation.boundaries, number)
     _insert(
-        *(z.numpy(), out.numpy(), here.start, insertion.before.numpy(), insertion.crossing.numpy()),
+        *(z.numpy(), out.numpy(), places.numpy(), insertion.before.numpy(), insertion.crossing.numpy()),
         *(rows.trace.numpy(), rows.t.numpy(), found.unit.numpy(), found.boundary.numpy(), found.place.numpy()),
         *(limits, *map(number, activation.clamp)),
     )
@@ -122,7 +141,8 @@ def _crossings(z: Array, words: Array, trace: Array, t: Array, limits: Array) ->
     changes = _changes(words, trace)
     total = changes.sum()
     piece, unit, boundary = (np.empty(total, np.int64), np.empty(total, np.int64), np.empty(total, np.int64))
-    share, where = np.empty(total, z.dtype), np.empty(total, np.float64)
+    share, where, smooth = np.empty(total, z.dtype), np.empty(total, np.float64), np.empty(total, np.bool_)
+    most = limits[-1] - limits[0] if len(limits) > 1 else z.dtype.type(np.inf)
     zero, half, one = z.dtype.type(0), z.dtype.type(0.5), z.dtype.type(1)
     stop = 0
     for row in range(len(changes)):
@@ -144,14 +164,20 @@ def _crossings(z: Array, words: Array, trace: Array, t: Array, limits: Array) ->
                     changed >>= np.uint64(WORD)
                     at += 1
         _sort(share[start:stop], unit[start:stop], boundary[start:stop])
+        near = np.uint64(0)
+        for limit in range(len(limits)):
+            for word in range(words.shape[2]):
+                near |= words[limit, row, word] | words[limit, row + 1, word]
         for place in range(start, stop):
+            change = abs(z[row + 1, unit[place]] - z[row, unit[place]])
+            smooth[place] = near & ALL_CLOSE == 0 and change <= most
             tau = np.float64(share[place])
             # As torch.lerp does it.
             if tau < 0.5:
                 where[place] = t[row] + tau * (t[row + 1] - t[row])
             else:
                 where[place] = t[row + 1] - (t[row + 1] - t[row]) * (1.0 - tau)
-    return piece, unit, boundary, share, where
+    return piece, unit, boundary, share, where, smooth
 
 
 @compiled
@@ -217,13 +243,13 @@ def _merge(trace: Array, t: Array, born: Array, piece: Array, t_new: Array, name
 
 @compiled
 def _insert(
-    z: Array, out: Array, start: int, before: Array, crossing: Array, trace: Array, t: Array, unit: Array, boundary: Array,
+    z: Array, out: Array, places: Array, before: Array, crossing: Array, trace: Array, t: Array, unit: Array, boundary: Array,
     share: Array, limits: Array, shift: float, low: float, high: float,
 ) -> None:  # fmt: skip
     W = z.shape[1]
     half, one = z.dtype.type(0.5), z.dtype.type(1)
     for place in range(len(out)):
-        row = start + place
+        row = places[place]
         begin, new = z[before[row]], crossing[row]
         if new < 0:
             for at in range(W):
@@ -245,3 +271,74 @@ def _insert(
                 if crossing[other] >= 0:
                     out[place, unit[crossing[other]]] = min(max(limits[boundary[crossing[other]]] + shift, low), high)
                 other += step
+
+
+@compiled
+def _anchors(crossing: Array, smooth: Array, start: int, stop: int, between: int) -> Array:
+    """Return the rows from `start` to `stop` that products are taken at: the first, the last, old ones, and some of the new."""
+    places, count, run = np.empty(stop - start, np.int64), 0, 0
+    for row in range(start, stop):
+        new = crossing[row]
+        if new >= 0 and start < row < stop - 1 and smooth[new] and run < between:
+            run += 1
+        else:
+            places[count], run = row, 0
+            count += 1
+    return places[:count]
+
+
+@compiled
+def _between(
+    z: Array, weights: Array, starts: Array, places: Array, out: Array, before: Array, crossing: Array, unit: Array,
+    boundary: Array, share: Array,
+) -> None:  # fmt: skip
+    """
+    Move what is known, the first rows of `out`, to its `places`, and fill in what is between them.
+
+    From one place to the next the layer below is a straight line but for units that cross: the sum of what each adds from where
+    it crosses to the end, and of one line from the beginning, is the difference of both ends. So that line is known, too.
+    """
+    start, W = places[0], out.shape[1]
+    slope = np.empty(W, out.dtype)
+    zero, one = out.dtype.type(0), out.dtype.type(1)
+    for network in range(len(weights) - 1, -1, -1):
+        # Backwards, as every row moves towards the end.
+        for place in range(starts[network + 1] - 1, starts[network] - 1, -1):
+            row = places[place]
+            now, known = out[row - start], out[place]
+            if row - start != place:
+                for at in range(W):
+                    now[at] = known[at]
+            if place + 1 == starts[network + 1] or places[place + 1] == row + 1:
+                continue
+            last = places[place + 1]
+            then = out[last - start]
+            begin = zero if crossing[row] < 0 else share[crossing[row]]
+            end = one if crossing[last] < 0 else share[crossing[last]]
+            old, length = before[row], end - begin
+            for at in range(W):
+                slope[at] = then[at] - known[at]
+            for other in range(row + 1, last):
+                new = crossing[other]
+                turn = _turn(z[old + 1, unit[new]] - z[old, unit[new]], boundary[new]) * (end - share[new])
+                weight = weights[network, unit[new]]
+                for at in range(W):
+                    slope[at] -= turn * weight[at]
+            reached = begin
+            for other in range(row + 1, last):
+                new = crossing[other]
+                step = (share[new] - reached) / length if length > zero else zero
+                reached = share[new]
+                now, then = out[other - start], out[other - start - 1]
+                for at in range(W):
+                    now[at] = then[at] + step * slope[at]
+                turn = _turn(z[old + 1, unit[new]] - z[old, unit[new]], boundary[new]) * length
+                weight = weights[network, unit[new]]
+                for at in range(W):
+                    slope[at] += turn * weight[at]
+
+
+@compiled
+def _turn(change: Any, boundary: int) -> Any:
+    """Return how much steeper an activation gets where its pre-activation, which changes so much along a piece, crosses."""
+    return abs(change) if boundary == 0 else -abs(change)

@@ -6,6 +6,10 @@ by layer: evaluate the pre-activations at the breakpoints known so far, find whe
 neighbouring breakpoints by interpolation, and make these crossings breakpoints too. The last hidden layer needs no new
 breakpoints. Along an ellipse pre-activations are quadratic in the tangent of half the angle, and the same holds.
 
+Where a unit crosses a boundary, the line that the layer above is on turns, by the unit's weights and by how fast it was going. So
+on straight segments only the vertices and the breakpoints of layers further below take a product; what a layer's own crossings
+make of the layer above is interpolated, in a few operations a unit instead of a few for each of its weights.
+
 Breakpoints of many paths and networks go through each layer together, in chunks that stay in the cache: the breakpoints of a
 chunk that has grown too long are divided, and each part goes down to the last layer before the next part starts, so that memory
 is bounded by the depth, not by the number of crossings.
@@ -67,6 +71,9 @@ class Found:
         `[n]`, where on the piece, as its geometry counts.
     t
         float64 `[n]`, the path's parameter.
+    smooth
+        bool `[n]`, whether the layer above may be interpolated there: at both ends of the piece all units are sure of their
+        sides, and the unit that crosses cannot go through two boundaries, as it would make two turns that nearly cancel.
     """
 
     piece: Tensor
@@ -74,6 +81,7 @@ class Found:
     boundary: Tensor
     place: Tensor
     t: Tensor
+    smooth: Tensor
 
 
 class Geometry(Protocol):
@@ -95,8 +103,8 @@ class Geometry(Protocol):
         """
         Divide the rows, with a new breakpoint at each crossing, into parts of about the walk's `size`.
 
-        Yields the activations `[n, W]` at the rows of a part, and the rows; the last and the first of neighbouring parts are the
-        same point. At a crossing the unit is on its boundary, whatever interpolation has rounded to.
+        Yields the pre-activations `[n, W]` of the layer above at the rows of a part, and the rows; the last and the first of
+        neighbouring parts are the same point. At a crossing the unit is on its boundary, whatever interpolation has rounded to.
         """
 
 
@@ -140,7 +148,9 @@ class Walk:
     """
 
     def __init__(self, weights: Sequence[Tensor], activation: Activation, geometry: Geometry, count: int, *, keep: bool) -> None:
-        self.weights, self.activation, self.geometry, self.paths, self.keep = list(weights), activation, geometry, count, keep
+        self.activation, self.geometry, self.paths, self.keep = activation, geometry, count, keep
+        # Of the layers above the first, [S, fan_in, fan_out]: what a unit adds to the layer above it is a row.
+        self.first, self.above = weights[0], [weight.transpose(1, 2).contiguous() for weight in weights[1:]]
         self.networks, self.width = len(weights[0]), max(weight.shape[1] for weight in weights)
         self.device, self.dtype = weights[0].device, weights[0].dtype
         self.limits = torch.tensor(activation.boundaries, dtype=self.dtype, device=self.device)
@@ -160,7 +170,7 @@ class Walk:
     def run(self) -> Crossings:
         """Walk all paths and return what was found."""
         for paths in self._batches():
-            z, rows = self.geometry.first_layer(self.weights[0], paths)
+            z, rows = self.geometry.first_layer(self.first, paths)
             step = max(1, self.size // len(rows.t))
             for start in range(0, self.networks, step):
                 networks = torch.arange(start, min(start + step, self.networks), device=self.device)
@@ -172,7 +182,7 @@ class Walk:
 
     def _batches(self) -> Iterator[slice]:
         """Yield the paths, as many at a time as the first layer's chunk, or one network's chunk, holds."""
-        most = min(self.size, max(1, FIRST_CHUNK // (self.networks * self.weights[0].shape[1])))
+        most = min(self.size, max(1, FIRST_CHUNK // (self.networks * self.first.shape[1])))
         start, points = 0, 0
         for path, length in enumerate(self.geometry.lengths(slice(0, self.paths))):
             if points and points + length > most:
@@ -186,7 +196,7 @@ class Walk:
         return [empty, empty, empty, empty, empty.double()]
 
     def _descend(self, layer: int, z: Tensor, rows: Rows) -> None:
-        last = layer == len(self.weights) - 1
+        last = layer == len(self.above)
         if last and not self.keep:
             self.geometry.count(self, layer, z, rows)
             return
@@ -194,20 +204,13 @@ class Walk:
         self.record(layer, rows.trace[found.piece], found.unit, found.boundary, found.t)
         if last:
             return
-        for h, part in self.geometry.parts(self, layer, z, rows, found):
-            above = self._product(layer + 1, h, part)
-            # Not needed while all that is above it is walked.
-            del h
+        for above, part in self.geometry.parts(self, layer, z, rows, found):
             self._descend(layer + 1, above, part)
 
-    def _product(self, layer: int, h: Tensor, rows: Rows) -> Tensor:
-        """Return a layer's pre-activations `[R, W]` from the activations `[R, fan_in]` of the layer below it."""
-        weight = self.weights[layer]
-        z = h.new_empty(len(h), weight.shape[1])
+    def weights_above(self, layer: int, rows: Rows) -> tuple[Tensor, list[int]]:
+        """Return the weights `[S, W, fan_out]` of the layer above for the networks of a chunk, and their edges."""
         first, edges = self.edges(rows)
-        for network, (start, stop) in enumerate(itertools.pairwise(edges), first):
-            torch.mm(h[start:stop], weight[network].T, out=z[start:stop])
-        return z
+        return self.above[layer][first : first + len(edges) - 1], edges
 
     def edges(self, rows: Rows) -> tuple[int, list[int]]:
         """Return the first network of a chunk, and the rows with which each begins and the last ends."""
@@ -228,6 +231,14 @@ class Walk:
             self.counts[lowest : highest + 1, layer] += torch.bincount(trace - lowest)
         if self.keep:
             self.kept.append((trace, torch.full_like(trace, layer), unit, boundary, t))
+
+
+def products(h: Tensor, weights: Tensor, edges: list[int], out: Tensor | None = None) -> Tensor:
+    """Return `h` `[R, W]` times `weights` `[S, W, fan_out]`: rows from each of the `edges` `[S + 1]` to the next times one."""
+    out = h.new_empty(len(h), weights.shape[2]) if out is None else out
+    for weight, (start, stop) in zip(weights, itertools.pairwise(edges), strict=True):
+        torch.mm(h[start:stop], weight, out=out[start:stop])
+    return out
 
 
 def snap(values: Tensor, rows: Tensor, units: Tensor, limits: Tensor, trace: Tensor, t: Tensor) -> None:

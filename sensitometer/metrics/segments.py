@@ -11,6 +11,9 @@ from . import compiled_steps, steps
 from .crossings import Found, Rows, Walk
 from .rounding import Rounding
 
+# Rows at most that are interpolated between two products: so few that what is lost in rounding is little more than a product's.
+BETWEEN = 15
+
 
 class Segments:
     """
@@ -29,6 +32,8 @@ class Segments:
     def __init__(self, paths: Sequence[Polyline], rounding: Rounding | None, device: torch.device) -> None:
         self.paths, self.rounding = paths, rounding
         self.steps: steps.Steps = compiled_steps if device.type == "cpu" else steps
+        # What is exact must not be interpolated: contributions that cancel must cancel exactly.
+        self.between = BETWEEN if rounding else 0
 
     def lengths(self, paths: slice) -> list[int]:
         """See `Geometry`. A closed path has its first vertex at its end again."""
@@ -72,7 +77,8 @@ class Segments:
         for start, last in itertools.pairwise(pieces * part // count for part in range(count + 1)):
             here = slice(start, last + 1)
             part = Rows(merged.trace[here], merged.t[here], merged.born[here])
-            yield self.steps.insert(z, insertion, here, walk.activation), part
+            weights = walk.weights_above(layer, part)
+            yield self.steps.above(z, insertion, here, walk.activation, *weights, self.between), part
 
 
 def vertices(path: Polyline) -> Tensor:

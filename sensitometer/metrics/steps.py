@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from ..activations import Activation
-from .crossings import Found, Rows, snap
+from .crossings import Found, Rows, products, snap
 
 # `compiled_steps.py` has them in its machine code, which is kept until that file changes.
 ABOVE, CLOSE = 1, 2
@@ -71,11 +71,22 @@ class Steps(Protocol):
     def merge(self, rows: Rows, found: Found, names: Tensor) -> Insertion:
         """Put the crossings of a chunk between its rows; `names` `[n]` are what the new rows are `born` as."""
 
-    def insert(self, z: Tensor, insertion: Insertion, here: slice, activation: Activation) -> Tensor:
+    def above(
+        self,
+        z: Tensor,
+        insertion: Insertion,
+        here: slice,
+        activation: Activation,
+        weights: Tensor,
+        edges: list[int],
+        between: int,
+    ) -> Tensor:
         """
-        Return the activations `[n, W]` at some of the rows `here`, from the pre-activations `z` `[R, W]` at the old ones.
+        Return the pre-activations `[n, fan_out]` of the layer above at some of the rows, `here`.
 
-        A crossing is where the unit is on its boundary, whatever interpolation has rounded to.
+        `z` `[R, W]` are those of the layer itself at the old rows; a crossing is where the unit is on its boundary, whatever
+        interpolation has rounded to. The rows here of a network, whose weights are one of `weights` `[S, W, fan_out]`, begin at
+        one of the `edges` `[S + 1]` and end at the next. Of smooth crossings up to `between` in a row may be interpolated.
         """
 
 
@@ -107,7 +118,11 @@ def crossings(z: Tensor, flags: Tensor, rows: Rows, limits: Tensor) -> Found:
     # Twice: the end of a piece comes before the beginning of the next.
     order = torch.argsort(2 * piece + share.double(), stable=True)
     piece, unit, boundary, share = piece[order], unit[order], boundary[order], share[order]
-    return Found(piece, unit, boundary, share, torch.lerp(rows.t[piece], rows.t[piece + 1], share.double()))
+    near = ((flags & CLOSE) != 0).any(2).any(0)
+    smooth = ~(near[piece] | near[piece + 1])
+    if len(limits) > 1:
+        smooth &= (end - begin)[order].abs() <= limits[-1] - limits[0]
+    return Found(piece, unit, boundary, share, torch.lerp(rows.t[piece], rows.t[piece + 1], share.double()), smooth)
 
 
 def doubts(flags: Tensor, trace: Tensor, close: Tensor, counts: Tensor) -> Tensor:
@@ -135,8 +150,15 @@ def merge(rows: Rows, found: Found, names: Tensor) -> Insertion:
     return Insertion(Rows(trace, t, born), before, crossing, found)
 
 
-def insert(z: Tensor, insertion: Insertion, here: slice, activation: Activation) -> Tensor:
-    """See `Steps`."""
+def above(
+    z: Tensor, insertion: Insertion, here: slice, activation: Activation, weights: Tensor, edges: list[int], between: int
+) -> Tensor:
+    """See `Steps`. All rows are products."""
+    return products(activations(z, insertion, here, activation), weights, edges)
+
+
+def activations(z: Tensor, insertion: Insertion, here: slice, activation: Activation) -> Tensor:
+    """Return the activations `[n, W]` at some of the rows, `here`, from the pre-activations `z` `[R, W]` at the old ones."""
     rows, found, before, crossing = insertion.rows, insertion.found, insertion.before[here], insertion.crossing[here]
     values = z.index_select(0, before)
     new = (crossing >= 0).nonzero().view(-1)

@@ -42,8 +42,8 @@ SECONDS_A_PAIR, BYTES_A_PAIR = 7e-6, 25
 # Memory of a slice whose faces are not kept, and of each pair of hidden units: 105, 164 and 485 MB for the same three networks.
 SLICE_BYTES, SLICE_BYTES_A_PAIR = 150_000_000, 20
 # Ellipses along which sensitivity is measured. A line through them crosses a unit of a layer twice, about as a loop of so many
-# vertices does; but its pieces have a row in the middle, too, in float64, and their crossings are roots: 3 to 8 times as long for
-# ReLU networks of widths 64 to 200 and depths 5 to 15.
+# vertices does; but its pieces have a row in the middle, too, in float64, none of it interpolated, and their crossings are roots:
+# 3 to 9 times as long for ReLU networks of widths 16 to 500 and depths 4 to 15.
 ELLIPSES, ELLIPSE_VERTICES, ARC = 3, 4, 6.0
 # Bytes kept of each point, and of each bin of an ellipse; of a picture's pixel; of the translation loop, its pictures apart.
 BYTES_A_POINT, BYTES_A_BIN, PICTURES, BYTES_A_TRANSLATION = 56, 16, 6, 8_000
@@ -127,10 +127,14 @@ def loop_rows(configuration: Configuration, sizes: Sizes) -> list[float]:
 
 
 def transition_flops(configuration: Configuration, sizes: Sizes) -> float:
-    """Return the operations of counting transitions, as expected: products at each point, of the first layer at the vertices."""
+    """
+    Return the operations of counting transitions, as expected: products at each point, of the first layer at the vertices.
+
+    What is a point only by crossings of the layer right below is interpolated.
+    """
     c = configuration
     first = 2.0 * sizes.loop_vertices * sizes.inputs * c.width
-    return sizes.loops * (first + 2 * c.width**2 * sum(loop_rows(c, sizes)[1:]))
+    return sizes.loops * (first + 2 * c.width**2 * sum(loop_rows(c, sizes)[:-1]))
 
 
 def transition_seconds(configuration: Configuration, networks: int, sizes: Sizes, rate: float, elementwise: float = 1.0) -> float:

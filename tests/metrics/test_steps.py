@@ -1,5 +1,7 @@
 """The compiled steps of a walk, one by one, against those in torch, which any device runs; and whole walks with either."""
 
+import itertools
+
 import numba
 import pytest
 import torch
@@ -62,9 +64,47 @@ def test_each_step_is_as_in_torch(name, dtype, units):
         for field in vars(other):
             if isinstance(getattr(other, field), torch.Tensor):
                 assert torch.equal(getattr(one, field), getattr(other, field)), field
+    assert torch.equal(found.smooth, twin.smooth)
     for here in (slice(0, len(merged.before)), slice(5, 40)):
-        h, h_twin = (one.insert(z, theirs, here, activation(name)) for one in (compiled_steps, steps))
+        places = torch.arange(here.start, here.stop)
+        h = compiled_steps.activations(z, theirs, places, activation(name))
+        h_twin = steps.activations(z, theirs, here, activation(name))
         torch.testing.assert_close(h, h_twin, rtol=0, atol=4 * torch.finfo(dtype).eps * float(z.abs().max()))
+
+
+@pytest.mark.parametrize("units", [1, 7, 37, 400])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("name", PIECEWISE)
+@pytest.mark.parametrize("between", [0, 1, 4, 15])
+def test_what_is_between_products_is_as_products_are(monkeypatch, name, dtype, units, between):
+    z, rows, limits, (edges, _, _) = chunk(name, dtype, units)
+    z[z == 0] = 0.3
+    z[[6, 17, 50], 0] = limits[0]
+    around = edges, (limits - 1e-6).expand(2, -1).contiguous(), (limits + 1e-6).expand(2, -1).contiguous()
+    flags, _ = compiled_steps.sides(z, *around)
+    found = compiled_steps.crossings(z, flags, rows, limits)
+    assert found.smooth.any()
+    assert not found.smooth.all()
+    merged = compiled_steps.merge(rows, found, torch.arange(len(found.piece)))
+    weights = torch.randn(2, units, 23, generator=torch.Generator().manual_seed(1), dtype=dtype) / units**0.5
+    total, taken, real = len(merged.before), [], compiled_steps.products
+
+    def spy(h, *arguments):
+        taken.append(len(h))
+        return real(h, *arguments)
+
+    monkeypatch.setattr(compiled_steps, "products", spy)
+    for here in (slice(0, total), slice(5, min(40, total)), slice(5, 6), slice(4, 6)):
+        networks = (merged.rows.trace[here] >= 3).long()
+        mine = weights[int(networks[0]) : int(networks[-1]) + 1]
+        parts = [0, *(networks.diff().nonzero().view(-1) + 1).tolist(), here.stop - here.start]
+        out = compiled_steps.above(z, merged, here, activation(name), mine, parts, between)
+        expected = steps.above(z, merged, here, activation(name), mine, parts, between)
+        torch.testing.assert_close(out, expected, rtol=0, atol=20 * torch.finfo(dtype).eps * float(z.abs().max()))
+    # All but smooth ones, and of several of these in a row one after so many.
+    smooth = (merged.crossing >= 0) & found.smooth[merged.crossing.clamp(min=0)]
+    runs = [len(list(run)) for is_smooth, run in itertools.groupby(smooth.tolist()) if is_smooth]
+    assert taken[0] == total - sum(run - run // (between + 1) for run in runs)
 
 
 def test_many_crossings_of_a_piece_are_in_order():
@@ -85,9 +125,15 @@ def test_units_that_cross_together_are_on_their_boundaries_together(one):
     # The second is where interpolation has rounded it to.
     place = torch.tensor([0.5, 0.5])
     found = Found(
-        torch.tensor([0, 0]), torch.tensor([0, 1]), torch.tensor([0, 0]), place + 1e-3, torch.tensor([0.5, 0.5]).double()
+        torch.tensor([0, 0]),
+        torch.tensor([0, 1]),
+        torch.tensor([0, 0]),
+        place + 1e-3,
+        torch.tensor([0.5, 0.5]).double(),
+        torch.ones(2).bool(),
     )
-    h = one.insert(z, one.merge(rows, found, torch.tensor([0, 1])), slice(0, 4), activation("relu"))
+    here = torch.arange(4) if one is compiled_steps else slice(0, 4)
+    h = one.activations(z, one.merge(rows, found, torch.tensor([0, 1])), here, activation("relu"))
     assert h.tolist() == [[0, 0, 5], [0, 0, 5], [0, 0, 5], [1, 3, 5]]
 
 
