@@ -100,7 +100,8 @@ class Arcs:
             new = where(part.born >= 0)
             _, unit, boundary = walk.named(part.born[new])
             snap(values, new, unit, walk.limits[boundary], part.trace[new], part.t[new])
-            yield products(walk.activation.apply_(values), *walk.weights_above(layer, part)), part
+            networks, edges = walk.edges(part)
+            yield products(walk.activation.apply_(values), walk.above[layer][networks], edges), part
 
 
 def _part(z: Tensor, rows: Rows, first: Tensor, tau: Tensor, v: Tensor, born: Tensor) -> tuple[Tensor, Rows]:

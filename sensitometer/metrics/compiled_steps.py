@@ -24,6 +24,8 @@ ONES = np.uint64(0x0101010101010101)
 ALL_CLOSE = np.uint64(CLOSE) * ONES
 # So many crossings of a piece, and more, are sorted by merging.
 MANY = 64
+# Rows at most that are interpolated between two products: so few that what is lost in rounding is little more than a product's.
+BETWEEN = 15
 
 
 def sides(z: Tensor, edges: list[int], low: Tensor, high: Tensor) -> tuple[Tensor, Tensor]:
@@ -45,9 +47,15 @@ def crossings(z: Tensor, flags: Tensor, rows: Rows, limits: Tensor) -> Found:
     return Found(*map(torch.from_numpy, columns))
 
 
-def doubts(flags: Tensor, trace: Tensor, close: Tensor, counts: Tensor) -> Tensor:
+def doubts(
+    layer: int, z: Tensor, flags: Tensor, rows: Rows, close: Tensor, limits: Tensor, counts: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
     """See `Steps`."""
-    return torch.from_numpy(_doubts(flags.numpy(), _words(flags), trace.numpy(), close.numpy(), counts.numpy()))
+    what, t, above = _doubts(
+        *(layer, z.numpy(), flags.numpy(), _words(flags), rows.trace.numpy(), rows.t.numpy(), rows.born.numpy()),
+        *(close.numpy(), limits.numpy(), counts.numpy()),
+    )
+    return torch.from_numpy(what), torch.from_numpy(t), torch.from_numpy(above)
 
 
 def merge(rows: Rows, found: Found, names: Tensor) -> Insertion:
@@ -58,11 +66,22 @@ def merge(rows: Rows, found: Found, names: Tensor) -> Insertion:
 
 
 def above(
-    z: Tensor, insertion: Insertion, here: slice, activation: Activation, weights: Tensor, edges: list[int], between: int
+    z: Tensor,
+    insertion: Insertion,
+    here: slice,
+    activation: Activation,
+    weights: Tensor,
+    edges: list[int],
+    fastest: Tensor | None,
 ) -> Tensor:
     """See `Steps`. Between products, each crossing turns the line that the layer above is on."""
+    if fastest is None:
+        return products(activations(z, insertion, torch.arange(here.start, here.stop), activation), weights, edges)
     found, before, crossing = insertion.found, insertion.before.numpy(), insertion.crossing.numpy()
-    places = _anchors(crossing, found.smooth.numpy(), here.start, here.stop, between)
+    places = _anchors(
+        *(z.numpy(), before, crossing, found.unit.numpy(), found.smooth.numpy()),
+        *(here.start + np.array(edges), fastest.numpy(), BETWEEN),
+    )
     h = activations(z, insertion, torch.from_numpy(places), activation)
     if len(places) == here.stop - here.start:
         return products(h, weights, edges)
@@ -142,7 +161,6 @@ def _crossings(z: Array, words: Array, trace: Array, t: Array, limits: Array) ->
     total = changes.sum()
     piece, unit, boundary = (np.empty(total, np.int64), np.empty(total, np.int64), np.empty(total, np.int64))
     share, where, smooth = np.empty(total, z.dtype), np.empty(total, np.float64), np.empty(total, np.bool_)
-    most = limits[-1] - limits[0] if len(limits) > 1 else z.dtype.type(np.inf)
     zero, half, one = z.dtype.type(0), z.dtype.type(0.5), z.dtype.type(1)
     stop = 0
     for row in range(len(changes)):
@@ -169,8 +187,7 @@ def _crossings(z: Array, words: Array, trace: Array, t: Array, limits: Array) ->
             for word in range(words.shape[2]):
                 near |= words[limit, row, word] | words[limit, row + 1, word]
         for place in range(start, stop):
-            change = abs(z[row + 1, unit[place]] - z[row, unit[place]])
-            smooth[place] = near & ALL_CLOSE == 0 and change <= most
+            smooth[place] = near & ALL_CLOSE == 0
             tau = np.float64(share[place])
             # As torch.lerp does it.
             if tau < 0.5:
@@ -196,8 +213,20 @@ def _sort(share: Array, unit: Array, boundary: Array) -> None:
 
 
 @compiled
-def _doubts(flags: Array, words: Array, trace: Array, close: Array, counts: Array) -> Array:
-    found = np.empty((6, close.sum()), np.int64)
+def _doubts(
+    layer: int,
+    z: Array,
+    flags: Array,
+    words: Array,
+    trace: Array,
+    t: Array,
+    born: Array,
+    close: Array,
+    limits: Array,
+    counts: Array,
+) -> Any:
+    total = close.sum()
+    what, where, above = np.empty((9, total), np.int64), np.empty((3, total), np.float64), np.empty((3, total), np.float64)
     rows, n = len(trace), 0
     for limit in range(len(flags)):
         for row in range(rows):
@@ -213,15 +242,17 @@ def _doubts(flags: Array, words: Array, trace: Array, close: Array, counts: Arra
                     if near & np.uint64(CLOSE):
                         before = np.uint8(CLOSE) if begins else flags[limit, row - 1, at]
                         after = np.uint8(CLOSE) if ends else flags[limit, row + 1, at]
-                        if (before | after) & CLOSE or (before ^ after) & ABOVE == 0:
-                            found[0, n], found[1, n], found[2, n] = row, at, limit
-                            found[3, n] = flags[limit, row, at] & ABOVE
-                            found[4, n] = -1 if begins else before & ABOVE
-                            found[5, n] = -1 if ends else after & ABOVE
-                            n += 1
+                        what[0, n], what[1, n], what[2, n], what[3, n] = limit * (rows + 2) + row, layer, at, limit
+                        what[4, n], what[5, n] = trace[row], born[row]
+                        what[6, n] = (before | after) & CLOSE != 0 or (before ^ after) & ABOVE == 0
+                        what[7, n] = -1 if begins else before & ABOVE
+                        what[8, n] = -1 if ends else after & ABOVE
+                        for place, there in enumerate((row, max(row - 1, 0), min(row + 1, rows - 1))):
+                            where[place, n], above[place, n] = t[there], np.float64(z[there, at]) - np.float64(limits[limit])
+                        n += 1
                     near >>= np.uint64(WORD)
                     at += 1
-    return found[:, :n]
+    return what, where, above
 
 
 @compiled
@@ -274,14 +305,20 @@ def _insert(
 
 
 @compiled
-def _anchors(crossing: Array, smooth: Array, start: int, stop: int, between: int) -> Array:
-    """Return the rows from `start` to `stop` that products are taken at: the first, the last, old ones, and some of the new."""
+def _anchors(
+    z: Array, before: Array, crossing: Array, unit: Array, smooth: Array, edges: Array, fastest: Array, between: int
+) -> Array:
+    """Return the rows between the `edges` that products are taken at: the first, the last, all old ones, and some of the new."""
+    start, stop = edges[0], edges[-1]
     places, count, run = np.empty(stop - start, np.int64), 0, 0
-    for row in range(start, stop):
-        new = crossing[row]
-        if new >= 0 and start < row < stop - 1 and smooth[new] and run < between:
-            run += 1
-        else:
+    for network in range(len(fastest)):
+        for row in range(edges[network], edges[network + 1]):
+            new, old = crossing[row], before[row]
+            if new >= 0 and start < row < stop - 1 and smooth[new] and run < between:
+                change = abs(z[old + 1, unit[new]] - z[old, unit[new]])
+                if change <= fastest[network]:
+                    run += 1
+                    continue
             places[count], run = row, 0
             count += 1
     return places[:count]
@@ -340,5 +377,9 @@ def _between(
 
 @compiled
 def _turn(change: Any, boundary: int) -> Any:
-    """Return how much steeper an activation gets where its pre-activation, which changes so much along a piece, crosses."""
+    """
+    Return how much steeper an activation gets where its pre-activation, which changes so much along a piece, crosses.
+
+    Its slope is 1 above its first boundary, below its second, if it has one, and 0 elsewhere.
+    """
     return abs(change) if boundary == 0 else -abs(change)

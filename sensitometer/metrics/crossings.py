@@ -72,8 +72,7 @@ class Found:
     t
         float64 `[n]`, the path's parameter.
     smooth
-        bool `[n]`, whether the layer above may be interpolated there: at both ends of the piece all units are sure of their
-        sides, and the unit that crosses cannot go through two boundaries, as it would make two turns that nearly cancel.
+        bool `[n]`, whether the piece may be interpolated in the layer above: at both ends all units are sure of their sides.
     """
 
     piece: Tensor
@@ -207,18 +206,14 @@ class Walk:
         for above, part in self.geometry.parts(self, layer, z, rows, found):
             self._descend(layer + 1, above, part)
 
-    def weights_above(self, layer: int, rows: Rows) -> tuple[Tensor, list[int]]:
-        """Return the weights `[S, W, fan_out]` of the layer above for the networks of a chunk, and their edges."""
-        first, edges = self.edges(rows)
-        return self.above[layer][first : first + len(edges) - 1], edges
-
-    def edges(self, rows: Rows) -> tuple[int, list[int]]:
-        """Return the first network of a chunk, and the rows with which each begins and the last ends."""
+    def edges(self, rows: Rows) -> tuple[slice, list[int]]:
+        """Return the networks of a chunk, and the rows with which each begins and the last ends."""
         first, last = int(rows.trace[0]) // self.paths, int(rows.trace[-1]) // self.paths
+        networks = slice(first, last + 1)
         if first == last:
-            return first, [0, len(rows.trace)]
+            return networks, [0, len(rows.trace)]
         starts = torch.arange(first, last + 2, device=self.device) * self.paths
-        return first, torch.searchsorted(rows.trace, starts).tolist()
+        return networks, torch.searchsorted(rows.trace, starts).tolist()
 
     def record(self, layer: int, trace: Tensor, unit: Tensor, boundary: Tensor, t: Tensor) -> None:
         """Count crossings of a layer, `[n]` each, trace by trace, and keep them if that was asked for."""

@@ -8,6 +8,9 @@ boundary or crosses it twice in between, and where breakpoints lie so close toge
 few cases are decided in float64 afterwards: the breakpoint, itself the crossing of another unit in a lower layer, is found again
 by a step of Newton's method, and the network is evaluated there.
 
+Where float32 has missed that a unit crosses there and back, two breakpoints are missing, and a unit of a layer above may turn
+back at one of them. It is close to its boundary then, and decided at these breakpoints as well.
+
 The rounding error is not bounded by theory, which would be far too careful, but measured: the networks are evaluated at some
 points of the paths in both precisions. Networks in which it is not small (deep ones with large weights amplify it from layer to
 layer) are walked in float64 altogether.
@@ -26,16 +29,25 @@ from .steps import ABOVE, Steps
 
 # Points at which the rounding error is measured, in all and of one path, and by how much its largest value is multiplied.
 SAMPLE, OF_ONE = 64, 16
+# Multiples of the golden ratio are spread evenly, modulo 1, however many there are.
+GOLDEN = (5**0.5 - 1) / 2
 SAFETY = 16.0
+# What a unit that is interpolated adds to the error of one of the layer above is such a fraction of its tolerance at most.
+INTERPOLATED = 8.0
+EPS = torch.finfo(torch.float32).eps
 # A rounding error of so much of the pre-activations is not small.
 LARGE = 1e-3
 # Cases that are evaluated together, and those that are kept before they are.
 AT_ONCE, MOST = 2**11, 2**17
+# Missed breakpoints times cases that are compared at once.
+PAIRS = 2**22
 # A breakpoint is found again in so many steps of Newton's method at most, each of at most so much of a segment; it is found when
 # its unit is so near its boundary, relative to the largest pre-activation of the layer.
 STEPS, FARTHEST, PRECISE = 4, 0.01, 1e-12
 # Of the pre-activations along a path, if more than this share is in doubt, it is walked in float64.
 DOUBTFUL = 5e-4
+# A case whose side may matter: it is to be decided in float64, or has been.
+OPEN, DECIDED = 1, 2
 
 
 @dataclass(frozen=True)
@@ -47,23 +59,37 @@ class Tolerances:
     ----------
     values
         float64 `[S, L - 1]`, for each network and hidden layer.
+    fastest
+        float32 `[S, L - 2]`, for each network and hidden layer but the last: how much a unit may change along a straight piece if
+        what it adds to the layer above is interpolated from where it crosses, which is known up to float32's precision.
     single
         bool `[S]`: which networks may be walked in float32.
     """
 
     values: Tensor
+    fastest: Tensor
     single: Tensor
+
+    def __getitem__(self, networks: Tensor) -> "Tolerances":
+        return Tolerances(self.values[networks], self.fastest[networks], self.single[networks])
 
 
 def some_points(points: Sequence[Tensor]) -> Tensor:
-    """Return about SAMPLE points of paths with the vertices `points`, P tensors `[M, D]`: OF_ONE of one, of many one of some."""
+    """
+    Return about SAMPLE points of paths with the vertices `points`, P tensors `[M, D]`: OF_ONE of one, of many one of some.
+
+    Every other one is a vertex: on data, say, pre-activations are not as large as between.
+    """
     few = points[:: max(1, len(points) // SAMPLE)]
     each = max(1, min(OF_ONE, SAMPLE // len(few)))
-    shares = (torch.arange(each, dtype=torch.float64, device=points[0].device) + 0.5) / each
+    # Spread evenly over each path, and over those with one each.
+    shares = torch.arange(each * len(few), dtype=torch.float64, device=points[0].device).mul_(GOLDEN).frac_()
     some = []
-    for one in few:
-        at = shares * (len(one) - 1)
-        segment = at.long()
+    for number, one in enumerate(few):
+        at = shares[number * each : (number + 1) * each] * (len(one) - 1)
+        first = number * each % 2
+        at[first::2] = at[first::2].round()
+        segment = at.long().clamp_(max=len(one) - 2)
         some.append(torch.lerp(one[segment], one[segment + 1], (at - segment).unsqueeze(1).to(one)))
     return torch.cat(some)
 
@@ -78,30 +104,61 @@ def measure(weights: Sequence[Tensor], double: Sequence[Tensor], activation: Act
         sizes.append(torch.stack([error, largest, exact.square().mean((1, 2))], 1))
         rough, exact = activation.apply_(rough), activation.apply_(exact)
     error, largest, square = torch.stack(sizes, 1).unbind(2)
-    values = SAFETY * torch.maximum(error, largest * torch.finfo(torch.float32).eps)
-    return Tolerances(values, ((values < LARGE * square.sqrt()) & values.isfinite()).all(1))
+    values = SAFETY * torch.maximum(error, largest * EPS)
+    fastest = values[:, 1:] / (INTERPOLATED * EPS)
+    for layer, weight in enumerate(weights[1:]):
+        fastest[:, layer] /= torch.linalg.vector_norm(weight, torch.inf, (1, 2))
+    return Tolerances(values, fastest.float(), ((values < LARGE * square.sqrt()) & values.isfinite()).all(1))
 
 
 @dataclass(frozen=True)
-class _Cases:
+class Cases:
     """
-    Units at breakpoints whose side of a boundary float32 does not know: n columns.
+    Units at breakpoints whose side of a boundary float32 does not know, and has put above: n columns.
+
+    The true side does not matter if both neighbours are sure, and on different sides: the unit crosses once, wherever that is.
 
     Attributes
     ----------
     what
         int64 `[9, n]`: the breakpoint, numbered through all chunks so that those of different chunks are never neighbours; layer,
-        unit and boundary; the trace, and what made it a breakpoint, as in `Rows.born`; the side that float32 has put the unit on;
-        and those at the neighbouring breakpoints of the chunk and the trace, -1 where there is none. A side is 0 or 1.
+        unit and boundary; the trace, and what made it a breakpoint, as in `Rows.born`; whether the side may matter, 0, OPEN or
+        DECIDED; and the sides at the neighbouring breakpoints of the chunk and the trace, 0 or 1, or -1 where there is none.
     t
-        float64 `[3, n]`: where float32 has put the breakpoint, and these neighbours.
+        float64 `[3, n]`: where the breakpoint is, and these neighbours.
+    z
+        float64 `[3, n]`: how far above its boundary the unit is at these.
     """
 
     what: Tensor
     t: Tensor
+    z: Tensor
 
-    def __getitem__(self, chosen: Tensor) -> "_Cases":
-        return _Cases(self.what[:, chosen], self.t[:, chosen])
+    def __getitem__(self, chosen: Tensor) -> "Cases":
+        return Cases(self.what[:, chosen], self.t[:, chosen], self.z[:, chosen])
+
+
+def _joined(several: Sequence[Cases]) -> Cases:
+    """Return all cases, each unit's in the order of its breakpoints, and of those of one breakpoint first ones first."""
+    what, t, z = (torch.cat([getattr(one, name) for one in several], 1) for name in ("what", "t", "z"))
+    return Cases(what, t, z)[torch.argsort(what[2] * (what[0].max() + 1) + what[0], stable=True)]
+
+
+def _beside(cases: Cases, missed: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the pairs of a missed breakpoint and a case in a layer above between whose neighbours it is; int64 `[n]` each."""
+    # Not what has been put in other missed breakpoints before: that follows the case that it was next to.
+    found = (cases.what[[0, 2], 1:] != cases.what[[0, 2], :-1]).any(0)
+    found = torch.cat([found.new_ones(1), found])
+    pairs = [torch.zeros(2, 0, dtype=torch.int64, device=t.device)]
+    for trace in torch.unique(missed[0]).tolist():
+        near = where(found & (cases.what[4] == trace))
+        layer, (_, before, after) = cases.what[1, near], cases.t[:, near]
+        for here in torch.split(where(missed[0] == trace), max(1, PAIRS // max(1, len(near)))):
+            place = t[here].unsqueeze(1)
+            which, case = ((layer > missed[1, here].unsqueeze(1)) & (before < place) & (place < after)).nonzero().unbind(1)
+            pairs.append(torch.stack([here[which], near[case]]))
+    breakpoint_, case = torch.cat(pairs, 1)
+    return breakpoint_, case
 
 
 class Rounding:
@@ -115,12 +172,14 @@ class Rounding:
     activation
         Their activation.
     tolerances
-        `[S, L - 1]`, of these networks.
+        Of these networks.
     points
         The vertices of each path, the first of a closed one again at its end; P tensors `[M, D]`.
     """
 
-    def __init__(self, weights: Sequence[Tensor], activation: Activation, tolerances: Tensor, points: Sequence[Tensor]) -> None:
+    def __init__(
+        self, weights: Sequence[Tensor], activation: Activation, tolerances: Tolerances, points: Sequence[Tensor]
+    ) -> None:
         self.weights, self.activation, self.points = weights, activation, torch.cat(list(points))
         lengths = torch.tensor([len(vertices) for vertices in points], device=self.points.device)
         self.starts, self.last = lengths.cumsum(0) - lengths, lengths - 2
@@ -128,9 +187,12 @@ class Rounding:
         # Of each trace.
         self.doubts = torch.zeros(len(weights[0]) * len(points), dtype=torch.int64, device=self.points.device)
         self.lost = torch.zeros_like(self.doubts, dtype=torch.bool)
-        self.open: list[_Cases] = []
+        self.open: list[Cases] = []
+        # Breakpoints that float32 has missed: their trace, layer and name `[3, m]`, and where they are.
+        self.missed, self.missed_at = self.doubts.new_zeros(3, 0), torch.zeros(0, dtype=torch.float64, device=self.points.device)
         self.boundaries = torch.tensor(activation.boundaries, dtype=torch.float64, device=self.points.device)
-        around = tolerances.T.unsqueeze(2)
+        self.fastest = tolerances.fastest
+        around = tolerances.values.T.unsqueeze(2)
         # [L - 1, S, B]
         self.low, self.high = (self.boundaries - around).float(), (self.boundaries + around).float()
 
@@ -140,7 +202,7 @@ class Rounding:
 
     def keep(self, walk: Walk, layer: int, z: Tensor, rows: Rows, flags: Tensor, close: Tensor, steps: Steps) -> None:
         """
-        Keep for `settle` what is too close to tell, and may matter, of pre-activations `z` `[R, W]`, whose `flags` say so.
+        Keep for `settle` what is too close to tell of pre-activations `z` `[R, W]`, whose `flags` say so.
 
         So many of each row are `close` `[B, R]`. What is 0 because the network is dead there is told by itself, and its flags and
         its number corrected.
@@ -154,44 +216,52 @@ class Rounding:
                 dead = ~z.any(1)
                 # Not what flags are padded with.
                 flags[number, dead, : z.shape[1]], close[number, dead] = ABOVE * (limit < 0), 0
-        row, unit, boundary, *sides = steps.doubts(flags, rows.trace, close, self.doubts)
-        if len(row):
-            # Rows of different boundaries are never neighbours, nor those of the next chunk.
-            name = self.rows + boundary * (len(z) + 2) + row
-            what = name, torch.full_like(row, layer), unit, boundary, rows.trace[row], rows.born[row], *sides
-            beside = torch.stack([row, row - 1, row + 1]).clamp_(0, len(z) - 1)
-            self.open.append(_Cases(torch.stack(what), rows.t[beside]))
-        self.rows, self.cases = self.rows + len(flags) * (len(z) + 2), self.cases + len(row)
+        cases = Cases(*steps.doubts(layer, z, flags, rows, close, walk.limits, self.doubts))
+        if cases.what.shape[1]:
+            # Not even the rows of different boundaries are neighbours, nor those of the next chunk.
+            cases.what[0] += self.rows
+            self.open.append(cases)
+        self.rows, self.cases = self.rows + len(flags) * (len(z) + 2), self.cases + cases.what.shape[1]
         if self.cases > MOST:
             self.settle(walk)
 
     def settle(self, walk: Walk) -> None:
-        """Decide what is open in float64, and correct the walk's counts."""
+        """
+        Decide what is open in float64, and correct the walk's counts.
+
+        Where float32 has missed that a unit crosses there and back, those of the layers above may turn back. What is close to its
+        boundary there is looked at in these breakpoints, too, from the lowest layer to the highest.
+        """
         if not self.open:
             return
-        cases = _Cases(torch.cat([one.what for one in self.open], 1), torch.cat([one.t for one in self.open], 1))
-        # A unit may stay close for several rows, a run. What counts is how often it changes sides on the way through.
-        cases = cases[torch.argsort(cases.what[2] * self.rows + cases.what[0])]
-        row, layer, unit, _, trace, _, side, before, after = cases.what
-        joined = (row[1:] == row[:-1] + 1) & (unit[1:] == unit[:-1]) & (trace[1:] == trace[:-1])
-        first, last = (torch.cat(ends) for ends in ((joined.new_ones(1), ~joined), (~joined, joined.new_ones(1))))
-        true, t = self._sides(walk, cases)
-        # In their true order: two crossings that nearly coincide may have been found in the wrong one.
-        run = first.cumsum(0) - 1
-        order = torch.argsort(t, stable=True)
-        order = order[torch.argsort(run[order], stable=True)]
-        true, t = true[order], t[order]
-        # One that belongs beyond a neighbour on the other side: what comes after that is not known here.
-        begin, end = first.nonzero().view(-1)[run], last.nonzero().view(-1)[run]
-        beyond = (before[begin] >= 0) & (before[begin] != true) & (t <= cases.t[1, begin])
-        beyond |= (after[end] >= 0) & (after[end] != true) & (t >= cases.t[2, end])
-        # The same breakpoint ends one chunk and begins the next: both must have it in the same place.
-        edge = first & (before < 0) | last & (after < 0)
-        beyond |= edge & (order != torch.arange(len(order), device=order.device))
-        self.lost[trace[beyond]] = True
-        change = _changes(torch.stack([true, side]), before, after, first, last)
-        walk.counts.index_put_((trace, layer), change[0] - change[1], accumulate=True)
+        cases = _joined(self.open)
         self.open, self.cases = [], 0
+        if not cases.what[6].any() and not len(self.missed_at):
+            return
+        self._decide(walk, cases)
+        cases = self._with_missed(walk, cases, self.missed, self.missed_at)
+        runs = _Runs(cases)
+        for layer in range(len(self.weights) - 1):
+            missed = runs.missed[runs.what[1, runs.missed] == layer]
+            if len(missed):
+                what, t = runs.breakpoints(walk, missed)
+                self.missed, self.missed_at = torch.cat([self.missed, what], 1), torch.cat([self.missed_at, t])
+                cases = self._with_missed(walk, cases, what, t)
+                runs = _Runs(cases)
+        self.lost[runs.what[4, runs.beyond]] = True
+        walk.counts.index_put_((runs.what[4], runs.what[1]), runs.more, accumulate=True)
+
+    def _with_missed(self, walk: Walk, cases: Cases, missed: Tensor, t: Tensor) -> Cases:
+        """Return the cases, and in missed breakpoints those in layers above that are next to these; all decided."""
+        breakpoint_, case = _beside(cases, missed, t)
+        if not len(case):
+            return cases
+        cases.what[6, case] = cases.what[6, case].clamp(min=OPEN)
+        new = cases[case]
+        new.what[5], new.what[6], new.t[0] = missed[2, breakpoint_], OPEN, t[breakpoint_]
+        cases = _joined([cases, new])
+        self._decide(walk, cases)
+        return cases
 
     def doubtful(self, walk: Walk) -> Tensor:
         """Return the traces that float32 cannot decide, or of which too much is in doubt, after a walk; bool `[S P]`."""
@@ -200,16 +270,17 @@ class Rounding:
         vertices = (self.last + 2).repeat(walk.networks).unsqueeze(1)
         return self.lost | (self.doubts > DOUBTFUL * ((below + vertices) * widths).sum(1))
 
-    def _sides(self, walk: Walk, cases: _Cases) -> tuple[Tensor, Tensor]:
-        """Return the true sides, 0 or 1, int64 `[n]`, and where on their paths the breakpoints truly are."""
-        z, t = torch.empty_like(cases.t[0]), torch.empty_like(cases.t[0])
-        network = cases.what[4] // walk.paths
+    def _decide(self, walk: Walk, cases: Cases) -> None:
+        """Put open cases where their breakpoints truly are, and as far above their boundaries as they truly are."""
+        which = where(cases.what[6] == OPEN)
+        network = cases.what[4, which] // walk.paths
         for one in torch.unique(network).tolist():
-            for chosen in torch.split(where(network == one), AT_ONCE):
-                z[chosen], t[chosen] = self._evaluate(walk, one, cases[chosen])
-        return (z > self.boundaries[cases.what[3]]).long(), t
+            for chosen in torch.split(which[network == one], AT_ONCE):
+                z, cases.t[0, chosen] = self._evaluate(walk, one, cases[chosen])
+                cases.z[0, chosen] = z - self.boundaries[cases.what[3, chosen]]
+        cases.what[6, which] = DECIDED
 
-    def _evaluate(self, walk: Walk, network: int, cases: _Cases) -> tuple[Tensor, Tensor]:
+    def _evaluate(self, walk: Walk, network: int, cases: Cases) -> tuple[Tensor, Tensor]:
         """Find the breakpoints of one network again; return the pre-activations of the units there, and where; float64 `[n]`."""
         first, *weights = (weight[network] for weight in self.weights)
         _, layer, unit, _, trace, born, *_ = cases.what
@@ -300,8 +371,64 @@ class _Birth:
         return _Birth(self.layer[chosen], self.unit[chosen], self.limit[chosen])
 
 
-def _changes(sides: Tensor, before: Tensor, after: Tensor, first: Tensor, last: Tensor) -> Tensor:
-    """Return how many changes of `sides` `[2, n]` there are right before each case, and behind the last of a run; int64."""
-    changes = first & (before >= 0) & (before != sides)
-    changes[:, 1:] |= ~first[1:] & (sides[:, 1:] != sides[:, :-1])
-    return changes.long() + (last & (after >= 0) & (after != sides))
+class _Runs:
+    """
+    What becomes of cases: where a unit stays close to a boundary for several breakpoints, and how often it changes sides there.
+
+    Attributes
+    ----------
+    what
+        int64 `[9, r]`, of the first case of each run, see `Cases`.
+    more
+        int64 `[r]`: how many crossings more than in float32 there are.
+    missed
+        int64 `[m]`: the runs in which float32 has missed crossings.
+    beyond
+        int64 `[b]`: those of which one case belongs beyond a neighbour on the other side; what comes after that is not known.
+    """
+
+    def __init__(self, cases: Cases) -> None:
+        row, _, unit, _, trace, *_ = cases.what
+        joined = (row[1:] <= row[:-1] + 1) & (unit[1:] == unit[:-1]) & (trace[1:] == trace[:-1])
+        begin = where(torch.cat([joined.new_ones(1), ~joined]))
+        end = where(torch.cat([~joined, joined.new_ones(1)]))
+        run = torch.arange(len(begin), device=begin.device).repeat_interleave(end - begin + 1)
+        # In their true order: two crossings that nearly coincide may have been found in the wrong one.
+        order = torch.argsort(cases.t[0], stable=True)
+        order = order[torch.argsort(run[order], stable=True)]
+        before, after = cases.what[7, begin], cases.what[8, end]
+        # The points of each run: the neighbour before, all cases, the neighbour behind.
+        first, last = begin + 2 * run[begin], end + 2 * run[end] + 2
+        inside = torch.arange(len(run), device=run.device) + 2 * run + 1
+        self._t, self._z = cases.t.new_empty(2, len(run) + 2 * len(begin))
+        for points, values in ((self._t, cases.t), (self._z, cases.z)):
+            points[first], points[inside], points[last] = values[1, begin], values[0, order], values[2, end]
+        side = (self._z > 0).long()
+        side[first], side[last] = before, after
+        known = (side >= 0).long()
+        self._changed = (side[1:] != side[:-1]) & (known[1:] & known[:-1] > 0)
+        self._changed[first[1:] - 1] = False
+        self._run = torch.repeat_interleave(end - begin + 3)
+        changes, below = begin.new_zeros(2, len(begin))
+        changes.index_add_(0, self._run[1:], self._changed.long())
+        below.index_add_(0, run, 1 - side[inside])
+        in_float32 = (before == 0).long() + (after == 0).long()
+
+        self.what, self.more = cases.what[:, begin], changes - in_float32
+        self.missed = where((below > 0) & ((changes > 1) | (self.more > 0)))
+        t, true = self._t[inside], side[inside]
+        beyond = (before[run] >= 0) & (before[run] != true) & (t <= self._t[first][run])
+        beyond |= (after[run] >= 0) & (after[run] != true) & (t >= self._t[last][run])
+        # The same breakpoint ends one chunk and begins the next: both must have it in the same place.
+        moved = order != torch.arange(len(order), device=order.device)
+        edge = (before < 0) & moved[begin] | (after < 0) & moved[end]
+        self.beyond = torch.cat([run[beyond], where(edge)])
+
+    def breakpoints(self, walk: Walk, runs: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the crossings in some runs: their trace, layer and name, int64 `[3, n]`, and about where, float64 `[n]`."""
+        before = where(self._changed & torch.isin(self._run[1:], runs))
+        z, far = self._z[before], self._z[before + 1]
+        share = (z / (z - far)).nan_to_num(0.5).clamp(0, 1)
+        _, layer, unit, boundary, trace, *_ = self.what[:, self._run[before]]
+        where_ = torch.lerp(self._t[before], self._t[before + 1], share)
+        return torch.stack([trace, layer, walk.name(layer, unit, boundary)]), where_

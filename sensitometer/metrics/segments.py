@@ -11,9 +11,6 @@ from . import compiled_steps, steps
 from .crossings import Found, Rows, Walk
 from .rounding import Rounding
 
-# Rows at most that are interpolated between two products: so few that what is lost in rounding is little more than a product's.
-BETWEEN = 15
-
 
 class Segments:
     """
@@ -32,8 +29,6 @@ class Segments:
     def __init__(self, paths: Sequence[Polyline], rounding: Rounding | None, device: torch.device) -> None:
         self.paths, self.rounding = paths, rounding
         self.steps: steps.Steps = compiled_steps if device.type == "cpu" else steps
-        # What is exact must not be interpolated: contributions that cancel must cancel exactly.
-        self.between = BETWEEN if rounding else 0
 
     def lengths(self, paths: slice) -> list[int]:
         """See `Geometry`. A closed path has its first vertex at its end again."""
@@ -59,11 +54,11 @@ class Segments:
 
     def _flags(self, walk: Walk, layer: int, z: Tensor, rows: Rows) -> Tensor:
         """Return where the pre-activations are, see `steps`; what is too close to tell is left to `rounding`."""
-        first, edges = walk.edges(rows)
+        networks, edges = walk.edges(rows)
         if self.rounding is None:
             exactly = walk.limits.repeat(len(edges) - 1, 1)
             return self.steps.sides(z, edges, exactly, exactly)[0]
-        flags, close = self.steps.sides(z, edges, *self.rounding.limits(layer, slice(first, first + len(edges) - 1)))
+        flags, close = self.steps.sides(z, edges, *self.rounding.limits(layer, networks))
         self.rounding.keep(walk, layer, z, rows, flags, close, self.steps)
         return flags
 
@@ -77,8 +72,10 @@ class Segments:
         for start, last in itertools.pairwise(pieces * part // count for part in range(count + 1)):
             here = slice(start, last + 1)
             part = Rows(merged.trace[here], merged.t[here], merged.born[here])
-            weights = walk.weights_above(layer, part)
-            yield self.steps.above(z, insertion, here, walk.activation, *weights, self.between), part
+            networks, edges = walk.edges(part)
+            # What is exact is never interpolated: contributions that cancel must cancel exactly.
+            fastest = self.rounding.fastest[networks, layer] if self.rounding else None
+            yield self.steps.above(z, insertion, here, walk.activation, walk.above[layer][networks], edges, fastest), part
 
 
 def vertices(path: Polyline) -> Tensor:

@@ -58,14 +58,13 @@ class Steps(Protocol):
     def crossings(self, z: Tensor, flags: Tensor, rows: Rows, limits: Tensor) -> Found:
         """Return the crossings of boundaries at `limits` `[B]`, of the type of `z`."""
 
-    def doubts(self, flags: Tensor, trace: Tensor, close: Tensor, counts: Tensor) -> Tensor:
+    def doubts(
+        self, layer: int, z: Tensor, flags: Tensor, rows: Rows, close: Tensor, limits: Tensor, counts: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
         """
-        Return which close units may matter, so many of each row being `close` `[B, R]`, and add these up in `counts`, by trace.
+        Return what is close to a boundary of a layer, so many of each row, `close` `[B, R]`; as the columns of `rounding.Cases`.
 
-        int64 `[6, n]`: row, unit, boundary, the side that the unit was put on, 0 or 1, and those at the neighbouring rows of the
-        trace, or -1 where there is none.
-
-        One does not matter if both neighbours are sure, and on different sides: the unit crosses once, wherever that is.
+        Their numbers are added up in `counts`, by trace. Rows of each boundary are numbered apart from those of the last.
         """
 
     def merge(self, rows: Rows, found: Found, names: Tensor) -> Insertion:
@@ -79,14 +78,15 @@ class Steps(Protocol):
         activation: Activation,
         weights: Tensor,
         edges: list[int],
-        between: int,
+        fastest: Tensor | None,
     ) -> Tensor:
         """
         Return the pre-activations `[n, fan_out]` of the layer above at some of the rows, `here`.
 
         `z` `[R, W]` are those of the layer itself at the old rows; a crossing is where the unit is on its boundary, whatever
         interpolation has rounded to. The rows here of a network, whose weights are one of `weights` `[S, W, fan_out]`, begin at
-        one of the `edges` `[S + 1]` and end at the next. Of smooth crossings up to `between` in a row may be interpolated.
+        one of the `edges` `[S + 1]` and end at the next. With `fastest`, float32 `[S]`, crossings on smooth pieces may be
+        interpolated, of units that change no more than that along the piece.
         """
 
 
@@ -119,25 +119,27 @@ def crossings(z: Tensor, flags: Tensor, rows: Rows, limits: Tensor) -> Found:
     order = torch.argsort(2 * piece + share.double(), stable=True)
     piece, unit, boundary, share = piece[order], unit[order], boundary[order], share[order]
     near = ((flags & CLOSE) != 0).any(2).any(0)
-    smooth = ~(near[piece] | near[piece + 1])
-    if len(limits) > 1:
-        smooth &= (end - begin)[order].abs() <= limits[-1] - limits[0]
-    return Found(piece, unit, boundary, share, torch.lerp(rows.t[piece], rows.t[piece + 1], share.double()), smooth)
+    t = torch.lerp(rows.t[piece], rows.t[piece + 1], share.double())
+    return Found(piece, unit, boundary, share, t, ~(near[piece] | near[piece + 1]))
 
 
-def doubts(flags: Tensor, trace: Tensor, close: Tensor, counts: Tensor) -> Tensor:
+def doubts(
+    layer: int, z: Tensor, flags: Tensor, rows: Rows, close: Tensor, limits: Tensor, counts: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
     """See `Steps`."""
     boundary, row, unit = (flags & CLOSE).nonzero().unbind(1)
-    counts.index_add_(0, trace, close.sum(0))
+    trace = rows.trace[row]
+    counts.index_add_(0, rows.trace, close.sum(0))
     neighbours = torch.stack([row - 1, row + 1])
-    there = neighbours.clamp(0, len(trace) - 1)
-    known = (there == neighbours) & (trace[there] == trace[row])
+    there = neighbours.clamp(0, len(z) - 1)
+    known = (there == neighbours) & (rows.trace[there] == trace)
     beside = flags[boundary, there, unit]
     side = torch.where(known, (beside & ABOVE).long(), -1)
-    sure = (known & (beside & CLOSE == 0)).all(0) & (side[0] != side[1])
-    here = (~sure).nonzero().view(-1)
-    mine = (flags[boundary, row, unit] & ABOVE).long()
-    return torch.stack([row, unit, boundary, mine, *side])[:, here]
+    once = (known & (beside & CLOSE == 0)).all(0) & (side[0] != side[1])
+    name = boundary * (len(z) + 2) + row
+    what = name, torch.full_like(row, layer), unit, boundary, trace, rows.born[row], (~once).long(), *side
+    every = torch.stack([row, *there])
+    return torch.stack(what), rows.t[every], z[every, unit].double() - limits[boundary]
 
 
 def merge(rows: Rows, found: Found, names: Tensor) -> Insertion:
@@ -151,7 +153,13 @@ def merge(rows: Rows, found: Found, names: Tensor) -> Insertion:
 
 
 def above(
-    z: Tensor, insertion: Insertion, here: slice, activation: Activation, weights: Tensor, edges: list[int], between: int
+    z: Tensor,
+    insertion: Insertion,
+    here: slice,
+    activation: Activation,
+    weights: Tensor,
+    edges: list[int],
+    fastest: Tensor | None,
 ) -> Tensor:
     """See `Steps`. All rows are products."""
     return products(activations(z, insertion, here, activation), weights, edges)

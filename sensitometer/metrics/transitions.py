@@ -172,7 +172,7 @@ def _walks(hidden: Sequence[Tensor], chosen: Activation, paths: Sequence[Any], *
     if len(single):
         all_ = len(single) == len(hidden[0])
         rough, precise = (weights if all_ else [weight[single] for weight in weights] for weights in (hidden, double))
-        decides = rounding.Rounding(precise, chosen, tolerances.values[single], points)
+        decides = rounding.Rounding(precise, chosen, tolerances[single], points)
         walk = Walk(rough, chosen, Segments(paths, decides, hidden[0].device), len(paths), keep=False)
         found = walk.run()
         decides.settle(walk)

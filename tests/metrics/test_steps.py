@@ -48,8 +48,9 @@ def test_each_step_is_as_in_torch(name, dtype, units):
     assert torch.equal(compiled_steps.changes(flags, rows.trace), steps.changes(plain, rows.trace))
 
     counts, expected = torch.zeros(2, 6, dtype=torch.int64)
-    doubts = compiled_steps.doubts(flags, rows.trace, close, counts)
-    assert torch.equal(doubts, steps.doubts(plain, rows.trace, few, expected))
+    doubts = compiled_steps.doubts(2, z, flags, rows, close, limits, counts)
+    for one, other in zip(doubts, steps.doubts(2, z, plain, rows, few, limits, expected), strict=True):
+        assert torch.equal(one, other)
     assert torch.equal(counts, expected)
     assert int(counts.sum()) == int(close.sum())
 
@@ -77,16 +78,21 @@ def test_each_step_is_as_in_torch(name, dtype, units):
 @pytest.mark.parametrize("name", PIECEWISE)
 @pytest.mark.parametrize("between", [0, 1, 4, 15])
 def test_what_is_between_products_is_as_products_are(monkeypatch, name, dtype, units, between):
+    monkeypatch.setattr(compiled_steps, "BETWEEN", between)
     z, rows, limits, (edges, _, _) = chunk(name, dtype, units)
     z[z == 0] = 0.3
     z[[6, 17, 50], 0] = limits[0]
     around = edges, (limits - 1e-6).expand(2, -1).contiguous(), (limits + 1e-6).expand(2, -1).contiguous()
     flags, _ = compiled_steps.sides(z, *around)
     found = compiled_steps.crossings(z, flags, rows, limits)
-    assert found.smooth.any()
-    assert not found.smooth.all()
     merged = compiled_steps.merge(rows, found, torch.arange(len(found.piece)))
     weights = torch.randn(2, units, 23, generator=torch.Generator().manual_seed(1), dtype=dtype) / units**0.5
+    fastest = torch.tensor([3.0, 5.0])
+    change = (z[found.piece + 1, found.unit] - z[found.piece, found.unit]).abs()
+    eligible = found.smooth & (change <= fastest[(rows.trace[found.piece] >= 3).long()])
+    assert eligible.any()
+    assert not found.smooth.all()
+    assert units == 1 or (found.smooth & ~eligible).any()
     total, taken, real = len(merged.before), [], compiled_steps.products
 
     def spy(h, *arguments):
@@ -96,15 +102,27 @@ def test_what_is_between_products_is_as_products_are(monkeypatch, name, dtype, u
     monkeypatch.setattr(compiled_steps, "products", spy)
     for here in (slice(0, total), slice(5, min(40, total)), slice(5, 6), slice(4, 6)):
         networks = (merged.rows.trace[here] >= 3).long()
-        mine = weights[int(networks[0]) : int(networks[-1]) + 1]
+        mine = slice(int(networks[0]), int(networks[-1]) + 1)
         parts = [0, *(networks.diff().nonzero().view(-1) + 1).tolist(), here.stop - here.start]
-        out = compiled_steps.above(z, merged, here, activation(name), mine, parts, between)
-        expected = steps.above(z, merged, here, activation(name), mine, parts, between)
+        out, expected = (
+            one.above(z, merged, here, activation(name), weights[mine], parts, fastest[mine]) for one in (compiled_steps, steps)
+        )
         torch.testing.assert_close(out, expected, rtol=0, atol=20 * torch.finfo(dtype).eps * float(z.abs().max()))
-    # All but smooth ones, and of several of these in a row one after so many.
-    smooth = (merged.crossing >= 0) & found.smooth[merged.crossing.clamp(min=0)]
-    runs = [len(list(run)) for is_smooth, run in itertools.groupby(smooth.tolist()) if is_smooth]
+    # All but the eligible, and of several of these in a row one after so many.
+    between_products = (merged.crossing >= 0) & eligible[merged.crossing.clamp(min=0)]
+    runs = [len(list(run)) for is_between, run in itertools.groupby(between_products.tolist()) if is_between]
     assert taken[0] == total - sum(run - run // (between + 1) for run in runs)
+
+
+def test_all_rows_are_products_where_nothing_may_be_interpolated(monkeypatch):
+    z, rows, limits, (edges, low, high) = chunk("relu", torch.float64, 37)
+    found = compiled_steps.crossings(z, compiled_steps.sides(z, edges, low, high)[0], rows, limits)
+    merged = compiled_steps.merge(rows, found, torch.arange(len(found.piece)))
+    monkeypatch.setattr(compiled_steps, "_between", None)
+    weights = torch.randn(2, 37, 23, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    here, parts = slice(0, len(merged.before)), [0, int((merged.rows.trace < 3).sum()), len(merged.before)]
+    out, expected = (one.above(z, merged, here, activation("relu"), weights, parts, None) for one in (compiled_steps, steps))
+    torch.testing.assert_close(out, expected)
 
 
 def test_many_crossings_of_a_piece_are_in_order():

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from reference import crossings, piece_values, sampled_transitions
 
 from sensitometer import Configuration, load_dataset, paths, train
+from sensitometer.metrics import compiled_steps, rounding
 from sensitometer.metrics.transitions import exact_crossings, transitions
 from sensitometer.networks import MLP, MLPStack, initial_weights, layer_shapes
 
@@ -353,6 +354,52 @@ def test_float32_decides_nearly_all_and_float64_the_rest(monkeypatch):
     assert torch.equal(transitions(stack, path).per_layer, expected)
     monkeypatch.setattr("sensitometer.metrics.rounding.Rounding.settle", lambda self, walk: None)
     assert not torch.equal(transitions(stack, path).per_layer, expected)
+
+
+def test_units_turn_back_where_float32_has_missed_a_breakpoint(monkeypatch):
+    """In layer 6 a unit crosses there and back unseen; in layer 10 others have their largest values exactly there."""
+    network, path = make_network(12, 8, 19, "relu6", 0.5, 225), loop(6, 12, 225035)
+    expected = twin(network, path)
+    assert transitions(network, path).per_layer.tolist() == expected
+    # With so much in doubt, and nothing given up for it.
+    monkeypatch.setattr(rounding, "SAFETY", 32.0)
+    monkeypatch.setattr(rounding.Rounding, "doubtful", lambda self, walk: self.lost)
+    assert transitions(network, path).per_layer.tolist() == expected
+    monkeypatch.setattr(rounding.Rounding, "_with_missed", lambda self, walk, cases, *missed: cases)
+    assert transitions(network, path).per_layer.tolist() != expected
+
+
+@pytest.mark.parametrize("paths", [1, 2, 3, 33, 64, 1000])
+@pytest.mark.parametrize("vertices", [2, 9, 29])
+def test_rounding_is_measured_at_vertices_and_between(paths, vertices):
+    points = rounding.some_points([torch.arange(float(vertices)).unsqueeze(1)] * paths)
+    at_vertices = int((points == points.round()).sum())
+    assert 16 <= len(points) <= 2 * rounding.SAMPLE
+    assert len(points) // 2 <= at_vertices <= len(points) // 2 + 1
+    # Not all in one place of their paths.
+    assert points.min() < 0.2 * (vertices - 1)
+    assert points.max() > 0.8 * (vertices - 1)
+
+
+@pytest.mark.parametrize("fast", [1.0, 1e4])
+def test_what_a_fast_unit_adds_is_within_the_tolerance(monkeypatch, fast):
+    """Where it crosses is known to float32's last bit, its value there to as many times more as it is faster than others."""
+    weights = list(make_network(8, 30, 4).weights)
+    weights[0][0] = torch.tensor([-fast, fast + 0.5, *[0.0] * 6])
+    points = torch.randn(2, 8, generator=torch.Generator().manual_seed(3))
+    points[:, 0], points[:, 1] = 1, torch.tensor([0.0, 1.0])
+    errors, tolerances, real, measure = [], [], compiled_steps.above, rounding.measure
+
+    def spy(*arguments):
+        out = real(*arguments)
+        errors.append(float((out - real(*arguments[:-1], None)).abs().max()))
+        return out
+
+    monkeypatch.setattr(compiled_steps, "above", spy)
+    monkeypatch.setattr(rounding, "measure", lambda *arguments: tolerances.append(measure(*arguments)) or tolerances[-1])
+    transitions(MLP(weights, "relu"), paths.Polyline(points, closed=False))
+    assert errors[0] > 0
+    assert errors[0] < 0.5 * float(tolerances[0].values[0, 1])
 
 
 # --- what is refused
