@@ -44,7 +44,7 @@ class Polyline:
     Raises
     ------
     InvalidInputError
-        The vertices are not such a tensor, or not finite.
+        The vertices are not such a tensor, or not finite, or `closed` is not a bool.
     """
 
     vertices: Tensor
@@ -56,6 +56,8 @@ class Polyline:
             raise InvalidInputError(f"vertices must be a floating-point tensor [M, D], M at least 2; got {_described(vertices)}")
         if not vertices.isfinite().all():
             raise InvalidInputError("vertices must be finite; some are not")
+        if not isinstance(self.closed, bool):
+            raise InvalidInputError(f"closed must be True or False; got {self.closed!r}")
 
     @property
     def basis(self) -> Tensor:
@@ -157,7 +159,13 @@ def translation(image: Tensor, *, flat: bool = True) -> Polyline:
     InvalidInputError
         The image is not as above.
     """
-    if not isinstance(image, Tensor) or not image.is_floating_point() or image.ndim != 3 or image.shape[2] < 2:
+    if (
+        not isinstance(image, Tensor)
+        or not image.is_floating_point()
+        or image.ndim != 3
+        or image.shape[2] < 2
+        or not image.numel()
+    ):
         expected = "a floating-point tensor [channels, height, width], at least 2 pixels wide"
         raise InvalidInputError(f"image must be {expected}; got {_described(image)}")
     shifts = torch.stack([image.roll(shift, dims=2) for shift in range(image.shape[2])])
@@ -171,8 +179,10 @@ def random_ellipse(d: int, generator: torch.Generator | None = None) -> Ellipse:
     Raises
     ------
     InvalidInputError
-        `d` is not a whole number of at least 1.
+        `d` is not a whole number of at least 1, or `generator` no generator.
     """
+    if not isinstance(generator, torch.Generator | None):
+        raise InvalidInputError(f"generator must be a torch.Generator or None; got {type(generator).__name__}")
     if isinstance(d, bool) or not isinstance(d, int) or d < 1:
         raise InvalidInputError(f"d must be a whole number of at least 1; got {d!r}")
     u, v = torch.randn(2, d, generator=generator)

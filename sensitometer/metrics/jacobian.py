@@ -61,12 +61,17 @@ def jacobian_norm(
     if target is not None:
         target = _classes(target, len(x))
     if isinstance(model, MLPStack):
-        return _of_stack(model, x, of, target, chunk_size).to(x.dtype)
-    if isinstance(model, MLP):
-        return _of_stack(as_stack(model), x, of, target, chunk_size)[0].to(x.dtype)
-    if not callable(model):
+        norms = _of_stack(model, x, of, target, chunk_size)
+    elif isinstance(model, MLP):
+        norms = _of_stack(as_stack(model), x, of, target, chunk_size)[0]
+    elif callable(model):
+        norms = _of_callable(model, x, of, target, chunk_size)
+    else:
         raise InvalidInputError(f"model must be an MLP, an MLPStack, a module or another callable; got {type(model).__name__}")
-    return _of_callable(model, x, of, target, chunk_size).to(x.dtype)
+    # Only then: to look through all points takes time.
+    if not norms.isfinite().all() and not x.isfinite().all():
+        raise InvalidInputError("x must be finite; some points are not")
+    return norms.to(x.dtype)
 
 
 @torch.no_grad()

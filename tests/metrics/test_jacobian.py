@@ -372,6 +372,13 @@ def test_points_of_another_shape_are_refused(refused, x):
         jacobian_norm(NETWORK, x)
 
 
+@pytest.mark.parametrize("value", [torch.nan, torch.inf])
+@pytest.mark.parametrize("model", [NETWORK, NETWORK.__call__], ids=["network", "callable"])
+def test_points_that_are_not_finite_are_refused(refused, model, value):
+    with refused("x must be finite; some points are not"):
+        jacobian_norm(model, torch.cat([X, torch.full((1, 5), value)]))
+
+
 @pytest.mark.parametrize("model", [lambda x: x.sum(), lambda x: x.unsqueeze(2), lambda x: torch.cat([x, x])])
 def test_model_that_gives_no_logits_is_refused(refused, model):
     with refused(r"model must map points \[n, ...\] to logits \[n, C\]; it maps \[1, 5\] to torch.float32 \["):
