@@ -82,15 +82,14 @@ def some_points(points: Sequence[Tensor]) -> Tensor:
     """
     few = points[:: max(1, len(points) // SAMPLE)]
     each = max(1, min(OF_ONE, SAMPLE // len(few)))
-    # Spread evenly over each path, and over those with one each.
-    shares = torch.arange(each * len(few), dtype=torch.float64, device=points[0].device).mul_(GOLDEN).frac_()
     some = []
     for number, one in enumerate(few):
-        at = shares[number * each : (number + 1) * each] * (len(one) - 1)
-        first = number * each % 2
-        at[first::2] = at[first::2].round()
-        segment = at.long().clamp_(max=len(one) - 2)
-        some.append(torch.lerp(one[segment], one[segment + 1], (at - segment).unsqueeze(1).to(one)))
+        # Spread evenly over each path, and over those with one each.
+        at = [index * GOLDEN % 1 * (len(one) - 1) for index in range(number * each, (number + 1) * each)]
+        at = [position if index % 2 else round(position) for index, position in enumerate(at, number * each)]
+        segment = [min(int(position), len(one) - 2) for position in at]
+        shares = one.new_tensor([position - before for position, before in zip(at, segment, strict=True)])
+        some.append(torch.lerp(one[segment], one[[before + 1 for before in segment]], shares.unsqueeze(1)))
     return torch.cat(some)
 
 
@@ -107,7 +106,7 @@ def measure(weights: Sequence[Tensor], double: Sequence[Tensor], activation: Act
     values = SAFETY * torch.maximum(error, largest * EPS)
     fastest = values[:, 1:] / (INTERPOLATED * EPS)
     for layer, weight in enumerate(weights[1:]):
-        fastest[:, layer] /= torch.linalg.vector_norm(weight, torch.inf, (1, 2))
+        fastest[:, layer] /= weight.abs().amax((1, 2))
     return Tolerances(values, fastest.float(), ((values < LARGE * square.sqrt()) & values.isfinite()).all(1))
 
 
@@ -232,12 +231,10 @@ class Rounding:
         Where float32 has missed that a unit crosses there and back, those of the layers above may turn back. What is close to its
         boundary there is looked at in these breakpoints, too, from the lowest layer to the highest.
         """
-        if not self.open:
+        several, self.open, self.cases = self.open, [], 0
+        if not several or not (len(self.missed_at) or any(one.what[6].any() for one in several)):
             return
-        cases = _joined(self.open)
-        self.open, self.cases = [], 0
-        if not cases.what[6].any() and not len(self.missed_at):
-            return
+        cases = _joined(several)
         self._decide(walk, cases)
         cases = self._with_missed(walk, cases, self.missed, self.missed_at)
         runs = _Runs(cases)
