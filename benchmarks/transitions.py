@@ -70,7 +70,7 @@ def _operations(network: Any, found: Any, path: Any) -> float:
     """
     Return the operations of the products that a path takes: of each hidden layer with the vertices and the breakpoints below.
 
-    Those of the layer right below it are left out: between two products they are interpolated.
+    Those of the layer right below it are left out: they are interpolated, but for a few, which are not counted.
     """
     per_layer = found.per_layer.double().reshape(-1, found.per_layer.shape[-1]).mean(0)
     first = path[0] if isinstance(path, list) else path

@@ -24,7 +24,7 @@ ONES = np.uint64(0x0101010101010101)
 ALL_CLOSE = np.uint64(CLOSE) * ONES
 # So many crossings of a piece, and more, are sorted by merging.
 MANY = 64
-# Rows at most that are interpolated between two products: so few that what is lost in rounding is little more than a product's.
+# Rows at most that are interpolated between two products: so few that their rounding errors do not add up to much.
 BETWEEN = 15
 
 

@@ -243,8 +243,9 @@ class Rounding:
             if len(missed):
                 what, t = runs.breakpoints(walk, missed)
                 self.missed, self.missed_at = torch.cat([self.missed, what], 1), torch.cat([self.missed_at, t])
-                cases = self._with_missed(walk, cases, what, t)
-                runs = _Runs(cases)
+                more = self._with_missed(walk, cases, what, t)
+                if more is not cases:
+                    cases, runs = more, _Runs(more)
         self.lost[runs.what[4, runs.beyond]] = True
         walk.counts.index_put_((runs.what[4], runs.what[1]), runs.more, accumulate=True)
 
