@@ -74,7 +74,7 @@ class Arcs:
         order = torch.argsort(2 * arc + (v + 1) / 2, stable=True)
         arc, unit, boundary, v = arc[order], unit[order], boundary[order], v[order]
         t = rows.t[starts[arc] + 1] + 2 * torch.atan(v * tau[arc])
-        return Found(starts[arc], unit, boundary, v, t, torch.zeros_like(arc, dtype=torch.bool))
+        return Found(starts[arc], unit, boundary, v, t, torch.full_like(v, torch.inf))
 
     def parts(self, walk: Walk, layer: int, z: Tensor, rows: Rows, found: Found) -> Iterator[tuple[Tensor, Rows]]:
         """See `Geometry`."""

@@ -77,11 +77,8 @@ def above(
     """See `Steps`. Between products, each crossing turns the line that the layer above is on."""
     if fastest is None:
         return products(activations(z, insertion, torch.arange(here.start, here.stop), activation), weights, edges)
-    found, before, crossing = insertion.found, insertion.before.numpy(), insertion.crossing.numpy()
-    places = _anchors(
-        *(z.numpy(), before, crossing, found.unit.numpy(), found.smooth.numpy()),
-        *(here.start + np.array(edges), fastest.numpy(), BETWEEN),
-    )
+    found, crossing = insertion.found, insertion.crossing.numpy()
+    places = _anchors(crossing, found.change.numpy(), here.start + np.array(edges), fastest.numpy(), BETWEEN)
     h = activations(z, insertion, torch.from_numpy(places), activation)
     if len(places) == here.stop - here.start:
         return products(h, weights, edges)
@@ -89,8 +86,8 @@ def above(
     out = z.new_empty(here.stop - here.start, weights.shape[2])
     products(h, weights, starts.tolist(), out[: len(places)])
     _between(
-        *(z.numpy(), weights.numpy(), starts, places, out.numpy()),
-        *(before, crossing, found.unit.numpy(), found.boundary.numpy(), found.place.numpy()),
+        *(weights.numpy(), starts, places, out.numpy(), crossing),
+        *(found.unit.numpy(), found.boundary.numpy(), found.place.numpy(), found.change.numpy()),
     )
     return out
 
@@ -160,13 +157,18 @@ def _crossings(z: Array, words: Array, trace: Array, t: Array, limits: Array) ->
     changes = _changes(words, trace)
     total = changes.sum()
     piece, unit, boundary = (np.empty(total, np.int64), np.empty(total, np.int64), np.empty(total, np.int64))
-    share, where, smooth = np.empty(total, z.dtype), np.empty(total, np.float64), np.empty(total, np.bool_)
-    zero, half, one = z.dtype.type(0), z.dtype.type(0.5), z.dtype.type(1)
+    share, change, where = np.empty(total, z.dtype), np.empty(total, z.dtype), np.empty(total, np.float64)
+    zero, half, one, infinite = z.dtype.type(0), z.dtype.type(0.5), z.dtype.type(1), z.dtype.type(np.inf)
     stop = 0
     for row in range(len(changes)):
         if not changes[row]:
             continue
         start = stop
+        near = np.uint64(0)
+        for limit in range(len(limits)):
+            for word in range(words.shape[2]):
+                near |= words[limit, row, word] | words[limit, row + 1, word]
+        smooth = near & ALL_CLOSE == 0
         for limit in range(len(limits)):
             for word in range(words.shape[2]):
                 changed = (words[limit, row, word] ^ words[limit, row + 1, word]) & ONES
@@ -178,38 +180,35 @@ def _crossings(z: Array, words: Array, trace: Array, t: Array, limits: Array) ->
                         # Where rounding has put both ends on one side the nearer end is the crossing.
                         tau = half if np.isnan(tau) else min(max(tau, zero), one)
                         piece[stop], unit[stop], boundary[stop], share[stop] = row, at, limit, tau
+                        change[stop] = abs(end - begin) if smooth else infinite
                         stop += 1
                     changed >>= np.uint64(WORD)
                     at += 1
-        _sort(share[start:stop], unit[start:stop], boundary[start:stop])
-        near = np.uint64(0)
-        for limit in range(len(limits)):
-            for word in range(words.shape[2]):
-                near |= words[limit, row, word] | words[limit, row + 1, word]
+        _sort(share[start:stop], unit[start:stop], boundary[start:stop], change[start:stop])
         for place in range(start, stop):
-            smooth[place] = near & ALL_CLOSE == 0
             tau = np.float64(share[place])
             # As torch.lerp does it.
             if tau < 0.5:
                 where[place] = t[row] + tau * (t[row + 1] - t[row])
             else:
                 where[place] = t[row + 1] - (t[row + 1] - t[row]) * (1.0 - tau)
-    return piece, unit, boundary, share, where, smooth
+    return piece, unit, boundary, share, where, change
 
 
 @compiled
-def _sort(share: Array, unit: Array, boundary: Array) -> None:
+def _sort(share: Array, unit: Array, boundary: Array, change: Array) -> None:
     """Put the crossings of a piece into their order; equal ones keep theirs."""
     if len(share) >= MANY:
         order = np.argsort(share, kind="mergesort")
-        share[:], unit[:], boundary[:] = share[order], unit[order], boundary[order]
+        share[:], unit[:], boundary[:], change[:] = share[order], unit[order], boundary[order], change[order]
         return
     for place in range(1, len(share)):
-        tau, one, limit = share[place], unit[place], boundary[place]
+        tau, one, limit, far = share[place], unit[place], boundary[place], change[place]
         while place > 0 and share[place - 1] > tau:
-            share[place], unit[place], boundary[place] = share[place - 1], unit[place - 1], boundary[place - 1]
+            share[place], unit[place] = share[place - 1], unit[place - 1]
+            boundary[place], change[place] = boundary[place - 1], change[place - 1]
             place -= 1
-        share[place], unit[place], boundary[place] = tau, one, limit
+        share[place], unit[place], boundary[place], change[place] = tau, one, limit, far
 
 
 @compiled
@@ -305,29 +304,25 @@ def _insert(
 
 
 @compiled
-def _anchors(
-    z: Array, before: Array, crossing: Array, unit: Array, smooth: Array, edges: Array, fastest: Array, between: int
-) -> Array:
+def _anchors(crossing: Array, change: Array, edges: Array, fastest: Array, between: int) -> Array:
     """Return the rows between the `edges` that products are taken at: the first, the last, all old ones, and some of the new."""
     start, stop = edges[0], edges[-1]
     places, count, run = np.empty(stop - start, np.int64), 0, 0
     for network in range(len(fastest)):
         for row in range(edges[network], edges[network + 1]):
-            new, old = crossing[row], before[row]
-            if new >= 0 and start < row < stop - 1 and smooth[new] and run < between:
-                change = abs(z[old + 1, unit[new]] - z[old, unit[new]])
-                if change <= fastest[network]:
-                    run += 1
-                    continue
-            places[count], run = row, 0
-            count += 1
+            new = crossing[row]
+            if new >= 0 and start < row < stop - 1 and run < between and change[new] <= fastest[network]:
+                run += 1
+            else:
+                places[count], run = row, 0
+                count += 1
     return places[:count]
 
 
 @compiled
 def _between(
-    z: Array, weights: Array, starts: Array, places: Array, out: Array, before: Array, crossing: Array, unit: Array,
-    boundary: Array, share: Array,
+    weights: Array, starts: Array, places: Array, out: Array, crossing: Array, unit: Array, boundary: Array, share: Array,
+    change: Array,
 ) -> None:  # fmt: skip
     """
     Move what is known, the first rows of `out`, to its `places`, and fill in what is between them.
@@ -336,43 +331,42 @@ def _between(
     it crosses to the end, and of one line from the beginning, is the difference of both ends. So that line is known, too.
     """
     start, W = places[0], out.shape[1]
-    slope = np.empty(W, out.dtype)
+    # A loop for each step, and none over views of rows: of these the compiler makes vectors.
+    value, slope = np.empty(W, out.dtype), np.empty(W, out.dtype)
     zero, one = out.dtype.type(0), out.dtype.type(1)
     for network in range(len(weights) - 1, -1, -1):
         # Backwards, as every row moves towards the end.
         for place in range(starts[network + 1] - 1, starts[network] - 1, -1):
             row = places[place]
-            now, known = out[row - start], out[place]
-            if row - start != place:
-                for at in range(W):
-                    now[at] = known[at]
+            for at in range(W):
+                value[at] = out[place, at]
+            for at in range(W):
+                out[row - start, at] = value[at]
             if place + 1 == starts[network + 1] or places[place + 1] == row + 1:
                 continue
             last = places[place + 1]
-            then = out[last - start]
             begin = zero if crossing[row] < 0 else share[crossing[row]]
             end = one if crossing[last] < 0 else share[crossing[last]]
-            old, length = before[row], end - begin
+            length = end - begin
             for at in range(W):
-                slope[at] = then[at] - known[at]
+                slope[at] = out[last - start, at] - value[at]
             for other in range(row + 1, last):
                 new = crossing[other]
-                turn = _turn(z[old + 1, unit[new]] - z[old, unit[new]], boundary[new]) * (end - share[new])
-                weight = weights[network, unit[new]]
+                turn, by = _turn(change[new], boundary[new]) * (end - share[new]), unit[new]
                 for at in range(W):
-                    slope[at] -= turn * weight[at]
+                    slope[at] -= turn * weights[network, by, at]
             reached = begin
             for other in range(row + 1, last):
                 new = crossing[other]
                 step = (share[new] - reached) / length if length > zero else zero
                 reached = share[new]
-                now, then = out[other - start], out[other - start - 1]
                 for at in range(W):
-                    now[at] = then[at] + step * slope[at]
-                turn = _turn(z[old + 1, unit[new]] - z[old, unit[new]], boundary[new]) * length
-                weight = weights[network, unit[new]]
+                    value[at] += step * slope[at]
                 for at in range(W):
-                    slope[at] += turn * weight[at]
+                    out[other - start, at] = value[at]
+                turn, by = _turn(change[new], boundary[new]) * length, unit[new]
+                for at in range(W):
+                    slope[at] += turn * weights[network, by, at]
 
 
 @compiled
@@ -382,4 +376,4 @@ def _turn(change: Any, boundary: int) -> Any:
 
     Its slope is 1 above its first boundary, below its second, if it has one, and 0 elsewhere.
     """
-    return abs(change) if boundary == 0 else -abs(change)
+    return change if boundary == 0 else -change

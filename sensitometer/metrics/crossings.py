@@ -71,8 +71,9 @@ class Found:
         `[n]`, where on the piece, as its geometry counts.
     t
         float64 `[n]`, the path's parameter.
-    smooth
-        bool `[n]`, whether the piece may be interpolated in the layer above: at both ends all units are sure of their sides.
+    change
+        `[n]`, how much the unit changes along the piece; infinite where the layer above may not be interpolated on it, as at one
+        of the ends some unit is not sure of its side.
     """
 
     piece: Tensor
@@ -80,7 +81,7 @@ class Found:
     boundary: Tensor
     place: Tensor
     t: Tensor
-    smooth: Tensor
+    change: Tensor
 
 
 class Geometry(Protocol):

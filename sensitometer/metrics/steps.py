@@ -85,8 +85,8 @@ class Steps(Protocol):
 
         `z` `[R, W]` are those of the layer itself at the old rows; a crossing is where the unit is on its boundary, whatever
         interpolation has rounded to. The rows here of a network, whose weights are one of `weights` `[S, W, fan_out]`, begin at
-        one of the `edges` `[S + 1]` and end at the next. With `fastest`, float32 `[S]`, crossings on smooth pieces may be
-        interpolated, of units that change no more than that along the piece.
+        one of the `edges` `[S + 1]` and end at the next. With `fastest`, float32 `[S]`, crossings may be interpolated, of units
+        that change no more than that along their piece.
         """
 
 
@@ -120,7 +120,8 @@ def crossings(z: Tensor, flags: Tensor, rows: Rows, limits: Tensor) -> Found:
     piece, unit, boundary, share = piece[order], unit[order], boundary[order], share[order]
     near = ((flags & CLOSE) != 0).any(2).any(0)
     t = torch.lerp(rows.t[piece], rows.t[piece + 1], share.double())
-    return Found(piece, unit, boundary, share, t, ~(near[piece] | near[piece + 1]))
+    change = (z[piece + 1, unit] - z[piece, unit]).abs()
+    return Found(piece, unit, boundary, share, t, change.masked_fill(near[piece] | near[piece + 1], torch.inf))
 
 
 def doubts(

@@ -56,7 +56,7 @@ def test_each_step_is_as_in_torch(name, dtype, units):
 
     found, twin = (one.crossings(z, of, rows, limits) for one, of in ((compiled_steps, flags), (steps, plain)))
     assert len(found.piece) == int(steps.changes(plain, rows.trace).sum())
-    for field in ("piece", "unit", "boundary", "place", "t"):
+    for field in ("piece", "unit", "boundary", "place", "t", "change"):
         torch.testing.assert_close(getattr(found, field), getattr(twin, field), rtol=1e-6, atol=0)
 
     names = torch.arange(len(found.piece))
@@ -65,7 +65,6 @@ def test_each_step_is_as_in_torch(name, dtype, units):
         for field in vars(other):
             if isinstance(getattr(other, field), torch.Tensor):
                 assert torch.equal(getattr(one, field), getattr(other, field)), field
-    assert torch.equal(found.smooth, twin.smooth)
     for here in (slice(0, len(merged.before)), slice(5, 40)):
         places = torch.arange(here.start, here.stop)
         h = compiled_steps.activations(z, theirs, places, activation(name))
@@ -88,11 +87,10 @@ def test_what_is_between_products_is_as_products_are(monkeypatch, name, dtype, u
     merged = compiled_steps.merge(rows, found, torch.arange(len(found.piece)))
     weights = torch.randn(2, units, 23, generator=torch.Generator().manual_seed(1), dtype=dtype) / units**0.5
     fastest = torch.tensor([3.0, 5.0])
-    change = (z[found.piece + 1, found.unit] - z[found.piece, found.unit]).abs()
-    eligible = found.smooth & (change <= fastest[(rows.trace[found.piece] >= 3).long()])
+    eligible = found.change <= fastest[(rows.trace[found.piece] >= 3).long()]
     assert eligible.any()
-    assert not found.smooth.all()
-    assert units == 1 or (found.smooth & ~eligible).any()
+    assert found.change.isinf().any()
+    assert units == 1 or (found.change.isfinite() & ~eligible).any()
     total, taken, real = len(merged.before), [], compiled_steps.products
 
     def spy(h, *arguments):
@@ -134,6 +132,7 @@ def test_many_crossings_of_a_piece_are_in_order():
     assert found.place.tolist() == sorted(found.place.tolist())
     assert sorted(found.unit.tolist()) == list(range(1000))
     assert torch.equal(found.place, (-z[0] / (1 - z[0]))[found.unit])
+    assert torch.equal(found.change, (1 - z[0])[found.unit])
 
 
 @pytest.mark.parametrize("one", [compiled_steps, steps], ids=["compiled", "torch"])
@@ -148,7 +147,7 @@ def test_units_that_cross_together_are_on_their_boundaries_together(one):
         torch.tensor([0, 0]),
         place + 1e-3,
         torch.tensor([0.5, 0.5]).double(),
-        torch.ones(2).bool(),
+        torch.tensor([2.0, 6.0]),
     )
     here = torch.arange(4) if one is compiled_steps else slice(0, 4)
     h = one.activations(z, one.merge(rows, found, torch.tensor([0, 1])), here, activation("relu"))
