@@ -23,6 +23,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+from torch.linalg import vector_norm
 
 from ..activations import Activation
 from .crossings import Rows, Walk
@@ -96,15 +97,19 @@ def measure(weights: Sequence[Tensor], double: Sequence[Tensor], activation: Act
     rough, exact = x.float().expand(len(weights[0]), -1, -1), x.double().expand(len(weights[0]), -1, -1)
     for weight, precise in zip(weights, double, strict=True):
         rough, exact = torch.bmm(rough, weight.transpose(1, 2)), torch.bmm(exact, precise.transpose(1, 2))
-        error, largest = ((one.abs().amax((1, 2))) for one in (rough - exact, exact))
-        sizes.append(torch.stack([error, largest, exact.square().mean((1, 2))], 1))
+        sizes.append((_largest(rough - exact), _largest(exact), vector_norm(exact, 2, (1, 2)) / exact[0].numel() ** 0.5))
         rough, exact = activation.apply_(rough), activation.apply_(exact)
-    error, largest, square = torch.stack(sizes, 1).unbind(2)
+    error, largest, mean = (torch.stack(each, 1) for each in zip(*sizes, strict=True))
     values = SAFETY * torch.maximum(error, largest * EPS)
     fastest = values[:, 1:] / (INTERPOLATED * EPS)
-    for layer, weight in enumerate(weights[1:]):
-        fastest[:, layer] /= weight.abs().amax((1, 2))
-    return Tolerances(values, fastest.float(), ((values < LARGE * square.sqrt()) & values.isfinite()).all(1))
+    if len(weights) > 1:
+        fastest /= torch.stack([_largest(weight) for weight in weights[1:]], 1)
+    # What is infinite, or no number, is not smaller.
+    return Tolerances(values, fastest.float(), (values < LARGE * mean).all(1))
+
+
+def _largest(values: Tensor) -> Tensor:
+    return values.abs().amax((1, 2))  # the norm that says the same takes ten times as long
 
 
 class Rounding:
