@@ -5,6 +5,7 @@ Pre-activations are read once to find out where they are, and once more to make 
 with flags goes by words of eight units.
 """
 
+import itertools
 from typing import Any
 
 import numpy as np
@@ -26,6 +27,8 @@ ALL_CLOSE = np.uint64(CLOSE) * ONES
 MANY = 64
 # Rows at most that are interpolated between two products: so few that their rounding errors do not add up to much.
 BETWEEN = 15
+# Rows at which products are taken before what is between them is interpolated: so few that they stay in the second cache.
+BLOCK = 512
 
 
 def sides(z: Tensor, edges: list[int], low: Tensor, high: Tensor) -> tuple[Tensor, Tensor]:
@@ -78,17 +81,16 @@ def above(
     if fastest is None:
         return products(activations(z, insertion, torch.arange(here.start, here.stop), activation), weights, edges)
     found, crossing = insertion.found, insertion.crossing.numpy()
-    places = _anchors(crossing, found.change.numpy(), here.start + np.array(edges), fastest.numpy(), BETWEEN)
-    h = activations(z, insertion, torch.from_numpy(places), activation)
-    if len(places) == here.stop - here.start:
-        return products(h, weights, edges)
-    starts = np.searchsorted(places, here.start + np.array(edges))
+    at = here.start + np.array(edges)
+    places = _anchors(crossing, found.change.numpy(), at, fastest.numpy(), BETWEEN)
     out = z.new_empty(here.stop - here.start, weights.shape[2])
-    products(h, weights, starts.tolist(), out[: len(places)])
-    _between(
-        *(weights.numpy(), starts, places, out.numpy(), crossing),
-        *(found.unit.numpy(), found.boundary.numpy(), found.place.numpy(), found.change.numpy()),
-    )
+    line = out.numpy(), here.start, crossing, *(one.numpy() for one in (found.unit, found.boundary, found.place, found.change))
+    for weight, (start, stop) in zip(weights, itertools.pairwise(np.searchsorted(places, at).tolist()), strict=True):
+        # Of two blocks in a row the last and the first is the same.
+        for first in range(start, max(start + 1, stop - 1), BLOCK):
+            block = places[first : min(first + BLOCK + 1, stop)]
+            known = torch.mm(activations(z, insertion, torch.from_numpy(block), activation), weight)
+            _between(weight.numpy(), block, known.numpy(), *line)
     return out
 
 
@@ -321,52 +323,49 @@ def _anchors(crossing: Array, change: Array, edges: Array, fastest: Array, betwe
 
 @compiled
 def _between(
-    weights: Array, starts: Array, places: Array, out: Array, crossing: Array, unit: Array, boundary: Array, share: Array,
-    change: Array,
+    weight: Array, places: Array, known: Array, out: Array, start: int, crossing: Array, unit: Array, boundary: Array,
+    share: Array, change: Array,
 ) -> None:  # fmt: skip
     """
-    Move what is known, the first rows of `out`, to its `places`, and fill in what is between them.
+    Fill `out`, whose first row is `start`, from the first of the `places`, whose rows are `known`, to the last.
 
     From one place to the next the layer below is a straight line but for units that cross: the sum of what each adds from where
     it crosses to the end, and of one line from the beginning, is the difference of both ends. So that line is known, too.
     """
-    start, W = places[0], out.shape[1]
-    # A loop for each step, and none over views of rows: of these the compiler makes vectors.
+    W = out.shape[1]
     value, slope = np.empty(W, out.dtype), np.empty(W, out.dtype)
     zero, one = out.dtype.type(0), out.dtype.type(1)
-    for network in range(len(weights) - 1, -1, -1):
-        # Backwards, as every row moves towards the end.
-        for place in range(starts[network + 1] - 1, starts[network] - 1, -1):
-            row = places[place]
+    for place in range(len(places)):
+        row = places[place]
+        for at in range(W):
+            out[row - start, at] = known[place, at]
+        if place + 1 == len(places) or places[place + 1] == row + 1:
+            continue
+        last = places[place + 1]
+        begin = zero if crossing[row] < 0 else share[crossing[row]]
+        end = one if crossing[last] < 0 else share[crossing[last]]
+        length = end - begin
+        for at in range(W):
+            value[at] = known[place, at]
+        for at in range(W):
+            slope[at] = known[place + 1, at] - value[at]
+        for other in range(row + 1, last):
+            new = crossing[other]
+            turn, by = _turn(change[new], boundary[new]) * (end - share[new]), unit[new]
             for at in range(W):
-                value[at] = out[place, at]
+                slope[at] -= turn * weight[by, at]
+        behind = begin
+        for other in range(row + 1, last):
+            new = crossing[other]
+            step = (share[new] - behind) / length if length > zero else zero
+            behind = share[new]
+            turn, by = _turn(change[new], boundary[new]) * length, unit[new]
             for at in range(W):
-                out[row - start, at] = value[at]
-            if place + 1 == starts[network + 1] or places[place + 1] == row + 1:
-                continue
-            last = places[place + 1]
-            begin = zero if crossing[row] < 0 else share[crossing[row]]
-            end = one if crossing[last] < 0 else share[crossing[last]]
-            length = end - begin
-            for at in range(W):
-                slope[at] = out[last - start, at] - value[at]
-            for other in range(row + 1, last):
-                new = crossing[other]
-                turn, by = _turn(change[new], boundary[new]) * (end - share[new]), unit[new]
-                for at in range(W):
-                    slope[at] -= turn * weights[network, by, at]
-            reached = begin
-            for other in range(row + 1, last):
-                new = crossing[other]
-                step = (share[new] - reached) / length if length > zero else zero
-                reached = share[new]
-                for at in range(W):
-                    value[at] += step * slope[at]
-                for at in range(W):
-                    out[other - start, at] = value[at]
-                turn, by = _turn(change[new], boundary[new]) * length, unit[new]
-                for at in range(W):
-                    slope[at] += turn * weights[network, by, at]
+                steepness = slope[at]
+                reached = value[at] + step * steepness
+                value[at] = reached
+                out[other - start, at] = reached
+                slope[at] = steepness + turn * weight[by, at]
 
 
 @compiled

@@ -229,9 +229,9 @@ class Walk:
             self.kept.append((trace, torch.full_like(trace, layer), unit, boundary, t))
 
 
-def products(h: Tensor, weights: Tensor, edges: list[int], out: Tensor | None = None) -> Tensor:
+def products(h: Tensor, weights: Tensor, edges: list[int]) -> Tensor:
     """Return `h` `[R, W]` times `weights` `[S, W, fan_out]`: rows from each of the `edges` `[S + 1]` to the next times one."""
-    out = h.new_empty(len(h), weights.shape[2]) if out is None else out
+    out = h.new_empty(len(h), weights.shape[2])
     for weight, (start, stop) in zip(weights, itertools.pairwise(edges), strict=True):
         torch.mm(h[start:stop], weight, out=out[start:stop])
     return out

@@ -78,6 +78,7 @@ def test_each_step_is_as_in_torch(name, dtype, units):
 @pytest.mark.parametrize("between", [0, 1, 4, 15])
 def test_what_is_between_products_is_as_products_are(monkeypatch, name, dtype, units, between):
     monkeypatch.setattr(compiled_steps, "BETWEEN", between)
+    monkeypatch.setattr(compiled_steps, "BLOCK", 10 if units == 37 else 512)
     z, rows, limits, (edges, _, _) = chunk(name, dtype, units)
     z[z == 0] = 0.3
     z[[6, 17, 50], 0] = limits[0]
@@ -91,16 +92,17 @@ def test_what_is_between_products_is_as_products_are(monkeypatch, name, dtype, u
     assert eligible.any()
     assert found.change.isinf().any()
     assert units == 1 or (found.change.isfinite() & ~eligible).any()
-    total, taken, real = len(merged.before), [], compiled_steps.products
+    total, taken, real = len(merged.before), [], compiled_steps.activations
 
-    def spy(h, *arguments):
-        taken.append(len(h))
-        return real(h, *arguments)
+    def spy(z, insertion, places, activation):
+        taken[-1].update(places.tolist())
+        return real(z, insertion, places, activation)
 
-    monkeypatch.setattr(compiled_steps, "products", spy)
+    monkeypatch.setattr(compiled_steps, "activations", spy)
     for here in (slice(0, total), slice(5, min(40, total)), slice(5, 6), slice(4, 6)):
         networks = (merged.rows.trace[here] >= 3).long()
         mine = slice(int(networks[0]), int(networks[-1]) + 1)
+        taken.append(set())
         parts = [0, *(networks.diff().nonzero().view(-1) + 1).tolist(), here.stop - here.start]
         out, expected = (
             one.above(z, merged, here, activation(name), weights[mine], parts, fastest[mine]) for one in (compiled_steps, steps)
@@ -109,7 +111,7 @@ def test_what_is_between_products_is_as_products_are(monkeypatch, name, dtype, u
     # All but the eligible, and of several of these in a row one after so many.
     between_products = (merged.crossing >= 0) & eligible[merged.crossing.clamp(min=0)]
     runs = [len(list(run)) for is_between, run in itertools.groupby(between_products.tolist()) if is_between]
-    assert taken[0] == total - sum(run - run // (between + 1) for run in runs)
+    assert len(taken[0]) == total - sum(run - run // (between + 1) for run in runs)
 
 
 def test_all_rows_are_products_where_nothing_may_be_interpolated(monkeypatch):
