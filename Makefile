@@ -32,6 +32,7 @@ bench: .venv/installed-dev
 	$(BIN)/python benchmarks/training.py
 	$(BIN)/python benchmarks/jacobian.py
 	$(BIN)/python benchmarks/transitions.py
+	$(BIN)/python benchmarks/measures.py
 	$(BIN)/python benchmarks/survey.py
 
 # Trains only the surveys that are not in docs/results.
