@@ -84,29 +84,34 @@ def above(
     at = here.start + np.array(edges)
     places = _anchors(crossing, found.change.numpy(), at, fastest.numpy(), BETWEEN)
     out = z.new_empty(here.stop - here.start, weights.shape[2])
+    h, known = (z.new_empty(min(len(places), BLOCK + 1), size) for size in weights.shape[1:])
+    insert = z.numpy(), h.numpy(), *_inserted(z, insertion, activation)
     line = out.numpy(), here.start, crossing, *(one.numpy() for one in (found.unit, found.boundary, found.place, found.change))
     for weight, (start, stop) in zip(weights, itertools.pairwise(np.searchsorted(places, at).tolist()), strict=True):
+        matrix = weight.numpy()
         # Of two blocks in a row the last and the first is the same.
         for first in range(start, max(start + 1, stop - 1), BLOCK):
             block = places[first : min(first + BLOCK + 1, stop)]
-            known = torch.mm(activations(z, insertion, torch.from_numpy(block), activation), weight)
-            _between(weight.numpy(), block, known.numpy(), *line)
+            _insert(block, *insert)
+            torch.mm(h[: len(block)], weight, out=known[: len(block)])
+            _between(matrix, block, known.numpy(), *line)
     return out
 
 
 def activations(z: Tensor, insertion: Insertion, places: Tensor, activation: Activation) -> Tensor:
     """Return the activations `[n, W]` at the rows `places` `[n]`, from the pre-activations `z` `[R, W]` at the old ones."""
-    assert activation.clamp is not None
-    rows, found = insertion.rows, insertion.found
-    number = z.numpy().dtype.type
     out = z.new_empty(len(places), z.shape[1])
-    limits = np.array(activation.boundaries, number)
-    _insert(
-        *(z.numpy(), out.numpy(), places.numpy(), insertion.before.numpy(), insertion.crossing.numpy()),
-        *(rows.trace.numpy(), rows.t.numpy(), found.unit.numpy(), found.boundary.numpy(), found.place.numpy()),
-        *(limits, *map(number, activation.clamp)),
-    )
+    _insert(places.numpy(), z.numpy(), out.numpy(), *_inserted(z, insertion, activation))
     return out
+
+
+def _inserted(z: Tensor, insertion: Insertion, activation: Activation) -> tuple[Any, ...]:
+    """Return what `_insert` takes last."""
+    assert activation.clamp is not None
+    rows, found, number = insertion.rows, insertion.found, z.numpy().dtype.type
+    columns = insertion.before, insertion.crossing, rows.trace, rows.t, found.unit, found.boundary, found.place
+    limits = np.array(activation.boundaries, number)
+    return *(column.numpy() for column in columns), limits, *map(number, activation.clamp)
 
 
 def _words(flags: Tensor) -> Array:
@@ -275,12 +280,12 @@ def _merge(trace: Array, t: Array, born: Array, piece: Array, t_new: Array, name
 
 @compiled
 def _insert(
-    z: Array, out: Array, places: Array, before: Array, crossing: Array, trace: Array, t: Array, unit: Array, boundary: Array,
+    places: Array, z: Array, out: Array, before: Array, crossing: Array, trace: Array, t: Array, unit: Array, boundary: Array,
     share: Array, limits: Array, shift: float, low: float, high: float,
 ) -> None:  # fmt: skip
     W = z.shape[1]
     half, one = z.dtype.type(0.5), z.dtype.type(1)
-    for place in range(len(out)):
+    for place in range(len(places)):
         row = places[place]
         begin, new = z[before[row]], crossing[row]
         if new < 0:

@@ -28,8 +28,8 @@ from torch import Tensor
 
 from ..activations import Activation
 
-# Pre-activations in a chunk: so many that what is done once a chunk does not count, and that they stay in the last cache.
-CHUNK = 2**20
+# Pre-activations in a chunk: so many that what is done once a chunk does not count, and that they stay in most last caches.
+CHUNK = 2**21
 # Pre-activations of the first layer that are computed at once, for many paths and networks.
 FIRST_CHUNK = 2**22
 

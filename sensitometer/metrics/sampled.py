@@ -14,7 +14,10 @@ from torch import Tensor
 from ..activations import Activation
 from ..networks import MLP
 from ..paths import Path
-from .crossings import CHUNK, where
+from .crossings import where
+
+# Pre-activations of a layer in a chunk, which is to stay in the last cache.
+CHUNK = 2**20
 
 # Maps parameters `[n]` of a path to the codes int8 `[n, units]` of each layer at these points.
 Codes = Callable[[Tensor], list[Tensor]]

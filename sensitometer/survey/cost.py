@@ -26,7 +26,7 @@ TRANSITION_SAMPLES = 2**20
 # Numbers in the vertices of the loops that networks are taken along in one call, and how many copies of them that makes.
 LOOP_NUMBERS, LOOP_COPIES = 2**22, 5
 # Memory of the walk along the loops, and of each layer that it has gone down; of a sample.
-WALK_BYTES, LAYER_BYTES, SAMPLE_BYTES = 2**26, 2**23, 24
+WALK_BYTES, LAYER_BYTES, SAMPLE_BYTES = 2**26, 2**24, 24
 # Crossings of a unit along a loop, times the square root of its vertices. Measured: 3 of a random ReLU unit with the 8 vertices
 # of the digits, 6 with the 28 of MNIST; after training, the means of the networks of `quick`. Units that saturate on both sides
 # have more, most of all in networks of large initial weights, which are chaotic.

@@ -92,13 +92,13 @@ def test_what_is_between_products_is_as_products_are(monkeypatch, name, dtype, u
     assert eligible.any()
     assert found.change.isinf().any()
     assert units == 1 or (found.change.isfinite() & ~eligible).any()
-    total, taken, real = len(merged.before), [], compiled_steps.activations
+    total, taken, real = len(merged.before), [], compiled_steps._insert
 
-    def spy(z, insertion, places, activation):
+    def spy(places, *arguments):
         taken[-1].update(places.tolist())
-        return real(z, insertion, places, activation)
+        real(places, *arguments)
 
-    monkeypatch.setattr(compiled_steps, "activations", spy)
+    monkeypatch.setattr(compiled_steps, "_insert", spy)
     for here in (slice(0, total), slice(5, min(40, total)), slice(5, 6), slice(4, 6)):
         networks = (merged.rows.trace[here] >= 3).long()
         mine = slice(int(networks[0]), int(networks[-1]) + 1)
