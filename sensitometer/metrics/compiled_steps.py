@@ -27,7 +27,8 @@ ALL_CLOSE = np.uint64(CLOSE) * ONES
 MANY = 64
 # Rows at most that are interpolated between two products: so few that their rounding errors do not add up to much.
 BETWEEN = 15
-# Rows at which products are taken before what is between them is interpolated: so few that they stay in the second cache.
+# Rows at which products are taken before what is between them is interpolated: so few that, of some hundred units, they
+# stay in the second cache.
 BLOCK = 512
 
 

@@ -10,7 +10,7 @@ Where a unit crosses a boundary, the line that the layer above is on turns, by t
 on straight segments only the vertices and the breakpoints of layers further below take a product; what a layer's own crossings
 make of the layer above is interpolated, in a few operations a unit instead of a few for each of its weights.
 
-Breakpoints of many paths and networks go through each layer together, in chunks that stay in the cache: the breakpoints of a
+Breakpoints of many paths and networks go through each layer together, in chunks: the breakpoints of a
 chunk that has grown too long are divided, and each part goes down to the last layer before the next part starts, so that memory
 is bounded by the depth, not by the number of crossings.
 
@@ -28,7 +28,7 @@ from torch import Tensor
 
 from ..activations import Activation
 
-# Pre-activations in a chunk: so many that what is done once a chunk does not count, and that they stay in most last caches.
+# Pre-activations in a chunk: so many that what is done once a chunk does not count, and that they stay in a large last cache.
 CHUNK = 2**21
 # Pre-activations of the first layer that are computed at once, for many paths and networks.
 FIRST_CHUNK = 2**22

@@ -6,7 +6,7 @@ the pre-activation is within its rounding error of the boundary. Even then a wro
 the next and leaves the count alone: it matters where a unit is on one side at both neighbouring breakpoints, and touches its
 boundary or crosses it twice in between, and where breakpoints lie so close together that several in a row are in doubt. These
 few cases are decided in float64 afterwards: the breakpoint, itself the crossing of another unit in a lower layer, is found again
-by a step of Newton's method, and the network is evaluated there.
+by Newton's method, and the network is evaluated there.
 
 Where float32 has missed that a unit crosses there and back, two breakpoints are missing, and a unit of a layer above may turn
 back at one of them. It is close to its boundary then, and decided at these breakpoints as well.
@@ -42,8 +42,8 @@ INTERPOLATED = 8.0
 EPS = torch.finfo(torch.float32).eps
 # A rounding error of so much of the pre-activations is not small.
 LARGE = 1e-3
-# Cases that are evaluated together, and those that are kept before they are.
-AT_ONCE, MOST = 2**11, 2**17
+# Pre-activations of a layer that are evaluated together, and cases that are kept before they are.
+AT_ONCE, MOST = 2**19, 2**17
 # Of the pre-activations along a path, if more than this share is in doubt, it is walked in float64.
 DOUBTFUL = 5e-4
 
@@ -104,8 +104,8 @@ def measure(weights: Sequence[Tensor], double: Sequence[Tensor], activation: Act
     fastest = values[:, 1:] / (INTERPOLATED * EPS)
     if len(weights) > 1:
         fastest /= torch.stack([_largest(weight) for weight in weights[1:]], 1)
-    # What is infinite, or no number, is not smaller.
-    return Tolerances(values, fastest.float(), (values < LARGE * mean).all(1))
+    # What is infinite, or no number, is not smaller; and no unit may be infinitely fast.
+    return Tolerances(values, fastest.float().clamp(max=torch.finfo(torch.float32).max), (values < LARGE * mean).all(1))
 
 
 def _largest(values: Tensor) -> Tensor:
@@ -208,6 +208,8 @@ class Rounding:
 
     def _with_missed(self, walk: Walk, cases: Cases, missed: Array, t: Array) -> Cases:
         """Return the cases, and in missed breakpoints those in layers above that are next to these; all decided."""
+        if not len(t):
+            return cases
         breakpoint_, case = beside(cases, missed[:2], t)
         if not len(case):
             return cases
@@ -228,18 +230,23 @@ class Rounding:
     def _decide(self, walk: Walk, cases: Cases) -> None:
         """Put open cases where their breakpoints truly are, and as far above their boundaries as they truly are."""
         which = np.flatnonzero(cases.what[6] == OPEN)
-        network = cases.what[4, which] // walk.paths
+        which = which[np.argsort(-cases.what[1, which], kind="stable")]
+        network, size = cases.what[4, which] // walk.paths, max(16, AT_ONCE // walk.width)
         for one in np.unique(network).tolist():
-            mine = which[network == one]
-            for start in range(0, len(mine), AT_ONCE):
-                chosen = mine[start : start + AT_ONCE]
-                z, cases.t[0, chosen] = self._evaluate(walk, one, cases.what[:, chosen], cases.t[0, chosen])
+            mine, weights = which[network == one], [weight[one].cpu() for weight in self.weights]
+            for start in range(0, len(mine), size):
+                chosen = mine[start : start + size]
+                z, cases.t[0, chosen] = self._evaluate(walk, weights, cases.what[:, chosen], cases.t[0, chosen])
                 cases.z[0, chosen] = z - self.boundaries[cases.what[3, chosen]]
         cases.what[6, which] = DECIDED
 
-    def _evaluate(self, walk: Walk, network: int, what: Array, t: Array) -> tuple[Array, Array]:
-        """Find the breakpoints of one network again; return the pre-activations of the units there, and where; float64 `[n]`."""
-        first, *weights = (weight[network].cpu() for weight in self.weights)
+    def _evaluate(self, walk: Walk, weights: Sequence[Tensor], what: Array, t: Array) -> tuple[Array, Array]:
+        """
+        Find breakpoints of a network again, those of the highest layers first.
+
+        Returns the pre-activations of the units there, and where they are; float64 `[n]` each.
+        """
+        first, *above = weights
         _, layer, unit, _, trace, born, *_ = what
         born_in, born_by, boundary = walk.named(born)
         path = trace % walk.paths
@@ -247,5 +254,5 @@ class Rounding:
         vertices, ends = np.unique(self.starts[path] + segment + np.array([[0], [1]]), return_inverse=True)
         z = (self.points[torch.from_numpy(vertices)].cpu().double() @ first.T).numpy()[ends.reshape(2, -1)]
         births = Births(born_in, born_by, self.boundaries[boundary])
-        found, share = evaluate(weights, self.clamp, z, t - segment, births, layer, unit)
+        found, share = evaluate(above, self.clamp, z, t - segment, births, layer, unit)
         return found, segment + share

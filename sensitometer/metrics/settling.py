@@ -2,8 +2,8 @@
 What float32 could not tell on a walk, decided in float64: `rounding.py` says when and why.
 
 A path leaves some few of such cases, and a stack of networks thousands. Called from torch operation by operation, the few would
-take as long as the walk; so NumPy and compiled loops do this on the processor, wherever the networks are, and only products
-between layers are torch's.
+take as long as the walk; so NumPy and compiled loops do this on the processor, wherever the networks are, and only the products
+with weights are torch's.
 """
 
 import itertools
@@ -150,7 +150,12 @@ def _runs(what: Array, t: Array, z: Array) -> Any:
             if side >= 0 and now >= 0 and side != now:
                 share = z_last / (z_last - z_now)
                 share = 0.5 if np.isnan(share) else min(max(share, 0.0), 1.0)
-                run[crossings], at[crossings] = runs, t_last + share * (t_now - t_last)
+                run[crossings] = runs
+                # Exactly at an end, if the unit is on its boundary there.
+                if share < 0.5:
+                    at[crossings] = t_last + share * (t_now - t_last)
+                else:
+                    at[crossings] = t_now - (1 - share) * (t_now - t_last)
                 crossings += 1
             side, t_last, z_last = now, t_now, z_now
         changes = crossings - first
@@ -200,13 +205,12 @@ def evaluate(
     births
         What made it a breakpoint.
     layer, unit
-        int64 `[n]`: of what unit to return the pre-activation; in a layer above the one where the breakpoint was born.
+        int64 `[n]`: of what unit to return the pre-activation; in a layer above the one where the breakpoint was born. The
+        highest layers come first.
     """
-    order = np.argsort(-layer, kind="stable")
-    network, begin, end = (weights, clamp), ends[0, order], ends[1, order]
-    first, births, layer, unit = share[order], births[order], layer[order], unit[order]
-    share, z, before = first.copy(), np.empty(len(order)), np.full(len(order), np.inf)
-    todo = np.arange(len(order))
+    network, (begin, end) = (weights, clamp), ends
+    first, share, z, before = share, share.copy(), np.empty(len(share)), np.full(len(share), np.inf)
+    todo = np.arange(len(share))
     for _ in range(STEPS):
         points, born = (begin[todo], end[todo]), births[todo]
         share[todo] += _shift(*network, *points, share[todo], born)
@@ -222,8 +226,7 @@ def evaluate(
         share[none] = first[none]
         born = Births(np.full_like(none, -1), births.unit[none], births.limit[none])
         z[none], _ = _forward(*network, begin[none], end[none], share[none], born, layer[none], unit[none])
-    back = np.argsort(order)
-    return z[back], share[back]
+    return z, share
 
 
 def _shift(

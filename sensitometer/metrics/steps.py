@@ -62,7 +62,7 @@ class Steps(Protocol):
         self, layer: int, z: Tensor, flags: Tensor, rows: Rows, close: Tensor, limits: Tensor, counts: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
         """
-        Return what is close to a boundary of a layer, so many of each row, `close` `[B, R]`; as the columns of `rounding.Cases`.
+        Return what is close to a boundary of a layer, so many of each row, `close` `[B, R]`; as the columns of `settling.Cases`.
 
         Their numbers are added up in `counts`, by trace. Rows of each boundary are numbered apart from those of the last.
         """

@@ -114,9 +114,11 @@ def test_breakpoints_are_found_again_and_units_evaluated_there(name):
     born, by, at = walk.layer[below], walk.unit[below], walk.t[below]
     limits = torch.tensor(chosen.boundaries, dtype=torch.float64)[walk.boundary[below]]
     layer, unit = (born + 1).clamp(min=3), (by + 1) % 20
+    highest_first = layer.argsort(descending=True, stable=True)
+    born, by, at, limits, layer, unit = (one[highest_first] for one in (born, by, at, limits, layer, unit))
     ends = (points @ weights[0].T).unsqueeze(1).expand(-1, len(at), -1)
     # At first about where float32 has them.
-    wrong = at + 1e-6 * torch.linspace(-1, 1, len(at), dtype=torch.float64)
+    wrong = at + 1e-7 * torch.linspace(-1, 1, len(at), dtype=torch.float64)
     births = Births(born.numpy(), by.numpy(), limits.numpy())
     z, share = evaluate(weights[1:-1], chosen.clamp, ends.numpy(), wrong.numpy(), births, layer.numpy(), unit.numpy())
     assert len(at) > 20

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from reference import crossings, piece_values, sampled_transitions
 
-from sensitometer import Configuration, load_dataset, paths, train
+from sensitometer import Configuration, activations, load_dataset, paths, train
 from sensitometer.metrics import compiled_steps, rounding
 from sensitometer.metrics.transitions import exact_crossings, transitions
 from sensitometer.networks import MLP, MLPStack, initial_weights, layer_shapes
@@ -379,6 +379,15 @@ def test_rounding_is_measured_at_vertices_and_between(paths, vertices):
     # Not all in one place of their paths.
     assert points.min() < 0.2 * (vertices - 1)
     assert points.max() > 0.8 * (vertices - 1)
+
+
+def test_no_unit_may_be_infinitely_fast():
+    """What may not be interpolated is as if it were."""
+    weights = [weight.unsqueeze(0) for weight in make_network(8, 30, 4).weights[:-1]]
+    weights[1].fill_(1e-3)
+    points = torch.randn(8, 8, generator=torch.Generator().manual_seed(3)) * 2e37
+    found = rounding.measure(weights, [weight.double() for weight in weights], activations.activation("relu"), points)
+    assert found.fastest.isfinite().all()
 
 
 @pytest.mark.parametrize("fast", [1.0, 1e4])
