@@ -70,9 +70,13 @@ def main(
     text = f"# {title}\n\n{_machine(arguments.device)}\n\n{table(cases, rates)}\n"
     print(text)
     if arguments.record:
-        file = RECORDS / f"{datetime.date.today()}-{arguments.record}.md"
-        command = f"    python benchmarks/{Path(sys.argv[0]).name} {' '.join(sys.argv[1:])}\n"
-        file.write_text(f"{text}\nMade by\n\n{command}")
+        record(arguments.record, text, " ".join(sys.argv[1:]))
+
+
+def record(name: str, text: str, arguments: str) -> None:
+    """Write what a benchmark has printed to its records, with the arguments that made it."""
+    command = f"    python benchmarks/{Path(sys.argv[0]).name} {arguments}\n"
+    (RECORDS / f"{datetime.date.today()}-{name}.md").write_text(f"{text}\nMade by\n\n{command}")
 
 
 def _measure(

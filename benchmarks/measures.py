@@ -8,17 +8,16 @@ that whatever else the machine does slows both down. The first stack also pays f
 """
 
 import argparse
-import datetime
 import os
 import subprocess
 import sys
 import time
 from collections import defaultdict
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from interleaved import RECORDS, _machine
+from interleaved import _machine, record
 
 from sensitometer import matmul
 
@@ -48,10 +47,9 @@ def measure() -> dict[tuple[int, int], Cost]:
     import torch
 
     from sensitometer.data import load_dataset
-    from sensitometer.networks import MLPStack
     from sensitometer.survey import load_spec
     from sensitometer.survey.division import configurations, divide
-    from sensitometer.survey.measures import Measures, mean_jacobian_norms, mean_transitions
+    from sensitometer.survey.measures import Measures, measure_sound
     from sensitometer.survey.runner import setup
     from sensitometer.training import Schedule, train_stack
 
@@ -71,13 +69,9 @@ def measure() -> dict[tuple[int, int], Cost]:
         trained = train_stack(stack, dataset, schedule=schedule)
         cost.seconds["training"] += time.perf_counter() - start
         cost.networks += len(stack)
-        sound = [one.network.weights for one in trained if one.state != "diverged"]
-        if not sound:
-            continue
-        networks = MLPStack([torch.stack(layer) for layer in zip(*sound, strict=True)], stack[0].activation)
-        for part, means in (("Jacobian norms", mean_jacobian_norms), ("transitions", mean_transitions)):
+        for part, left_out in (("Jacobian norms", "transition_points"), ("transitions", "jacobian_points")):
             start = time.perf_counter()
-            means(networks, dataset, measures)
+            measure_sound(trained, dataset, replace(measures, **{left_out: 0}))
             cost.seconds[part] += time.perf_counter() - start
     return costs
 
@@ -108,8 +102,7 @@ def main() -> None:
     text = f"# {TITLE}\n\n{_machine('cpu')}\n\n{table(measure())}\n"
     print(text)
     if arguments.record:
-        file = RECORDS / f"{datetime.date.today()}-{arguments.record}.md"
-        file.write_text(f"{text}\nMade by\n\n    python benchmarks/measures.py --record {arguments.record}\n")
+        record(arguments.record, text, f"--record {arguments.record}")
 
 
 if __name__ == "__main__":

@@ -9,7 +9,6 @@ named by the codes that the network has at their centroids in float64: the same 
 """
 
 import argparse
-import datetime
 import importlib.metadata
 import json
 import os
@@ -24,7 +23,7 @@ from statistics import median
 from typing import Any
 
 import numpy as np
-from interleaved import RECORDS, _machine
+from interleaved import _machine, record
 
 from sensitometer import matmul
 
@@ -207,8 +206,7 @@ def main() -> None:
     text = f"# {TITLE}\n\n{_machine('cpu')}\n{other}\n\n{table(results)}\n"
     print(text)
     if arguments.record:
-        file = RECORDS / f"{datetime.date.today()}-{arguments.record}.md"
-        file.write_text(f"{text}\nMade by\n\n    python benchmarks/{Path(sys.argv[0]).name} {' '.join(sys.argv[1:])}\n")
+        record(arguments.record, text, " ".join(sys.argv[1:]))
 
 
 if __name__ == "__main__":

@@ -32,7 +32,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from interleaved import RECORDS
+from interleaved import record
 
 from sensitometer import matmul
 from sensitometer.configuration import Configuration
@@ -308,8 +308,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         text = report(in_turns(Path(temporary)), median(work_alone() for _ in range(ROUNDS)), large(Path(temporary) / "large"))
     print(text)
     if chosen.record:
-        file = RECORDS / f"{datetime.date.today()}-{chosen.record}.md"
-        file.write_text(f"{text}\n\nMade by\n\n    python benchmarks/survey.py {' '.join(sys.argv[1:])}\n")
+        record(chosen.record, f"{text}\n", " ".join(sys.argv[1:]))
 
 
 if __name__ == "__main__":
