@@ -33,8 +33,9 @@ MIN_COLUMNS = 640
 # Points of the forward pass, and numbers in one of its layers, if several blocks share it: its many operations are small ones.
 FORWARD_POINTS = 512
 FORWARD_NUMBERS = 2**18
-# Numbers of the inputs that are made float64 and multiplied together.
+# Numbers of the inputs that are made float64 and multiplied together, and points of a piece if they are more.
 INPUTS = 2**17
+PIECE = 128
 # Layers, or the product of their gains, above which the chain is kept in float32's range point by point.
 DEEP = 8
 LARGE = 1e3
@@ -45,16 +46,18 @@ class Chain:
 
     def __init__(self, stack: MLPStack) -> None:
         self.activation = activation(stack.activation)
-        self.exact = [weight.double() for weight in stack.weights]
+        exact = [weight.double() for weight in stack.weights]
+        self.exact_first = exact[0].flatten(0, 1).T.contiguous()  # of all networks, [D, S W]
+        self.exact_above = exact[1:]
         # Each layer is divided by its root-mean-square row norm, and the product of these put back at the end: with 65 layers of
         # large weights the chain itself would overflow.
-        gains = [weight.norm(dim=(1, 2), keepdim=True) / weight.shape[1] ** 0.5 for weight in self.exact]
+        gains = [weight.norm(dim=(1, 2), keepdim=True) / weight.shape[1] ** 0.5 for weight in exact]
         gains = [torch.where(gain == 0, 1.0, gain) for gain in gains]
         self.dtype = stack.weights[0].dtype
-        self.weights = [(weight / gain).to(self.dtype) for weight, gain in zip(self.exact, gains, strict=True)]
+        self.weights = [(weight / gain).to(self.dtype) for weight, gain in zip(exact, gains, strict=True)]
         self.scale = torch.stack(gains).prod(0).view(-1, 1)
         self.careful = len(gains) > DEEP or float(self.scale.max()) > LARGE
-        self.last = self.exact[-1] / gains[-1]
+        self.last = exact[-1] / gains[-1]
         first: Tensor = self.weights[0]
         if first.shape[1] < first.shape[2]:
             first = torch.linalg.qr(first.transpose(1, 2), mode="r").R.transpose(1, 2)
@@ -84,15 +87,21 @@ class Chain:
 
     def _forward(self, x: Tensor) -> tuple[Tensor, list[Tensor]]:
         """Return the logits of `x` `[n, D]`, float64 `[S, C, n]`, and the L - 1 slopes `[S, W, n]`, all in the workspace."""
-        first, take = self.exact[0], self.space.take
-        h = take("layer 0", (*first.shape[:2], len(x)), first)
-        size = max(16, INPUTS // x.shape[1] // 16 * 16)
+        first, take = self.exact_first, self.space.take
+        S, W, _ = self.weights[0].shape
+        h = take("layer 0", (S, W, len(x)), first)
+        many = x.numel() > INPUTS
+        size = PIECE if many else len(x)
         for start in range(0, len(x), size):
             here = slice(start, start + size)
             points = take("points", x[here].shape, first).copy_(x[here])
-            torch.mm(first.flatten(0, 1), points.T, out=h.flatten(0, 1)[:, here])
+            columns = h.flatten(0, 1)[:, here]
+            if many:  # this way round takes a fifth less time for 3072 inputs, more for few
+                columns.copy_(torch.mm(points, first, out=take("rows", (len(points), S * W), first)).T)
+            else:
+                torch.mm(first.T, points.T, out=columns)
         slopes = []
-        for layer, weight in enumerate(self.exact[1:]):
+        for layer, weight in enumerate(self.exact_above):
             slopes.append(take(f"slope {layer}", h.shape, self.weights[0]))
             self.elementwise.activate(self.activation, h, slopes[-1], self.space)
             h = torch.bmm(weight, h, out=take(f"layer {(layer + 1) % 2}", (*weight.shape[:2], len(x)), h))

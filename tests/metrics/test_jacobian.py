@@ -101,11 +101,11 @@ def test_chunks_do_not_show(shape, of, targeted, chunk_size):
 @pytest.mark.parametrize("points", [16, 17, 48, 49, 100])
 @pytest.mark.parametrize("name", ["one layer", "one hidden layer", "narrower than the classes", "one input", "one class", "deep"])
 def test_blocks_that_share_a_forward_pass_do_not_show(name, points, monkeypatch):
-    """Blocks of 16 points, three to a forward pass; the last of either may be smaller."""
+    """Blocks of 16 points, three to a forward pass, its first layer in pieces of 20; the last of each may be smaller."""
     stack, x = make_stack(SHAPES[name], "tanh"), make_points(points, SHAPES[name][0])
     target = torch.arange(points) % SHAPES[name][3]
     expected = [jacobian_norm(stack, x, of=of, target=rows, chunk_size=points) for of in KINDS for rows in (None, target)]
-    for constant, value in (("CPU_BLOCK", 1), ("MIN_COLUMNS", 1), ("FORWARD_POINTS", 48)):
+    for constant, value in (("CPU_BLOCK", 1), ("MIN_COLUMNS", 1), ("FORWARD_POINTS", 48), ("INPUTS", 1), ("PIECE", 20)):
         monkeypatch.setattr(jacobian_chain, constant, value)
     if not name.startswith("one layer"):
         monkeypatch.setattr(jacobian_chain, "FORWARD_NUMBERS", 48 * len(stack) * SHAPES[name][1])
