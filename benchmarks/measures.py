@@ -4,8 +4,8 @@ What a survey's measures cost beside its training: all stacks of the quick surve
     python benchmarks/measures.py
 
 Networks of tanh are left out: their transitions are sampled. All is done in one process, on one core, a stack after another, so
-that whatever else the machine does slows both down. Each stack is measured twice, and the second time counts: what the first needs
-may have to be compiled, once on a machine, which takes seconds.
+that whatever else the machine does slows both down. Each stack is measured twice, and the second time counts: what the first time
+needs may have to be compiled, once on a machine, which takes seconds.
 """
 
 import argparse
