@@ -7,6 +7,7 @@ Everything is float64; what float64 cannot hold, the losses and probabilities of
 import itertools
 import math
 from decimal import Context, Decimal, localcontext
+from fractions import Fraction
 
 import torch
 
@@ -340,6 +341,37 @@ def arc_crossings(z, middle, begin, end, boundary):
         s = torch.remainder(s + math.pi, 2 * math.pi) - math.pi
         roots.append((centre + s)[(cosine.abs() <= 1) & (s.abs() < half)])
     return torch.cat(roots)
+
+
+def rational_transitions(weights, name, vertices):
+    """
+    The exact counts along an open polyline, by hidden layer, in rational numbers.
+
+    They are the changes of all codes between the vertices, the crossings of all layers below, and the middles between these.
+    """
+    weights = [[[Fraction(w) for w in row] for row in weight.tolist()] for weight in weights]
+    limits = [Fraction(boundary) for boundary in BOUNDARIES[name]]
+
+    def pre_activations(point, layer):
+        for weight in weights[:layer]:
+            z = [dot(row, point) for row in weight]
+            shift = Fraction(1, 2) if name == "hardsigmoid" else 0
+            point = [min([max(one, limits[0]), *limits[1:]]) + shift for one in z]
+        return [dot(row, point) for row in weights[layer]]
+
+    counts = [0] * (len(weights) - 1)
+    for begin, end in itertools.pairwise([[Fraction(one) for one in vertex] for vertex in vertices.tolist()]):
+        direction = [b - a for a, b in zip(begin, end, strict=True)]
+        knots = [Fraction(0), Fraction(1)]
+        for layer in range(len(counts)):
+            points = sorted(knots + [(a + b) / 2 for a, b in itertools.pairwise(knots)])
+            at = [pre_activations([a + t * d for a, d in zip(begin, direction, strict=True)], layer) for t in points]
+            for (t, z), (u, y) in itertools.pairwise(zip(points, at, strict=True)):
+                for one, other in zip(z, y, strict=True):
+                    counts[layer] += sum((one > limit) != (other > limit) for limit in limits)
+                    knots += [t + (limit - one) / (other - one) * (u - t) for limit in limits if (one > limit) != (other > limit)]
+            knots = sorted(set(knots))
+    return counts
 
 
 def codes(name, z):

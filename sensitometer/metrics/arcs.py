@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from ..paths import Ellipse
-from .crossings import Found, Rows, Walk, products, snap, where
+from .crossings import APART, Found, Rows, Walk, coincident, products, snap, where
 
 # The arcs that an ellipse begins with.
 ARCS = 4
@@ -68,13 +68,15 @@ class Arcs:
         parts = []
         for number, limit in enumerate(walk.activation.boundaries):
             f0, c, f1 = (begin - limit) * weight, middle - limit, (end - limit) * weight
-            for place, v in _roots(f0, c, f1):
-                parts.append((place // z.shape[1], place % z.shape[1], torch.full_like(place, number), v))
-        arc, unit, boundary, v = (torch.cat(column) for column in zip(*parts, strict=True))
+            for place, v, slope in _roots(f0, c, f1):
+                parts.append((place // z.shape[1], place % z.shape[1], torch.full_like(place, number), v, slope))
+        arc, unit, boundary, v, slope = (torch.cat(column) for column in zip(*parts, strict=True))
         order = torch.argsort(2 * arc + (v + 1) / 2, stable=True)
-        arc, unit, boundary, v = arc[order], unit[order], boundary[order], v[order]
+        arc, unit, boundary, v, slope = arc[order], unit[order], boundary[order], v[order], slope[order]
         t = rows.t[starts[arc] + 1] + 2 * torch.atan(v * tau[arc])
-        return Found(starts[arc], unit, boundary, v, t, torch.full_like(v, torch.inf))
+        error = walk.errors[rows.trace[starts[arc]], layer] / slope
+        found = Found(starts[arc], unit, boundary, v, t, torch.full_like(v, torch.inf))
+        return coincident(found, error.minimum(APART / (2 * tau[arc])))
 
     def parts(self, walk: Walk, layer: int, z: Tensor, rows: Rows, found: Found) -> Iterator[tuple[Tensor, Rows]]:
         """See `Geometry`."""
@@ -133,12 +135,12 @@ def _half_tangent(t: Tensor, starts: Tensor) -> Tensor:
     return torch.tan((t[starts + 2] - t[starts]) / 4)
 
 
-def _roots(f0: Tensor, c: Tensor, f1: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+def _roots(f0: Tensor, c: Tensor, f1: Tensor) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
     """
-    Yield the roots in [-1, 1] of the quadratics through `f0`, `c` and `f1` `[n, W]` at -1, 0 and 1, and where they are.
+    Yield the roots in [-1, 1] of the quadratics through `f0`, `c` and `f1` `[n, W]` at -1, 0 and 1, and how steep they are there.
 
-    Each time places in `[n, W]` as if it were one row, and the roots there. A value above 0 is on one side, any other on the
-    other: a quadratic with its ends on different sides has one root, and otherwise two or none.
+    Each time places in `[n, W]` as if it were one row, the roots there, and the slopes, in size. A value above 0 is on one side,
+    any other on the other: a quadratic with its ends on different sides has one root, and otherwise two or none.
     """
     sides = f0 > 0
     odd = sides != (f1 > 0)
@@ -153,8 +155,7 @@ def _roots(f0: Tensor, c: Tensor, f1: Tensor) -> Iterator[tuple[Tensor, Tensor]]
         near, far = torch.where(one.abs() < other.abs(), torch.stack([one, other]), torch.stack([other, one])).clamp(-1, 1)
         # A root at an end is there exactly: units that are 0 together must be 0 in the same place.
         at_end = torch.where(end == 0, 1.0, torch.where(begin == 0, -1.0, torch.nan))
-        if flags is odd:
-            yield place, torch.where(at_end.isnan(), near, at_end)
-        else:
-            yield place, near
-            yield place, torch.where(at_end.isnan(), far, at_end)
+        # Unless the other root is between the ends: from an end on a boundary the unit may turn below first, and cross there.
+        only = torch.where(at_end.isnan() | (C.abs() < A.abs()), near, at_end)
+        for root in (only,) if flags is odd else (near, torch.where(at_end.isnan(), far, at_end)):
+            yield place, root, (2 * A * root + H).abs()

@@ -14,12 +14,14 @@ Breakpoints of many paths and networks go through each layer together, in chunks
 chunk that has grown too long are divided, and each part goes down to the last layer before the next part starts, so that memory
 is bounded by the depth, not by the number of crossings.
 
-`rounding.py` says how float32 gives the counts of float64.
+`rounding.py` says how float32 gives the counts of float64. In float64 itself, what is within its rounding error of a boundary is
+on it, and crossings of a piece whose places differ by no more coincide: all units of a network without biases are 0 together
+where a path goes through 0, and if rounding parted them, all layers above would be noise in between.
 """
 
 import itertools
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import numpy as np
@@ -32,6 +34,10 @@ from ..activations import Activation
 CHUNK = 2**21
 # Pre-activations of the first layer that are computed at once, for many paths and networks.
 FIRST_CHUNK = 2**22
+# The rounding error of float64 pre-activations, as a fraction of the largest one of the layer at the vertices of the path.
+ERROR = 2.0**-46
+# Crossings farther apart, in the path's parameter, never coincide, however slow their units are.
+APART = 1e-9
 
 
 @dataclass(frozen=True)
@@ -155,6 +161,8 @@ class Walk:
         self.device, self.dtype = weights[0].device, weights[0].dtype
         self.limits = torch.tensor(activation.boundaries, dtype=self.dtype, device=self.device)
         self.size = max(64, CHUNK // self.width)
+        # Of pre-activations in float64, by trace and layer.
+        self.errors = torch.zeros(self.networks * count, len(weights), dtype=torch.float64, device=self.device)
         self.counts = torch.zeros(self.networks * count, len(weights), dtype=torch.int64, device=self.device)
         self.kept: list[tuple[Tensor, ...]] = []
 
@@ -176,7 +184,10 @@ class Walk:
                 networks = torch.arange(start, min(start + step, self.networks), device=self.device)
                 trace = (networks.unsqueeze(1) * self.paths + paths.start + rows.trace).flatten()
                 several = Rows(trace, rows.t.repeat(len(networks)), rows.born.repeat(len(networks)))
-                self._descend(0, z[start : start + step].flatten(0, 1), several)
+                some = z[start : start + step]
+                if self.dtype == torch.float64:
+                    self._measure_errors(some, networks, paths, rows.trace)
+                self._descend(0, some.flatten(0, 1), several)
         columns = [torch.cat(column) for column in zip(*self.kept, strict=True)] if self.kept else self._none()
         return Crossings(self.counts, *columns)
 
@@ -195,7 +206,25 @@ class Walk:
         empty = torch.zeros(0, dtype=torch.int64, device=self.device)
         return [empty, empty, empty, empty, empty.double()]
 
+    def _measure_errors(self, z: Tensor, networks: Tensor, paths: slice, path: Tensor) -> None:
+        """Set the errors of some networks along some paths, given the first pre-activations `[S, R, W]` and the rows' `path`."""
+        columns = []
+        for layer in range(len(self.above) + 1):
+            largest = z.new_zeros(len(z), paths.stop - paths.start)
+            columns.append(largest.scatter_reduce_(1, path.expand(len(z), -1), z.abs().amax(2), "amax"))
+            if layer < len(self.above):
+                z = torch.bmm(self.activation.apply_(z.clone()), self.above[layer][networks])
+        errors = self.errors.view(self.networks, self.paths, -1)
+        # What is not finite tells nothing of the error.
+        errors[networks, paths] = ERROR * torch.stack(columns, 2).nan_to_num(0.0, 0.0)
+
     def _descend(self, layer: int, z: Tensor, rows: Rows) -> None:
+        if self.dtype == torch.float64:
+            errors = self.errors[rows.trace, layer].unsqueeze(1)
+            for limit in self.activation.boundaries:
+                near = (z - limit).abs_() <= errors
+                if near.any():
+                    z.masked_fill_(near, limit)
         last = layer == len(self.above)
         if last and not self.keep:
             self.geometry.count(self, layer, z, rows)
@@ -235,6 +264,22 @@ def products(h: Tensor, weights: Tensor, edges: list[int]) -> Tensor:
     for weight, (start, stop) in zip(weights, itertools.pairwise(edges), strict=True):
         torch.mm(h[start:stop], weight, out=out[start:stop])
     return out
+
+
+def coincident(found: Found, error: Tensor) -> Found:
+    """
+    Put crossings of a piece that coincide up to rounding in one place, that of the surest.
+
+    The `error` of each place, `[n]`, is what the unit's rounding error makes of it.
+    """
+    close = (found.piece[1:] == found.piece[:-1]) & (found.place.diff() <= error[1:] + error[:-1])
+    if not close.any():
+        return found
+    group = torch.cat([close.new_zeros(1), ~close]).cumsum(0)
+    order = torch.argsort(error)
+    order = order[torch.argsort(group[order], stable=True)]
+    surest = order[torch.searchsorted(group[order], group)]
+    return replace(found, place=found.place[surest], t=found.t[surest])
 
 
 def snap(values: Tensor, rows: Tensor, units: Tensor, limits: Tensor, trace: Tensor, t: Tensor) -> None:

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from ..paths import Polyline
 from . import compiled_steps, steps
-from .crossings import Found, Rows, Walk
+from .crossings import APART, Found, Rows, Walk, coincident
 from .rounding import Rounding
 
 
@@ -50,7 +50,11 @@ class Segments:
 
     def find(self, walk: Walk, layer: int, z: Tensor, rows: Rows) -> Found:
         """See `Geometry`."""
-        return self.steps.crossings(z, self._flags(walk, layer, z, rows), rows, walk.limits)
+        found = self.steps.crossings(z, self._flags(walk, layer, z, rows), rows, walk.limits)
+        if self.rounding is not None:
+            return found
+        error = walk.errors[rows.trace[found.piece], layer] / found.change
+        return coincident(found, error.minimum(APART / (rows.t[found.piece + 1] - rows.t[found.piece])))
 
     def _flags(self, walk: Walk, layer: int, z: Tensor, rows: Rows) -> Tensor:
         """Return where the pre-activations are, see `steps`; what is too close to tell is left to `rounding`."""

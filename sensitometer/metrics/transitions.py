@@ -4,7 +4,7 @@ Transitions: how many boundaries between linear regions a path crosses (paper, S
 The code of a hidden unit is the number of its activation's boundaries that lie strictly below its pre-activation; the
 transitions along a path are the changes of all codes, a jump over two boundaries counting twice. Units of bias-free networks may
 be exactly on a boundary: one that stays at 0 along a whole piece of the path, because all units below are off, has code 0 there.
-What rests on any boundary only because contributions cancel does so up to rounding.
+What rests on a boundary only because contributions cancel does so up to rounding.
 """
 
 from collections.abc import Callable, Sequence
@@ -30,6 +30,8 @@ from .segments import Segments, vertices
 METHODS = ("exact", "sampled")
 # Numbers in a chunk of points, or of their units, for a model that is not of this package.
 MODULE_CHUNK = 2**20
+# A segment that comes so near 0, as a fraction of its vertices' norms, is walked in float64.
+NEAR_0 = 1e-3
 
 
 @dataclass(frozen=True)
@@ -143,26 +145,41 @@ def exact_crossings(stack: MLPStack, paths: Sequence[Path], *, keep: bool) -> Cr
     chosen = activation(stack.activation)
     hidden = stack.weights[:-1]
     counts = torch.zeros(len(stack) * len(paths), len(hidden), dtype=torch.int64, device=stack.weights[0].device)
+    groups: dict[tuple[bool, bool], list[int]] = {}
+    for place, path in enumerate(paths if hidden else []):
+        single = not keep and hidden[0].dtype != torch.float64 and isinstance(path, Polyline) and not _near_0(path, chosen)
+        groups.setdefault((isinstance(path, Ellipse), single), []).append(place)
     found = []
-    for kind in (Polyline, Ellipse):
-        which = torch.tensor([place for place, path in enumerate(paths) if isinstance(path, kind)], dtype=torch.int64)
-        if len(which) and hidden:
-            for traces, one in _walks(hidden, chosen, [paths[place] for place in which.tolist()], keep=keep):
-                trace = traces // len(which) * len(paths) + which.to(traces.device)[traces % len(which)]
-                counts[trace] = one.counts
-                found.append((trace[one.trace], one.layer, one.unit, one.boundary, one.t))
+    for (_, single), places in groups.items():
+        some, which = [paths[place] for place in places], counts.new_tensor(places)
+        every = torch.arange(len(stack) * len(some), device=counts.device)
+        for traces, one in _single(hidden, chosen, some) if single else [(every, _double(hidden, chosen, some, keep=keep))]:
+            trace = traces // len(which) * len(paths) + which[traces % len(which)]
+            counts[trace] = one.counts
+            found.append((trace[one.trace], one.layer, one.unit, one.boundary, one.t))
     empty = counts.new_zeros(0)
     columns = [torch.cat(column) for column in zip(*found, strict=True)] if found else [empty] * 4 + [empty.double()]
     return Crossings(counts, *columns)
 
 
-def _walks(hidden: Sequence[Tensor], chosen: Activation, paths: Sequence[Any], *, keep: bool) -> list[tuple[Tensor, Crossings]]:
-    """Walk networks with these hidden layers along paths of one kind; return the traces, and what was found along them."""
+def _near_0(path: Polyline, chosen: Activation) -> bool:
+    """
+    Return whether a path comes so near 0 that, in float32, a network without biases has all its boundaries in one place there.
+
+    The distance of a segment from 0 is twice the area of the triangle, over the segment's length.
+    """
+    if 0.0 not in chosen.boundaries:
+        return False
+    points = vertices(path).double()
+    square, product = (points * points).sum(1), (points[1:] * points[:-1]).sum(1)
+    one, other = square[1:], square[:-1]
+    area, allowed = one * other - product**2, NEAR_0**2 * one.maximum(other)
+    return bool(((one.minimum(other) <= allowed) | ((product < 0) & (area <= allowed * (one + other - 2 * product)))).any())
+
+
+def _single(hidden: Sequence[Tensor], chosen: Activation, paths: Sequence[Any]) -> list[tuple[Tensor, Crossings]]:
+    """Walk float32 networks with these hidden layers along polylines; return the traces, and what was found along them."""
     every = torch.arange(len(hidden[0]) * len(paths), device=hidden[0].device)
-    if isinstance(paths[0], Ellipse):
-        return [(every, _walk(hidden, chosen, Arcs(paths), len(paths), keep=keep))]
-    if keep or hidden[0].dtype == torch.float64:
-        return [(every, _walk(hidden, chosen, Segments(paths, None, hidden[0].device), len(paths), keep=keep))]
     points = [vertices(path).to(hidden[0].device) for path in paths]
     double = [weight.double() for weight in hidden]
     tolerances = rounding.measure(hidden, double, chosen, rounding.some_points(points))
@@ -183,14 +200,14 @@ def _walks(hidden: Sequence[Tensor], chosen: Activation, paths: Sequence[Any], *
     for network in torch.unique(every[again] // len(paths)).tolist():
         which = again.view(-1, len(paths))[network].nonzero().view(-1)
         one = [weight[network : network + 1] for weight in double]
-        few_paths = [paths[place] for place in which.tolist()]
-        found = _walk(one, chosen, Segments(few_paths, None, hidden[0].device), len(few_paths), keep=False)
-        walks.append((network * len(paths) + which, found))
+        walks.append((network * len(paths) + which, _double(one, chosen, [paths[place] for place in which.tolist()], keep=False)))
     return walks
 
 
-def _walk(hidden: Sequence[Tensor], chosen: Activation, geometry: Geometry, count: int, *, keep: bool) -> Crossings:
-    return Walk([weight.double() for weight in hidden], chosen, geometry, count, keep=keep).run()
+def _double(hidden: Sequence[Tensor], chosen: Activation, paths: Sequence[Any], *, keep: bool) -> Crossings:
+    """Walk networks in float64 along paths, all of one kind."""
+    geometry: Geometry = Arcs(paths) if isinstance(paths[0], Ellipse) else Segments(paths, None, hidden[0].device)
+    return Walk([weight.double() for weight in hidden], chosen, geometry, len(paths), keep=keep).run()
 
 
 @torch.no_grad()

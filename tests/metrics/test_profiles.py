@@ -101,6 +101,16 @@ def test_curvature_where_all_layers_switch_together(path, expected):
     assert float(curvature(network, path)) == pytest.approx(expected)
 
 
+@pytest.mark.parametrize("seed", range(4))
+def test_curvature_along_an_ellipse_through_0(seed):
+    """All units change there, in one change of the Jacobian, and some that were on their boundary change once more nearby."""
+    network, x = make_network("relu", seed), torch.randn(2, 5, generator=torch.Generator().manual_seed(seed))
+    path = paths.Ellipse(x[1], x[0], x[1])
+    J = jacobians(lambda x: forward(network.weights, "relu", x), path.points(path.parameters(20001) + 1e-4), "logits")
+    changes = (J - J.roll(1, 0)).flatten(1).norm(dim=1).sum()
+    assert float(curvature(network, path)) == pytest.approx(float(changes / 2), rel=1e-6)
+
+
 @pytest.mark.parametrize("width", [1, 2, 3])
 @pytest.mark.parametrize("seed", range(8))
 def test_curvature_of_narrow_networks_whose_layers_go_off_together(width, seed):
@@ -129,6 +139,7 @@ def test_bad_arguments_are_refused(refused):
     profile, other = path_profile(network, path, bins=2), path_profile(network, path, bins=3)
     for expected, call in (
         ("bins must be a whole number of at least 1; got 0", lambda: path_profile(network, path, bins=0)),
+        ("path must be a Polyline or an Ellipse; got list", lambda: path_profile(network, [path])),
         ("model must be an MLP or an MLPStack; got ReLU", lambda: path_profile(torch.nn.ReLU(), path)),
         ("model must be an MLP or an MLPStack; got ReLU", lambda: curvature(torch.nn.ReLU(), path)),
         ("exact transitions need a piecewise-linear activation", lambda: curvature(make_network("tanh"), path)),

@@ -6,7 +6,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from reference import crossings, piece_values, sampled_transitions
+from reference import codes, crossings, piece_values, rational_transitions, sampled_transitions
 
 from sensitometer import Configuration, activations, load_dataset, paths, train
 from sensitometer.metrics import compiled_steps, rounding
@@ -99,6 +99,13 @@ def test_counts_along_ellipses_are_those_of_float64(activation, seeds):
             assert found == twin(network, path), seed
 
 
+@settings(max_examples=60)
+@given(st.sampled_from(PIECEWISE), st.integers(1, 16), st.integers(2, 8), st.integers(0, 10**6), st.integers(2, 6), st.booleans())
+def test_counts_of_any_network_are_those_of_float64(activation, width, depth, seed, M, closed):
+    network, path = make_network(5, width, depth, activation, 1.5, seed), loop(M, 5, seed, closed=closed)
+    assert transitions(network, path).per_layer.tolist() == twin(network, path)
+
+
 # --- sampling
 
 
@@ -121,6 +128,25 @@ def test_sampling_tends_to_the_exact_count(activation, path):
     assert found == sorted(found)
     assert found[0] < exact
     assert exact - 2 <= found[-1] <= exact
+
+
+@settings(max_examples=60)
+@given(st.sampled_from(PIECEWISE), st.integers(1, 10), st.integers(2, 5), st.integers(0, 10**6), st.booleans())
+def test_samples_closer_than_the_crossings_of_each_unit_miss_none(activation, width, depth, seed, straight):
+    network = make_network(4, width, depth, activation, 1.5, seed)
+    path = loop(3, 4, seed) if straight else ellipse(4, seed)
+    found = exact_crossings(make_stack([network]), [path], keep=True)
+    gap = path.span
+    for layer, unit in set(zip(found.layer.tolist(), found.unit.tolist(), strict=True)):
+        t = found.t[(found.layer == layer) & (found.unit == unit)].sort().values
+        gap = min([gap, *t.diff().tolist(), float(t[0] + path.span - t[-1]) if len(t) > 1 else gap])
+    exact = transitions(network, path).per_layer
+    for samples in (16, 256, 4096, 2**17):
+        sampled = transitions(network, path, method="sampled", samples=samples).per_layer
+        assert (sampled <= exact).all()
+        if path.span / (samples - 1) < 0.99 * gap:
+            assert torch.equal(sampled, exact)
+            break
 
 
 def test_a_jump_over_two_boundaries_counts_twice():
@@ -210,6 +236,65 @@ def test_dead_units_have_code_0():
     assert [layer.tolist() for layer in found.positions] == [[0.5], [0.5, 0.5], [0.5, 0.5]]
     assert transitions(network, line).per_layer.tolist() == [1, 2, 2]
     assert transitions(network, line, method="sampled", samples=1001).per_layer.tolist() == [1, 2, 2]
+
+
+@settings(max_examples=60)
+@given(
+    st.sampled_from(PIECEWISE),
+    st.integers(1, 8),
+    st.integers(2, 4),
+    st.integers(0, 10**6),
+    st.sampled_from([0.25, 0.5, 1.0, 2.0, 3.0, 4.0, 8.0]),
+    st.sampled_from([torch.float32, torch.float64]),
+)
+def test_lines_through_0_where_all_units_cross_together(activation, width, depth, seed, factor, dtype):
+    """A line from a point through 0 to a multiple of it, or, if rounding has moved that, past 0 at a ten millionth."""
+    network = make_network(4, width, depth, activation, 1.5, seed)
+    x = loop(2, 4, seed).vertices[0]
+    line = paths.Polyline(torch.stack([x, -factor * x]), closed=False)
+    expected = rational_transitions(network.weights, activation, line.vertices)
+    network = MLP([weight.to(dtype) for weight in network.weights], activation)
+    for path in (line, paths.Polyline(line.vertices.flip(0), closed=False)):
+        assert transitions(network, path).per_layer.tolist() == expected
+        assert transitions(network, path, positions=True).per_layer.tolist() == expected
+
+
+@pytest.mark.parametrize("activation", ["relu", "relu6"])
+@pytest.mark.parametrize("seed", range(3))
+def test_ellipses_through_0_where_all_units_cross_together(activation, seed):
+    """Codes at many points, and next to 0; in 0 all are 0."""
+    network = make_network(8, 12, 5, activation, 1.5, seed)
+    x, y = loop(2, 8, seed).vertices.double()
+    through_0 = (
+        (paths.fitted_ellipse(x, 0 * x, y), [math.pi]),
+        (paths.fitted_ellipse(0 * x, x, y), [math.pi / 3]),
+        (paths.Ellipse(y, x, y), [3 * math.pi / 2]),
+        (paths.Ellipse(0 * x, x, 0 * x), [math.pi / 2, 3 * math.pi / 2]),
+    )
+    for path, in_0 in through_0:
+        t = path.parameters(2**13)
+        for at in in_0:
+            t = torch.cat([t[(t - at).abs() > 1e-6], at + torch.tensor([-1e-6, 0.0, 1e-6], dtype=torch.float64)]).sort().values
+        expected = []
+        for layer in range(4):
+            of_layer = codes(activation, piece_values(network.weights, activation, layer, path, t))
+            of_layer[torch.isin(t, torch.tensor(in_0, dtype=torch.float64))] = 0
+            expected.append(int((of_layer - of_layer.roll(1, 0)).abs().sum()))
+        assert transitions(network, path).per_layer.tolist() == expected
+
+
+def test_deep_networks_along_lines_through_0():
+    """Rounding once made pieces without end between the crossings that coincide."""
+    network = make_network(64, 50, 10, seed=2)
+    x = loop(2, 64).vertices[0]
+    for dtype in (torch.float32, torch.float64):
+        stack = MLP([weight.to(dtype) for weight in network.weights], "relu")
+        for factor in (1.7, 2.0):
+            vertices = torch.stack([x, -factor * x]).to(dtype)
+            found = transitions(stack, paths.Polyline(vertices, closed=False)).per_layer
+            assert found[0] == 50
+            assert found.max() < 150
+            assert torch.equal(transitions(stack, paths.Polyline(vertices.flip(0), closed=False)).per_layer, found)
 
 
 def test_zero_weights_make_no_transitions():
