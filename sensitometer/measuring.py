@@ -13,6 +13,7 @@ from .analysis.points import error_auroc
 from .data import Dataset
 from .errors import InvalidInputError, StoreError
 from .metrics.bounds import BoundsComparison, JacobianBounds, PointValues, jacobian_bounds, point_values
+from .metrics.jacobian import REFUSALS, first_line
 from .metrics.transitions import transitions as count_transitions
 from .networks import MLP
 from .paths import translation
@@ -22,8 +23,6 @@ from .randomness import generator
 GENERIC_POINTS = 1000
 # Test points on whose loops transitions are counted when the caller does not say.
 LOOPS = 10
-# What a model may raise that is given points of a shape which it does not take.
-_REFUSALS = (RuntimeError, TypeError, ValueError, IndexError, AssertionError, NotImplementedError)
 COLUMNS = (
     *("point", "label", "predicted", "correct", "confidence", "cross_entropy", "jacobian_norm", "label_jacobian_norm"),
     *("logit_jacobian_norm", "transitions"),
@@ -151,7 +150,7 @@ def measure(
     try:
         values = point_values(model, x, y)
     except (RuntimeError, NotImplementedError) as error:
-        raise InvalidInputError(f"the model's Jacobian cannot be computed: {_first_line(error)}") from error
+        raise InvalidInputError(f"the model's Jacobian cannot be computed: {first_line(error)}") from error
     exact = isinstance(model, MLP) and model.activation != "tanh"
     method, counted, uncounted = "exact" if exact else "sampled", None, ""
     try:
@@ -202,17 +201,13 @@ def _tried(model: Callable[[Tensor], Tensor], x: Tensor, dataset: Dataset) -> st
     """Return what is wrong with the model's logits at the points `x`, None if nothing is."""
     try:
         logits = model(x.clone())
-    except _REFUSALS as error:
-        return f"it says: {_first_line(error)}"
+    except REFUSALS as error:
+        return f"it says: {first_line(error)}"
     if not isinstance(logits, Tensor) or not logits.is_floating_point():
         return f"it gives {logits.dtype if isinstance(logits, Tensor) else type(logits).__name__}, not logits"
     if list(logits.shape) != [len(x), dataset.classes]:
         return f"it gives {list(logits.shape)}, not logits {[len(x), dataset.classes]} of {dataset.classes} classes"
     return None
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().partition("\n")[0] or type(error).__name__
 
 
 def _transitions(model: Callable[[Tensor], Tensor], x: Tensor, dataset: Dataset, method: str, samples: int) -> Tensor:

@@ -3,6 +3,7 @@
 import importlib
 import re
 import sys
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -92,7 +93,9 @@ def _from_pickle(path: str, trusted: bool) -> nn.Module:
             "safer are a .pt2 file of torch.export, or package.module:factory with --weights"
         )
     try:
-        with _current_folder():
+        with _current_folder(), warnings.catch_warnings():
+            # Of what torch.load does itself with TorchScript, the user of a file need not be told.
+            warnings.filterwarnings("ignore", "'torch.load' received a zip file that looks like a TorchScript", UserWarning)
             module = torch.load(path, map_location="cpu", weights_only=False)
     except Exception as error:
         # a pickle may raise anything

@@ -269,11 +269,14 @@ def _plane(x1: Tensor, x2: Tensor, x3: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     for one, other in (("x1", "x2"), ("x2", "x3"), ("x1", "x3")):
         if torch.equal(points[one], points[other]):
             raise InvalidInputError(f"x1, x2 and x3 must be different points; {one} and {other} are equal")
-    a, b = ((one - x3).double().flatten() for one in (x1, x2))
+    # Over a power of two, which rounds nothing: the squares of large or small points leave the range of float64.
+    p = torch.stack([x1, x2, x3]).detach().flatten(1).double()
+    p = p / 2.0 ** (math.frexp(float(p.abs().max()))[1] - 1)
+    a, b = p[:2] - p[2]
     # The squared area of the parallelogram, against that of a rectangle with these sides; and its height, against rounding.
     allowed = float(a @ a) * float(b @ b)
     area = max(0.0, allowed - float(a @ b) ** 2)
-    rounding = ROUNDING * torch.finfo(x1.dtype).eps * max(float(one.double().norm()) for one in points.values())
+    rounding = ROUNDING * torch.finfo(x1.dtype).eps * float(p.norm(dim=1).max())
     if area <= max(COLLINEAR**2 * allowed, rounding**2 * max(float(a @ a), float(b @ b))):
         raise InvalidInputError("x1, x2 and x3 must not lie on one line; these do, and no ellipse and no plane is theirs alone")
     centre = (x1 + x2 + x3) / 3
@@ -281,12 +284,12 @@ def _plane(x1: Tensor, x2: Tensor, x3: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def _check_alike(points: dict[str, Tensor]) -> None:
-    first = next(iter(points.values()))
+    first = next(iter(points))
     for name, point in points.items():
-        alike = isinstance(point, Tensor) and point.is_floating_point() and point.ndim >= 1 and isinstance(first, Tensor)
-        if not alike or (point.shape, point.dtype) != (first.shape, first.dtype):
+        proper = isinstance(point, Tensor) and point.is_floating_point() and point.ndim >= 1
+        if not proper or (point.shape, point.dtype) != (points[first].shape, points[first].dtype):
             names = f"{', '.join(list(points)[:-1])} and {list(points)[-1]}"
-            got = f"{name} is {_described(point)}, {next(iter(points))} {_described(first)}"
+            got = f"{name} is {_described(point)}" + (f", {first} {_described(points[first])}" if proper else "")
             raise InvalidInputError(f"{names} must be floating-point tensors [D] of one shape and type; {got}")
         if not point.isfinite().all():
             raise InvalidInputError(f"{name} must be finite; it is not")

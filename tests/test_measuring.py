@@ -163,6 +163,7 @@ def test_points_are_written_with_all_their_digits(network, digits, tmp_path):
             r"\[2, 64\] it says: mat1 and mat2 shapes .*\(2x64 and 9x10\); for points \[2, 1, 8, 8\] it says: mat1",
         ),
         (lambda x: (x, x), {}, "it gives tuple, not logits"),
+        (lambda x: x.logits, {}, r"for points \[2, 64\] it says: 'Tensor' object has no attribute 'logits'; for points"),
         (lambda x: x @ torch.from_numpy(x.numpy()[:1].T.repeat(10, 1)), {}, "the model's Jacobian cannot be computed: "),
         (nn.Linear(64, 10), {"points": 501}, "points must be a whole number from 1 to 500; got 501"),
         (nn.Linear(64, 10), {"points": 5, "transitions": 6}, "transitions must be a whole number from 0 to 5; got 6"),

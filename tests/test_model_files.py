@@ -96,3 +96,11 @@ def test_pickles_are_loaded_with_trust_alone(zoo, refused):
     torch.save(convolutional().state_dict(), "state.pt")
     with refused("state.pt must hold a whole torch.nn.Module; it holds OrderedDict"):
         open_model("state.pt", trust_pickle=True)
+
+
+# Of torch.jit itself, which torch means to drop.
+@pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")
+def test_torchscript_is_loaded_without_a_warning(zoo):
+    """Any other warning of torch.load is an error here."""
+    torch.jit.save(torch.jit.script(convolutional()), "scripted.pt")
+    assert open_model("scripted.pt", trust_pickle=True)(torch.randn(2, 1, 8, 8)).shape == (2, 10)

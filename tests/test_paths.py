@@ -134,6 +134,28 @@ def test_points_may_have_any_shape():
         torch.testing.assert_close(shaped.points(where).flatten(1), flat.points(where))
 
 
+@pytest.mark.parametrize("scale", [1e-310, 1e-200, 1e200, 1e300])
+def test_points_may_be_as_large_or_small_as_float64_holds(refused, scale):
+    points = scale * three_points().double()
+    plane = paths.Slice(*points)
+    for found in (paths.fitted_ellipse(*points).points(ANGLES), plane.points(plane.anchors)):
+        torch.testing.assert_close(found, points, rtol=1e-9, atol=0)
+    with refused("must not lie on one line"):
+        paths.Slice(points[0], points[1], (points[0] + points[1]) / 2)
+
+
+def test_points_that_require_gradients_are_taken_without_a_warning():
+    points = three_points().requires_grad_()
+    # Otherwise torch warns once in a process, which may have been before.
+    torch.set_warn_always(True)
+    try:
+        ellipse, plane = paths.fitted_ellipse(*points), paths.Slice(*points)
+    finally:
+        torch.set_warn_always(False)
+    assert ellipse.points(ANGLES).requires_grad
+    assert plane.points(plane.anchors).requires_grad
+
+
 # --- what is refused
 
 
@@ -148,8 +170,9 @@ def test_points_that_span_no_plane_are_refused(refused):
             ((x1, x2[:3], x3), r"x1, x2 and x3 must be .* of one shape and type; x2 is torch.float32 \[3\]"),
             ((x1, x2.double(), x3), "of one shape and type"),
             ((x1, x2, x3 * math.nan), "x3 must be finite"),
-            ((1, x2, x3), "must be floating-point tensors"),
-            ((x1.long(), x2.long(), x3.long()), "must be floating-point tensors"),
+            (([1], x2, x3), r"must be floating-point tensors \[D\] of one shape and type; x1 is list$"),
+            ((x1.long(), x2.long(), x3.long()), r"must be floating-point tensors .*; x1 is torch.int64 \[7\]$"),
+            ((x1, x2[:3], x3), r"x2 is torch.float32 \[3\], x1 torch.float32 \[7\]$"),
         ):
             with refused(expected):
                 make(*points)

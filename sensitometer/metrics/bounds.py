@@ -24,6 +24,7 @@ from .jacobian import (
     _check_target,
     _classes,
     _logits_shape,
+    check_points,
     jacobian_norm,
     jacobian_norms,
     whole_jacobians,
@@ -171,9 +172,10 @@ def point_values(model: Callable[[Tensor], Tensor], x: Tensor, y: Tensor, *, chu
 
 def _of_network(network: MLP, x: Tensor, y: Tensor, chunk_size: int | None) -> tuple[Tensor, Sequence[Tensor]]:
     """Return the logits, float64 `[N, C]`, and the three norms, float64 `[N]`, in the order of `PointValues`."""
-    if isinstance(x, Tensor) and x.is_floating_point():
-        # Norms are of the type of the points: float32 would end at 1e-45.
-        x = x.double()
+    check_points(x)
+    # Norms are of the type of the points: float32 would end at 1e-45.
+    x, y = x.double(), _classes(y, len(x), "y")
+    _check_target(y, network.weights[-1].shape[0], "y")
     of_label = jacobian_norm(network, x, target=y, chunk_size=chunk_size)
     of_probabilities, of_logits = (norms[0] for norms in jacobian_norms(as_stack(network), x, chunk_size=chunk_size))
     exact = MLP([weight.double() for weight in network.weights], network.activation)
@@ -190,14 +192,13 @@ def _of_callable(
         raise InvalidInputError(f"model must be an MLP, a module or another callable; got {type(model).__name__}")
     if isinstance(model, nn.Module):
         _check_evaluation_mode(model)
-    if not isinstance(x, Tensor) or not x.is_floating_point() or x.ndim < 2 or not len(x):
-        raise InvalidInputError("x must be a floating-point tensor of points [N, ...], at least one")
+    check_points(x)
     if chunk_size is not None and (not isinstance(chunk_size, int) or chunk_size < 1):
         raise InvalidInputError(f"chunk_size must be a whole number of at least 1; got {chunk_size!r}")
     # Of copies, here and below, as models may work in place on what they are given.
     C = _logits_shape(model, x[:1].clone())[1]
-    y = _classes(y, len(x))
-    _check_target(y, C)
+    y = _classes(y, len(x), "y")
+    _check_target(y, C, "y")
     size = chunk_size or max(1, min(POINTS, NUMBERS // (C * x[0].numel())))
     parts = []
     for start in range(0, len(x), size):

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from ..errors import InvalidInputError
 from ..networks import MLPStack
-from .jacobian import KINDS, _check_evaluation_mode, _logits_shape
+from .jacobian import KINDS, _check_evaluation_mode, _logits_shape, check_points, gradient, tracked
 
 # Points whose forward pass is kept at once, and numbers in them, when the caller does not say.
 POINTS = 256
@@ -83,8 +83,8 @@ def jacobian_norm_estimate(
     InvalidInputError
         An argument is not as above.
     """
-    _check(model, x, of, projections, chunk_size)
-    # Of a copy, here and below, as models may work in place on what they are given.
+    _check(model, x, of, projections, generator, chunk_size)
+    # Of a copy, as models may work in place on what they are given.
     C = _logits_shape(model, x[:1].clone())[1]
     size = chunk_size or max(1, min(POINTS, NUMBERS // x[0].numel()))
     device = generator.device if generator is not None else torch.device("cpu")
@@ -99,14 +99,17 @@ def jacobian_norm_estimate(
     return JacobianNormEstimate((scale * norm).to(x.dtype), (scale * error).to(x.dtype), projections)
 
 
-def _check(model: Callable[[Tensor], Tensor], x: Tensor, of: str, projections: int, chunk_size: int | None) -> None:
+def _check(
+    model: Callable[[Tensor], Tensor], x: Tensor, of: str, projections: int, generator: object, chunk_size: int | None
+) -> None:
     if of not in KINDS:
         raise InvalidInputError(f"of must be one of {', '.join(KINDS)}; got {of!r}")
-    for name, value, least in (("projections", projections, 2), ("chunk_size", chunk_size, 1)):
-        if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < least):
+    for name, value, least in (("projections", projections, 2), ("chunk_size", 1 if chunk_size is None else chunk_size, 1)):
+        if isinstance(value, bool) or not isinstance(value, int) or value < least:
             raise InvalidInputError(f"{name} must be a whole number of at least {least}; got {value!r}")
-    if not isinstance(x, Tensor) or not x.is_floating_point() or x.ndim < 2 or not len(x):
-        raise InvalidInputError("x must be a floating-point tensor of points [N, ...], at least one")
+    if not isinstance(generator, torch.Generator | None):
+        raise InvalidInputError(f"generator must be a torch.Generator or None; got {type(generator).__name__}")
+    check_points(x)
     if isinstance(model, MLPStack) or not callable(model):
         raise InvalidInputError(f"model must be a module or another callable of one network; got {type(model).__name__}")
     if isinstance(model, nn.Module):
@@ -121,16 +124,14 @@ def _squares(model: Callable[[Tensor], Tensor], x: Tensor, signs: Tensor, of: st
     small for the numbers in which the model computes.
     """
     K = signs.shape[1]
-    squares = torch.empty(len(x), K, dtype=torch.float64, device=x.device)
-    with torch.enable_grad():
-        x = x.detach().requires_grad_()
-        logits = model(x.clone())
+    with torch.inference_mode(False), torch.enable_grad():
+        squares = torch.empty(len(x), K, dtype=torch.float64, device=x.device)
+        points, logits = tracked(model, x)
         rows = _through_softmax(logits.detach().double(), signs) if of == "probabilities" else signs
         scale = rows.abs().amax((1, 2))
         rows = (rows / torch.where(scale == 0, 1.0, scale).view(-1, 1, 1)).to(logits.dtype)
         for k in range(K):
-            (gradient,) = torch.autograd.grad(logits, x, rows[:, k], retain_graph=k < K - 1)
-            squares[:, k] = gradient.flatten(1).double().square().sum(1)
+            squares[:, k] = gradient(logits, points, rows[:, k], keep=k < K - 1).flatten(1).double().square().sum(1)
     return squares, scale
 
 

@@ -18,6 +18,8 @@ from .workspace import Workspace
 KINDS = ("probabilities", "logits")
 # Numbers in a chunk of whole Jacobians of an arbitrary model, 4 MiB: its activations, which nobody counts, take far more.
 GENERIC_CHUNK = 2**20
+# What a model may raise that is given points of a shape which it does not take.
+REFUSALS = (RuntimeError, TypeError, ValueError, LookupError, AttributeError, AssertionError)
 
 Model = MLP | MLPStack | Callable[[Tensor], Tensor]
 
@@ -56,8 +58,7 @@ def jacobian_norm(
         raise InvalidInputError(f"of must be one of {', '.join(KINDS)}; got {of!r}")
     if chunk_size is not None and (not isinstance(chunk_size, int) or chunk_size < 1):
         raise InvalidInputError(f"chunk_size must be a whole number of at least 1; got {chunk_size!r}")
-    if not isinstance(x, Tensor) or not x.is_floating_point() or x.ndim < 2 or not len(x):
-        raise InvalidInputError("x must be a floating-point tensor of points [N, ...], at least one")
+    check_points(x)
     if target is not None:
         target = _classes(target, len(x))
     if isinstance(model, MLPStack):
@@ -68,9 +69,6 @@ def jacobian_norm(
         norms = _of_callable(model, x, of, target, chunk_size)
     else:
         raise InvalidInputError(f"model must be an MLP, an MLPStack, a module or another callable; got {type(model).__name__}")
-    # Only then: to look through all points takes time.
-    if not norms.isfinite().all() and not x.isfinite().all():
-        raise InvalidInputError("x must be finite; some points are not")
     return norms.to(x.dtype)
 
 
@@ -97,18 +95,27 @@ def _of_stack(stack: MLPStack, x: Tensor, of: str, target: Tensor | None, chunk_
     return torch.cat(norms, 1) * chain.scale
 
 
-def _classes(target: object, points: int) -> Tensor:
-    """Return `target` as int64 `[N]`, or raise InvalidInputError."""
+def check_points(x: object) -> None:
+    """Raise InvalidInputError unless `x` is a tensor of points `[N, ...]`, all of them finite."""
+    if not isinstance(x, Tensor) or not x.is_floating_point() or x.ndim < 2 or not len(x):
+        raise InvalidInputError("x must be a floating-point tensor of points [N, ...], at least one")
+    # Norms would not always show it: the slope of a unit that is given nan, or is saturated by inf, may be 0.
+    if not x.isfinite().all():
+        raise InvalidInputError("x must be finite; some points are not")
+
+
+def _classes(target: object, points: int, name: str = "target") -> Tensor:
+    """Return the argument `target`, which a caller may `name` otherwise, as int64 `[N]`, or raise InvalidInputError."""
     integers = (torch.int64, torch.int32, torch.int16, torch.uint8)
     if not isinstance(target, Tensor) or target.dtype not in integers or target.shape != (points,):
         got = f"{target.dtype} {list(target.shape)}" if isinstance(target, Tensor) else type(target).__name__
-        raise InvalidInputError(f"target must be a tensor of classes [{points}], one a point; got {got}")
+        raise InvalidInputError(f"{name} must be a tensor of classes [{points}], one a point; got {got}")
     return target.long()
 
 
-def _check_target(target: Tensor, classes: int) -> None:
+def _check_target(target: Tensor, classes: int, name: str = "target") -> None:
     if int(target.min()) < 0 or int(target.max()) >= classes:
-        raise InvalidInputError(f"target must hold classes 0 to {classes - 1}; got {int(target.min())} to {int(target.max())}")
+        raise InvalidInputError(f"{name} must hold classes 0 to {classes - 1}; got {int(target.min())} to {int(target.max())}")
 
 
 def _of_callable(model: Callable[[Tensor], Tensor], x: Tensor, of: str, target: Tensor | None, chunk_size: int | None) -> Tensor:
@@ -143,16 +150,41 @@ def whole_jacobians(model: Callable[[Tensor], Tensor], x: Tensor) -> tuple[Tenso
 
     Each class takes a backward pass of all points. `vmap(jacrev)` would refuse what it cannot vectorise, and is no faster.
     """
-    points = x.detach().clone().requires_grad_()
-    with torch.enable_grad():
-        # A copy: a model may begin by changing its input in place.
-        logits = model(points.clone())
+    with torch.inference_mode(False), torch.enable_grad():
+        points, logits = tracked(model, x)
         last = logits.shape[1] - 1
-        rows = [
-            torch.autograd.grad(logits[:, c].sum(), points, retain_graph=c < last, materialize_grads=True)[0].flatten(1)
-            for c in range(last + 1)
-        ]
+        rows = [gradient(logits[:, c].sum(), points, keep=c < last).flatten(1) for c in range(last + 1)]
     return torch.stack(rows, 1), logits.detach()
+
+
+def tracked(model: Callable[[Tensor], Tensor], x: Tensor) -> tuple[Tensor, Tensor]:
+    """Return a copy of the points `x` whose gradients are recorded, and the model's logits at it."""
+    # Copied outside of inference mode, whose tensors take part in no gradient.
+    points = x.detach().clone().requires_grad_()
+    try:
+        # Another copy: a model may begin by changing its input in place.
+        return points, model(points.clone())
+    except RuntimeError as error:
+        if "nference tensor" not in str(error):
+            raise
+        raise InvalidInputError(
+            "model holds tensors that were made under torch.inference_mode, through which no gradient passes; "
+            "expected a differentiable model"
+        ) from error
+
+
+def gradient(output: Tensor, points: Tensor, weights: Tensor | None = None, *, keep: bool) -> Tensor:
+    """Return the gradient by the points of the `output`, summed with `weights`; `keep` its graph for another one."""
+    found = None
+    if output.requires_grad:
+        (found,) = torch.autograd.grad(output, points, weights, retain_graph=keep, allow_unused=True)
+    if found is None:
+        # That of a constant is 0, but a model that detaches its input looks the same.
+        raise InvalidInputError(
+            "the model's logits do not depend on its input through autograd (detached, or constant); "
+            "expected a differentiable model"
+        )
+    return found
 
 
 def _logits_shape(model: Callable[[Tensor], Tensor], x: Tensor) -> torch.Size:
@@ -160,13 +192,23 @@ def _logits_shape(model: Callable[[Tensor], Tensor], x: Tensor) -> torch.Size:
     try:
         with torch.no_grad():
             logits = model(x)
-    except (RuntimeError, TypeError, ValueError) as error:
-        reason = str(error).strip().partition("\n")[0]
-        raise InvalidInputError(f"model does not take {x.dtype} points {list(x.shape)}: {reason}") from error
+    except REFUSALS as error:
+        raise not_taken(x, error) from error
     if not isinstance(logits, Tensor) or logits.ndim != 2 or len(logits) != 1 or not logits.is_floating_point():
         got = f"{logits.dtype} {list(logits.shape)}" if isinstance(logits, Tensor) else type(logits).__name__
         raise InvalidInputError(f"model must map points [n, ...] to logits [n, C]; it maps {list(x.shape)} to {got}")
     return logits.shape
+
+
+def not_taken(x: Tensor, error: Exception) -> InvalidInputError:
+    """Return what to raise when a model raises one of `REFUSALS` at the points `x`."""
+    return InvalidInputError(f"model does not take {x.dtype} points {list(x.shape)}: {first_line(error)}")
+
+
+def first_line(error: Exception) -> str:
+    """Return the first line of an error, after the error's name where it says nothing, or only which key is missing."""
+    line = str(error).strip().partition("\n")[0]
+    return line if line and not isinstance(error, KeyError) else f"{type(error).__name__} {line}".rstrip()
 
 
 def _check_evaluation_mode(model: nn.Module) -> None:

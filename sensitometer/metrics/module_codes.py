@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from ..errors import InvalidInputError
-from .jacobian import _check_evaluation_mode
+from .jacobian import REFUSALS, _check_evaluation_mode, not_taken
 
 # What a call's arguments, by their names, say of the boundaries.
 Boundaries = Callable[[dict[str, Any]], Sequence[float]]
@@ -207,9 +207,8 @@ class ModuleCodes:
                 self._model(points.clone())
         except InvalidInputError:
             raise
-        except (RuntimeError, TypeError, ValueError, AssertionError) as error:
-            reason = str(error).strip().partition("\n")[0]
-            raise InvalidInputError(f"model does not take {points.dtype} points {list(points.shape)}: {reason}") from error
+        except REFUSALS as error:
+            raise not_taken(points, error) from error
 
 
 def _probes(example: Tensor) -> tuple[Tensor, Tensor, Tensor]:

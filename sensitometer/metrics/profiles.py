@@ -88,6 +88,8 @@ def path_profile(
         raise InvalidInputError(f"bins must be a whole number of at least 1; got {bins!r}")
     if not isinstance(model, MLP | MLPStack):
         raise InvalidInputError(f"model must be an MLP or an MLPStack; got {type(model).__name__}")
+    if not isinstance(path, Path):
+        raise InvalidInputError(f"path must be a Polyline or an Ellipse; got {type(path).__name__}")
     stack = as_stack(model)
     found = transitions(stack, path, method=method, samples=samples, positions=True)
     densities = [_density(torch.cat(layers or [torch.zeros(0)]), path.span, bins) for layers in found.positions]

@@ -177,14 +177,16 @@ def test_a_stack_and_bad_labels_are_refused(refused):
         point_values(MLPStack([weight.unsqueeze(0) for weight in network.weights], "relu"), x, y)
     for model in (network, lambda points: network(points)):
         for labels, expected in (
-            (y + 3, "target must hold classes 0 to 3"),
-            (y[:2], r"target must be a tensor of classes \[3\]"),
+            (y + 3, "y must hold classes 0 to 3"),
+            (y[:2], r"y must be a tensor of classes \[3\]"),
         ):
             with refused(expected):
                 point_values(model, x, labels)
         with refused(r"x must be a floating-point tensor of points \[N, ...\]"):
             point_values(model, x[:0], y[:0])
+        with refused("x must be finite; some points are not"):
+            point_values(model, torch.cat([x[:2], torch.full((1, 6), torch.nan)]), y)
         with refused("chunk_size must be a whole number of at least 1"):
             point_values(model, x, y, chunk_size=0)
-    with refused(r"target must hold classes 0 to 3; got -?\d to 4"):
+    with refused(r"y must hold classes 0 to 3; got -?\d to 4"):
         point_values(lambda points: network(points), x, torch.tensor([0, 1, 4]))

@@ -125,9 +125,12 @@ def test_modules_that_work_in_place_on_images_are_taken_and_left_as_they_were():
 
 def test_it_works_where_gradients_are_switched_off():
     model, x = network(6, 8, 3, 4), points(3, 6)
-    with torch.no_grad():
-        found = jacobian_norm_estimate(model, x, generator=seeded())
-    assert torch.equal(found.norm, jacobian_norm_estimate(model, x, generator=seeded()).norm)
+    for of in KINDS:
+        expected = jacobian_norm_estimate(model, x, of=of, generator=seeded()).norm
+        for off in (torch.no_grad, torch.inference_mode):
+            with off():
+                # A clone, so that the points are of that mode, too.
+                assert torch.equal(jacobian_norm_estimate(model, x.clone(), of=of, generator=seeded()).norm, expected)
 
 
 NETWORK = MLP([torch.ones(4, 5), torch.ones(3, 4)], "relu")
@@ -139,11 +142,20 @@ STACK = MLPStack([torch.ones(2, 4, 5), torch.ones(2, 3, 4)], "relu")
     [
         ({"of": "logit"}, "of must be one of probabilities, logits; got 'logit'"),
         ({"projections": 1}, "projections must be a whole number of at least 2; got 1"),
+        ({"projections": None}, "projections must be a whole number of at least 2; got None"),
         ({"projections": 2.5}, "projections must be a whole number of at least 2; got 2.5"),
         ({"chunk_size": 0}, "chunk_size must be a whole number of at least 1; got 0"),
+        ({"generator": 3}, "generator must be a torch.Generator or None; got int"),
+        ({"x": torch.tensor([[0.0] * 5, [torch.nan] * 5])}, "x must be finite; some points are not"),
         ({"x": torch.zeros(5)}, r"x must be a floating-point tensor of points \[N, ...\], at least one"),
         ({"x": torch.zeros(7, 4)}, r"model does not take torch.float32 points \[1, 4\]"),
         ({"model": STACK}, "model must be a module or another callable of one network; got MLPStack"),
+        ({"model": lambda x: torch.ones(len(x), 3)}, "logits do not depend on its input through autograd"),
+        (
+            {"model": lambda x: nn.functional.linear(x.detach(), nn.Parameter(torch.ones(3, 5)))},
+            "logits do not depend on its input through autograd",
+        ),
+        ({"model": lambda x: x[:, 40]}, r"model does not take torch.float32 points \[1, 5\]: index 40 is out of bounds"),
         ({"model": None}, "model must be a module or another callable of one network; got NoneType"),
         ({"model": nn.Sequential(nn.Linear(5, 3), nn.Dropout())}, "its layer '1' is in training mode"),
     ],

@@ -315,6 +315,21 @@ def test_parameters_and_points_that_require_gradients_are_taken():
     assert torch.equal(jacobian_norm(stack[0], x.clone().requires_grad_()), expected)
 
 
+def test_it_works_in_inference_mode(convolutional):
+    x = torch.randn(5, 2, 6, 6)
+    expected = jacobian_norm(convolutional, x)
+    with torch.inference_mode():
+        assert torch.equal(jacobian_norm(convolutional, x), expected)
+        assert torch.equal(jacobian_norm(convolutional, x.clone()), expected)
+
+
+def test_weights_of_inference_mode_are_refused(refused):
+    with torch.inference_mode():
+        model = nn.Linear(5, 3)
+    with refused("model holds tensors that were made under torch.inference_mode, through which no gradient passes"):
+        jacobian_norm(model, torch.zeros(7, 5))
+
+
 @pytest.mark.parametrize("dtype", [torch.uint8, torch.int32, torch.int64])
 @pytest.mark.parametrize("through", [lambda network: network, as_callable], ids=["structured", "generic"])
 @pytest.mark.parametrize("of", KINDS)
@@ -372,11 +387,48 @@ def test_points_of_another_shape_are_refused(refused, x):
         jacobian_norm(NETWORK, x)
 
 
+SATURATING = MLP(NETWORK.weights, "hardtanh")
+
+
 @pytest.mark.parametrize("value", [torch.nan, torch.inf])
-@pytest.mark.parametrize("model", [NETWORK, NETWORK.__call__], ids=["network", "callable"])
-def test_points_that_are_not_finite_are_refused(refused, model, value):
+@pytest.mark.parametrize("of", KINDS)
+@pytest.mark.parametrize("model", [NETWORK, as_callable(NETWORK), SATURATING, nn.Sequential(nn.Hardtanh(), nn.Linear(5, 3))])
+def test_points_that_are_not_finite_are_refused(refused, model, of, value):
+    """Though some have norms that are: the slope of a unit that is given nan, or is saturated, is 0."""
     with refused("x must be finite; some points are not"):
-        jacobian_norm(model, torch.cat([X, torch.full((1, 5), value)]))
+        jacobian_norm(model, torch.cat([X, torch.full((1, 5), value)]), of=of)
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        lambda x: torch.ones(len(x), 3),
+        lambda x: NETWORK(x.detach()),
+        lambda x: nn.functional.linear(x.detach(), nn.Parameter(torch.ones(3, 5))),
+    ],
+    ids=["constant", "detached", "detached, with parameters"],
+)
+def test_model_without_gradients_is_refused(refused, model):
+    with refused("logits do not depend on its input through autograd .*; expected a differentiable model"):
+        jacobian_norm(model, X)
+
+
+def test_a_class_may_have_a_constant_logit():
+    found = jacobian_norm(lambda x: torch.cat([torch.ones(len(x), 1), 2 * x[:, :1]], 1), X, of="logits")
+    assert found.tolist() == [2.0] * 7
+
+
+@pytest.mark.parametrize(
+    ("model", "expected"),
+    [
+        (lambda x: x[:, 40], "index 40 is out of bounds"),
+        (lambda x: {}["logits"], "KeyError 'logits'"),
+        (lambda x: x.logits, "'Tensor' object has no attribute 'logits'"),
+    ],
+)
+def test_whatever_a_model_raises_is_one_line(refused, model, expected):
+    with refused(rf"model does not take torch.float32 points \[1, 5\]: {expected}"):
+        jacobian_norm(model, X)
 
 
 @pytest.mark.parametrize("model", [lambda x: x.sum(), lambda x: x.unsqueeze(2), lambda x: torch.cat([x, x])])
