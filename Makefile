@@ -28,11 +28,13 @@ format: .venv/installed-dev
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
+# That of slices needs regioncam, which it says how to install.
 bench: .venv/installed-dev
 	$(BIN)/python benchmarks/training.py
 	$(BIN)/python benchmarks/jacobian.py
 	$(BIN)/python benchmarks/transitions.py
 	$(BIN)/python benchmarks/measures.py
+	if $(BIN)/python -c 'import regioncam' 2>/dev/null; then $(BIN)/python benchmarks/slices.py; fi
 	$(BIN)/python benchmarks/survey.py
 
 # Trains only the surveys that are not in docs/results.

@@ -2,6 +2,9 @@
 Jacobian norms: Sensitometer's structured pass beside `vmap(jacrev)` as a user would write it on stock torch, in its best chunks.
 
 Both give the norm of the Jacobian of the probabilities at each point; ours gives the logits' as well.
+
+The share of the peak, that of float32, is of the method's own operations. Of these the points' forward pass is in float64, where
+each takes twice the time, and counts twice.
 """
 
 import time
@@ -103,6 +106,7 @@ def table(cases: Sequence[Mapping[str, Any]], rates: Sequence[Mapping[str, Seque
             f"| {median(rate['ours']):,.0f} | {median(rate['theirs']):,.0f} | {ratio(rate, 'ours', 'theirs'):.1f} "
             f"| {ratio(rate, 'ours', 'peak') * _flops(case):.2f} | {ratio(rate, 'peak', 'theirs') / _flops(case):.1f} |"
         )
+    rows += ["", "The share is of the float32 peak; operations in float64, of the points' forward pass, count twice."]
     return "\n".join(rows)
 
 
