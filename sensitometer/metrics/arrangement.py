@@ -12,6 +12,8 @@ chords to be cut along is cut along the first, and hands each other one down to 
   come upon one corner in different rounds agree on it, and it is computed once, always in the same way.
 - A corner on a boundary belongs to both sides. A chord that would cut off less than `TOLERANCE` of its face's extent touches the
   face, and does not cut it.
+- What rounding cannot tell from being on a boundary is put exactly on it, so that the layers above see no noise: in a network
+  without biases all boundaries of a slice through 0 meet there, and units that are alike cancel.
 - When a layer has made many faces they are parted into patches, and each is taken through all further layers before the next is
   begun: memory is bounded by the patch and the number of layers, beside what is returned.
 
@@ -27,11 +29,12 @@ from torch import Tensor
 
 from ..activations import activation
 from ..networks import MLP
-from .cutting import Chords, cut
+from .cutting import TOLERANCE, Chords, cut
 from .polygons import Array, Polygons, following, mix, over, ranges, starts, two_sided
 
-# Rounding leaves about 1e-15 of a face's extent; of what is thinner than this nothing is known.
-TOLERANCE = 2.0**-43
+# 128 units in the last place, of the sum of the sizes of the terms of a pre-activation. A product leaves a few, and the
+# interpolations and layers below add theirs: 16 were too few for some networks of whole numbers, five layers deep.
+ROUNDING = 2.0**-45
 # Pre-activations in a patch, 8 MiB: a few such arrays are alive in each layer.
 PATCH = 2**20
 # Counter-clockwise, as all polygons are.
@@ -66,22 +69,31 @@ def arrange(model: MLP, basis: Tensor, last: int) -> Iterator[Piece]:
     """
     weights = [weight.detach().cpu().double() for weight in model.weights]
     kind = activation(model.activation)
+    nonnegative = kind.clamp is not None and kind.clamp[1] >= 0
 
-    def through(weight: Tensor, refined: Refinement, patch: Array) -> Refinement:
+    def rounding(weight: Tensor, largest: Tensor) -> Array:
+        error: Array = (ROUNDING * (weight.abs() @ largest)).numpy()
+        return error
+
+    def through(weight: Tensor, refined: Refinement, patch: Array, error: Array) -> Refinement:
         vertices, faces = refined.faces.take(patch).compact()
         h = kind.apply_(torch.from_numpy(refined.rows(vertices)))
-        return refine((h @ weight.T).numpy(), refined.xy[vertices], faces, kind.boundaries)
+        return refine((h @ weight.T).numpy(), refined.xy[vertices], faces, kind.boundaries, error)
 
     def descend(layer: int, refined: Refinement) -> Iterator[Piece]:
         yield refined.piece(layer, with_faces=layer == last)
         if layer < last:
             weight = weights[layer + 1]
+            # The activations are monotone, and the corners before the cut have the extremes.
+            extremes = [refined.z.max(0)] if nonnegative else [refined.z.max(0), refined.z.min(0)]
+            error = rounding(weight, kind.apply_(torch.from_numpy(np.stack(extremes))).abs().amax(0))
             for patch in refined.patches(max(1, PATCH // max(weight.shape))):
-                yield from descend(layer + 1, through(weight, refined, patch))
+                yield from descend(layer + 1, through(weight, refined, patch, error))
 
-    first = basis.detach().cpu().double() @ weights[0].T
-    z = torch.from_numpy(np.insert(SQUARE, 0, 1.0, axis=1)) @ first
-    yield from descend(0, refine(z.numpy(), SQUARE, Polygons(np.array([4]), np.arange(4)), kind.boundaries))
+    basis = basis.detach().cpu().double()
+    z = (torch.from_numpy(np.insert(SQUARE, 0, 1.0, axis=1)) @ (basis @ weights[0].T)).numpy()
+    square = Polygons(np.array([4]), np.arange(4))
+    yield from descend(0, refine(z, SQUARE, square, kind.boundaries, rounding(weights[0], basis.abs().sum(0))))
 
 
 @dataclass(frozen=True)
@@ -120,7 +132,8 @@ class Refinement:
     The faces of one layer, cut along its chords.
 
     Vertices are numbered: first the corners of the faces before the cut, with the pre-activations `z` `[V, W]`, then ends of
-    chords inside edges, then crossings of chords; `xy` are the coordinates of all. `sides` are sides of faces before the cut
+    chords inside edges, then crossings of chords; `xy` are the coordinates of all. `meetings` are a vertex, a unit and a level
+    each, wherever a chord goes through a vertex that others have named. `sides` are sides of faces before the cut
     along which a unit is exactly at a boundary while the face is above it: start, end, unit, boundary. Unless the face behind it
     is above as well, that is a boundary that no chord shows.
     """
@@ -131,6 +144,7 @@ class Refinement:
     sides: Array  # [4, n]
     on_edges: Between
     crossings: Between
+    meetings: tuple[Array, Array, Array]
     faces: Polygons
 
     def piece(self, layer: int, *, with_faces: bool) -> Piece:
@@ -150,11 +164,19 @@ class Refinement:
         needed = np.unique(np.concatenate([here, start, end]))
         on_edge = needed[needed >= old] - old
         z = self.on_edges.rows(self.z[self.on_edges.start[on_edge]], self.z[self.on_edges.end[on_edge]], on_edge)
-        z = np.concatenate([self.z[needed[needed < old]], z])
+        z = self._met(np.concatenate([self.z[needed[needed < old]], z]), needed)
         if not len(which):
             return z
         start, end, here = (np.searchsorted(needed, some) for some in (start, end, here))
-        return np.concatenate([z[here], self.crossings.rows(z[start], z[end], which)])
+        return self._met(np.concatenate([z[here], self.crossings.rows(z[start], z[end], which)]), vertices)
+
+    def _met(self, z: Array, vertices: Array) -> Array:
+        """Put the pre-activations `z` at `vertices`, ascending, on the levels of `meetings`."""
+        met, unit, level = self.meetings
+        row = np.searchsorted(vertices, met)
+        there = np.flatnonzero(vertices[np.minimum(row, len(vertices) - 1)] == met)
+        z[row[there], unit[there]] = level[there]
+        return z
 
     def patches(self, size: int) -> Iterator[Array]:
         """Yield the numbers of the faces in compact parts of at most `size`, halving the longer extent."""
@@ -174,41 +196,71 @@ class Refinement:
             waiting += [part[order[len(part) // 2 :]], part[order[: len(part) // 2]]]
 
 
-def refine(z: Array, xy: Array, faces: Polygons, levels: Sequence[float]) -> Refinement:
-    """Cut `faces`, with the vertices `xy` `[V, 2]`, where the pre-activations `z` `[V, W]` of a unit are at one of the levels."""
-    face, unit, boundary, sides = _crossing_units(z, faces, levels)
+def refine(z: Array, xy: Array, faces: Polygons, levels: Sequence[float], rounding: Array) -> Refinement:
+    """
+    Cut `faces`, with the vertices `xy` `[V, 2]`, where the pre-activations `z` `[V, W]` of a unit are at one of the levels.
+
+    What is within `rounding` `[W]` of a level, or within a face's tolerance, is put on it in `z`.
+    """
+    face, unit, boundary, sides = _crossing_units(z, faces, levels, rounding)
     level = np.array(levels)[boundary]
     lengths = faces.lengths[face]
     corner = faces.corners[ranges(starts(faces.lengths)[face], lengths)]
     values = z[corner, np.repeat(unit, lengths)] - np.repeat(level, lengths)
-    tolerance = TOLERANCE * over(np.maximum, abs(values), lengths)
-    values[abs(values) <= np.repeat(tolerance, lengths)] = 0.0
+    extent = over(np.maximum, abs(values), lengths)
+    stray = np.flatnonzero((abs(values) <= np.repeat(TOLERANCE * extent, lengths)) & (values != 0))
+    if len(stray):  # the other faces at these corners are to see the same
+        z[corner[stray], np.repeat(unit, lengths)[stray]] = np.repeat(level, lengths)[stray]
+        return refine(z, xy, faces, levels, rounding)
     keep = two_sided(values, lengths)
     wide = np.repeat(keep, lengths)
     values, corner = values[wide], corner[wide]
-    face, unit, boundary, level, tolerance, lengths = (each[keep] for each in (face, unit, boundary, level, tolerance, lengths))
+    face, unit, boundary, level, extent, lengths = (each[keep] for each in (face, unit, boundary, level, extent, lengths))
     ends, on_edges = _ends(z, values, corner, lengths, unit, boundary, level)
-    chords = Chords(face, unit, boundary, level, tolerance, ends)
-    pieces, pairs = cut(faces, chords, values, len(z) + len(on_edges.share))
+    chords = Chords(face, unit, boundary, level, extent, ends)
+    pieces, pairs, met = cut(faces, chords, values, len(z) + len(on_edges.share))
     crossings = _crossings(z, on_edges, chords, pairs)
     xy = np.concatenate([xy, on_edges.coordinates(xy)])
-    return Refinement(z, np.concatenate([xy, crossings.coordinates(xy)]), chords, sides, on_edges, crossings, pieces)
+    xy = np.concatenate([xy, crossings.coordinates(xy)])
+    meetings = met[:, 0], unit[met[:, 1]], level[met[:, 1]]
+    return Refinement(z, xy, chords, sides, on_edges, crossings, meetings, pieces)
 
 
-def _crossing_units(z: Array, faces: Polygons, levels: Sequence[float]) -> tuple[Array, Array, Array, Array]:
-    """Return face, unit and boundary wherever a face has corners on both sides, ordered by face; and `Refinement.sides`."""
-    above, below = (_bits([compare(z, level) for level in levels]) for compare in (np.greater, np.less))
+def _crossing_units(z: Array, faces: Polygons, levels: Sequence[float], rounding: Array) -> tuple[Array, Array, Array, Array]:
+    """
+    Return face, unit and boundary wherever a face has corners on both sides, ordered by face; and `Refinement.sides`.
+
+    Puts what is within `rounding` of a level on it.
+    """
+    above, below, at = _told(z, levels, rounding)
     first = starts(faces.lengths)
     face_above = np.bitwise_or.reduceat(above[faces.corners], first)
     both = face_above & np.bitwise_or.reduceat(below[faces.corners], first)
     face, boundary, unit = _set_bits(both, len(levels))
-    at = ~(above | below) & _bits([np.ones((1, z.shape[1]), bool)] * len(levels))
     sides = np.empty((4, 0), np.int64)
     if at.any():
         start, end = faces.corners, faces.corners[following(faces.lengths)]
         side, which, own = _set_bits(at[start] & at[end] & np.repeat(face_above, faces.lengths, axis=0), len(levels))
         sides = np.stack([start[side], end[side], own, which])
     return face, unit, boundary, sides
+
+
+def _told(z: Array, levels: Sequence[float], rounding: Array) -> tuple[Array, Array, Array]:
+    """Return where `z` is above, below and at the levels, as `_bits` does; what is within `rounding` of one is put on it."""
+
+    def compared(margin: float) -> tuple[Array, Array, Array]:
+        above, below = (_bits([z > level + margin for level in levels]), _bits([z < level - margin for level in levels]))
+        return above, below, ~(above | below) & _bits([np.ones((1, z.shape[1]), bool)] * len(levels))
+
+    # With one margin for all units, which is too large for most, it is quick to see that there is nothing to be put.
+    above, below, at = compared(float(rounding.max()))
+    if not at.any():
+        return above, below, at
+    corner, boundary, unit = _set_bits(at, len(levels))
+    level = np.array(levels)[boundary]
+    near = abs(z[corner, unit] - level) <= rounding[unit]
+    z[corner[near], unit[near]] = level[near]
+    return compared(0.0)
 
 
 def _bits(truths: Sequence[Array]) -> Array:

@@ -7,6 +7,9 @@ import numpy as np
 
 from .polygons import Array, Polygons, following, mix, over, ranges, starts, two_sided
 
+# Of a face's extent: rounding leaves about 1e-15 of it, and of what is thinner than this nothing is known.
+TOLERANCE = 2.0**-43
+
 
 @dataclass(frozen=True)
 class Chords:
@@ -19,8 +22,8 @@ class Chords:
         `[C]`: the face, the unit, and which of the activation's boundaries.
     level
         `[C]`: the pre-activation there.
-    tolerance
-        `[C]`: pre-activations are at the level if they are so near to it.
+    extent
+        `[C]`: how far from the level the pre-activation is at most, in the face.
     ends
         `[C, 2]`: the vertices at which the pre-activation falls below and rises above the level, counter-clockwise.
     """
@@ -29,7 +32,7 @@ class Chords:
     unit: Array
     boundary: Array
     level: Array
-    tolerance: Array
+    extent: Array
     ends: Array
 
 
@@ -50,11 +53,12 @@ class _Pieces:
     values: Array
 
 
-def cut(faces: Polygons, chords: Chords, values: Array, vertices: int) -> tuple[Polygons, Array]:
+def cut(faces: Polygons, chords: Chords, values: Array, vertices: int) -> tuple[Polygons, Array, Array]:
     """
     Cut faces along their chords, whose `values` at the faces' corners are given; crossings are numbered from `vertices`.
 
-    Returns the pieces, and the two chords of each crossing `[n, 2]`.
+    Returns the pieces, the two chords of each crossing `[n, 2]`, and the meetings `[m, 2]`: a vertex, and a chord that goes
+    through it without being one of those that it is named by.
     """
     which, of = np.unique(chords.face, return_inverse=True)
     whole = np.ones(len(faces.lengths), bool)
@@ -63,20 +67,23 @@ def cut(faces: Polygons, chords: Chords, values: Array, vertices: int) -> tuple[
     start = faces.take(which)
     pieces = _Pieces(start.lengths, start.corners, np.full(len(start.corners), -1), of.reshape(-1), np.arange(len(of)), values)
     pairs: list[Array] = []
+    meetings = [np.empty((0, 2), np.int64)]
     while len(pieces.lengths):
-        pieces, finished = _round(pieces, chords, vertices, pairs)
+        pieces, finished = _round(pieces, chords, vertices, pairs, meetings)
         done.append(finished)
     lengths, corners = np.concatenate([one.lengths for one in done]), np.concatenate([one.corners for one in done])
     # Both parts of a chord that is crossed were cut by themselves.
     named = np.concatenate([*pairs, np.empty((0, 2), np.int64)])
     _, first, name = np.unique(named[:, 0] * len(chords.face) + named[:, 1], return_index=True, return_inverse=True)
-    new = corners >= vertices
-    corners[new] = vertices + name.reshape(-1)[corners[new] - vertices]
-    return Polygons(lengths, corners), named[first]
+    met = np.concatenate(meetings)
+    for numbers in (corners, met[:, 0]):
+        new = numbers >= vertices
+        numbers[new] = vertices + name.reshape(-1)[numbers[new] - vertices]
+    return Polygons(lengths, corners), named[first], met
 
 
-def _round(pieces: _Pieces, chords: Chords, vertices: int, pairs: list[Array]) -> tuple[_Pieces, Polygons]:
-    """Cut each piece along its first chord; return what is still to be cut, and what is not. New `pairs` are appended."""
+def _round(pieces: _Pieces, chords: Chords, vertices: int, pairs: list[Array], meetings: list[Array]) -> tuple[_Pieces, Polygons]:
+    """Cut each piece along its first chord; return what is still to be cut, and what is not; append to `pairs`, `meetings`."""
     first = np.flatnonzero(np.diff(pieces.of, prepend=-1))
     along = np.repeat(pieces.chord[first], pieces.lengths)
     spread = pieces.lengths[pieces.of]
@@ -84,8 +91,12 @@ def _round(pieces: _Pieces, chords: Chords, vertices: int, pairs: list[Array]) -
     values = pieces.values[ranges(offset[first], pieces.lengths)]
     next_ = following(pieces.lengths)
     crossed = np.flatnonzero(np.sign(values) * np.sign(values[next_]) < 0)
-    share = np.zeros(len(values))
-    share[crossed] = values[crossed] / (values[crossed] - values[next_[crossed]])
+    share, doubt = np.zeros((2, len(values)))
+    span = values[crossed] - values[next_[crossed]]
+    share[crossed] = values[crossed] / span
+    # Along a side nearly parallel to the chord, what is not known of the chord's values is much of the share.
+    doubt[crossed] = TOLERANCE * chords.extent[along[crossed]] / abs(span)
+    most = TOLERANCE + 2 * doubt.max()  # start and end, below, are no further apart than two extents
     vertex = np.zeros(len(values), np.int64)
     vertex[crossed] = _new_vertices(crossed, along, values, pieces.side, chords, vertices, pairs)
     rest = np.ones(len(spread), bool)
@@ -102,12 +113,15 @@ def _round(pieces: _Pieces, chords: Chords, vertices: int, pairs: list[Array]) -
         step = ranges(starts(lengths)[of], lengths[of])
         # Pairs number their values by piece, so that a corner of a piece is as far from the pair's start as from the piece's.
         shift = np.repeat(offset[rest] - starts(pieces.lengths)[of], lengths[of])
-        given = mix(
-            pieces.values[shift + source[step]],
-            pieces.values[shift + next_[source[step]]],
-            np.where(new, share[source], 0.0)[step],
-        )
-        given[abs(given) <= np.repeat(chords.tolerance[chord], lengths[of])] = 0.0
+        start, end = pieces.values[shift + source[step]], pieces.values[shift + next_[source[step]]]
+        given = mix(start, end, np.where(new, share[source], 0.0)[step])
+        met = np.flatnonzero(abs(given) <= np.repeat(most * chords.extent[chord], lengths[of]))
+        if len(met):
+            whose = chord[np.searchsorted(np.cumsum(lengths[of]), met, side="right")]
+            vertex_doubt = np.where(new, doubt[source], 0.0)[step[met]]
+            near = abs(given[met]) <= TOLERANCE * chords.extent[whose] + vertex_doubt * abs(end[met] - start[met])
+            given[met[near]] = 0.0
+            meetings.append(np.stack([corners[step[met[near]]], whose[near]], 1))
         crossing = two_sided(given, lengths[of])
         given = given[np.repeat(crossing, lengths[of])]
         parts.append(_Pieces(lengths, corners, side, of[crossing], chord[crossing], given))

@@ -29,6 +29,8 @@ BAND = 2**21
 PAIRS = 2**20
 # Two faces tell of one side with coordinates that differ in the last bits only; sides this near one another are one.
 SAME_SIDE = 2.0**-30
+# Of a plane through 0, units in the last place of the largest of its points.
+ROUNDING = 4
 
 
 @dataclass(frozen=True, eq=False)
@@ -260,7 +262,7 @@ def _exact(model: MLP, plane: Slice, layers: tuple[int, ...], keep_faces: bool, 
     sides: list[tuple[int, Segments]] = []
     faces: list[tuple[NDArray[np.float64], NDArray[np.int64]]] = [(np.zeros((0, 2)), np.zeros(0, dtype=np.int64))]
     count = 0
-    for piece in arrange(model, plane.basis, layers[-1]):
+    for piece in arrange(model, _basis(plane), layers[-1]):
         if piece.layer in layers:
             chords.append((piece.layer, piece.chords))
             sides.append((piece.layer, piece.sides))
@@ -279,6 +281,21 @@ def _exact(model: MLP, plane: Slice, layers: tuple[int, ...], keep_faces: bool, 
         torch.from_numpy(np.concatenate([corners for corners, _ in faces])),
         torch.from_numpy(np.concatenate([[0], *(lengths for _, lengths in faces)]).cumsum()),
     )
+
+
+def _basis(plane: Slice) -> Tensor:
+    """
+    Return the plane's basis in float64; of a plane that goes through 0 but for the rounding of its points, of one that does.
+
+    In networks without biases boundaries of all layers meet at 0. A plane that misses it by rounding has regions of that size.
+    """
+    basis = plane.basis.detach().cpu().double()
+    directions = torch.linalg.qr(basis[1:].T).Q
+    apart = basis[0] - directions @ (directions.T @ basis[0])
+    largest = max(float(point.double().norm()) for point in (plane.x1, plane.x2, plane.x3))
+    if float(apart.norm()) > ROUNDING * torch.finfo(plane.x1.dtype).eps * largest:
+        return basis
+    return torch.cat([(basis[0] - apart)[None], basis[1:]])
 
 
 def _single(sides: Sequence[tuple[int, Segments]]) -> list[tuple[int, Segments]]:
@@ -319,7 +336,7 @@ class _Grid:
         self._apply_ = activation(model.activation).apply_
         self._plane = plane
         first = self._weights[0]
-        self._first = (plane.basis.detach().to(first.device).double() @ first.double().T).to(first.dtype)
+        self._first = (_basis(plane).to(first.device) @ first.double().T).to(first.dtype)
         self._axis = (torch.arange(resolution, dtype=torch.float64, device=first.device) * 2 + 1) / resolution - 1
 
     def bands(self) -> list[slice]:

@@ -62,6 +62,16 @@ def codes(network, plane, coordinates, layers):
     return torch.cat(found, 1)
 
 
+def nudged_codes(network, plane, coordinates):
+    """The codes of all hidden units, where what is within 1e-11 above a boundary is at it."""
+    found, h = [], plane.points(coordinates)
+    for weight in network.weights[:-1]:
+        z = h @ weight.T
+        found.append(sum((z > level + 1e-11).long() for level in BOUNDARIES[network.activation]))
+        h = activate(network.activation, z)
+    return torch.cat(found, 1)
+
+
 def assert_tiles(found, network, plane):
     """The faces tile the square, each with codes of its own that hold near all its corners."""
     assert float(found.areas.sum()) == pytest.approx(4.0, abs=1e-12)
@@ -261,6 +271,70 @@ def test_all_boundaries_of_a_plane_through_the_origin_are_rays():
     assert_tiles(found, network, plane)
     assert (found.corners.norm(dim=1) < 1e-12).sum() == found.faces
     assert float(found.areas.min()) > 1e-6
+
+
+# Of two vectors x and y, three points of a plane through 0.
+THROUGH_ZERO = {
+    "0 itself": lambda x, y: (0 * x, x, y),
+    "a point and its negative": lambda x, y: (x, -x, y),
+    "0 at the centre": lambda x, y: (x, y, -x - y),
+    "0 on a side": lambda x, y: (2 * x, -x, y),
+    "0 outside": lambda x, y: (x, y, 0.3 * x + 0.4 * y),
+}
+
+
+@pytest.mark.parametrize("activation", ["relu", "relu6"])
+@pytest.mark.parametrize("hidden", [2, 4, 6])
+@pytest.mark.parametrize("points", THROUGH_ZERO.values(), ids=THROUGH_ZERO)
+def test_noise_where_all_boundaries_meet_makes_no_faces(activation, hidden, points):
+    network = make_network((8, 20, hidden + 1, 3), activation, seed=2)
+    x, y = torch.randn(2, 8, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
+    plane = Slice(*points(x, y))
+    found = boundaries(network, plane, layer="all")
+    assert_tiles(found, network, plane)
+    assert len(codes(network, plane, found.centroids, range(hidden)).unique(dim=0)) == found.faces
+    assert float(found.areas.min()) > 1e-10
+    # The points' rounding makes the plane miss 0 by more than float64 can tell from none.
+    single = boundaries(network, Slice(*(point.float() for point in (plane.x1, plane.x2, plane.x3))), layer="all")
+    assert (single.faces, len(single.segments)) == (found.faces, len(found.segments))
+
+
+@pytest.mark.parametrize("points", THROUGH_ZERO.values(), ids=THROUGH_ZERO)
+def test_deep_and_wide_network_ends_on_a_plane_through_the_origin(points):
+    network = make_network((784, 100, 7, 10), "relu", seed=0)
+    x, y = torch.randn(2, 784, generator=torch.Generator().manual_seed(0))
+    found = boundaries(network, Slice(*points(x, y)), most_faces=10_000)
+    assert float(found.areas.sum()) == pytest.approx(4.0, abs=1e-12)
+    assert float(found.areas.min()) > 1e-12
+
+
+def test_first_two_of_many_lines_through_a_point_are_nearly_parallel():
+    """Where these two cross is known to a hundred-thousandth of what the others tell it by."""
+    directions = [(1.0, 0.3), (1.0, 0.3 + 1e-5), *((math.cos(a), math.sin(a)) for a in range(1, 9))]
+    network = on_flat_slice([[a, b, -0.3 * a - 0.17 * b] for a, b in directions], "relu", [[1.0] * 10] * 2, [[1.0] * 2])
+    found = boundaries(network, flat_slice(), layer=0)
+    assert (found.faces, len(found.segments)) == (20, 10)
+    assert float(found.areas.min()) > 1e-7
+
+
+@pytest.mark.parametrize("activation", PIECEWISE)
+def test_units_that_cancel_have_no_segment_along_which_nothing_changes(activation):
+    compared = 0
+    for seed in range(12):
+        stream = torch.Generator().manual_seed(seed)
+        weights = [torch.randint(-2, 3, shape, generator=stream).double() for shape in ((6, 3), (5, 6), (4, 5), (4, 4), (2, 4))]
+        network, plane = MLP(weights, activation), make_slice(3, seed=seed)
+        found = boundaries(network, plane, layer="all")
+        along = (found.segments[:, 1] - found.segments[:, 0]).flip(1) * torch.tensor([1.0, -1.0])
+        assert (along.norm(dim=1) > 1e-9).all()
+        offsets = torch.tensor([0, 6, 11, 15])
+        own = (offsets[found.layer] + found.unit)[:, None]
+        # A small step to both sides, far beyond the codes' own rounding: nudged, as what cancels leaves some there, too.
+        beside = [found.segments.mean(1) + step * along / along.norm(dim=1, keepdim=True) for step in (1e-7, -1e-7)]
+        one, other = (nudged_codes(network, plane, where).gather(1, own)[:, 0] for where in beside)
+        assert ((one != other) | (along.norm(dim=1) < 1e-4)).all()
+        compared += len(own)
+    assert compared > 300
 
 
 def test_boundary_through_a_corner_of_the_square_and_of_faces():
