@@ -285,16 +285,16 @@ def test_ellipses_through_0_where_all_units_cross_together(activation, seed):
 
 def test_deep_networks_along_lines_through_0():
     """Rounding once made pieces without end between the crossings that coincide."""
-    network = make_network(64, 50, 10, seed=2)
+    weights = make_network(64, 50, 10, seed=2).weights
     x = loop(2, 64).vertices[0]
     for dtype in (torch.float32, torch.float64):
-        stack = MLP([weight.to(dtype) for weight in network.weights], "relu")
+        network = MLP([weight.to(dtype) for weight in weights], "relu")
         for factor in (1.7, 2.0):
             vertices = torch.stack([x, -factor * x]).to(dtype)
-            found = transitions(stack, paths.Polyline(vertices, closed=False)).per_layer
+            found = transitions(network, paths.Polyline(vertices, closed=False)).per_layer
             assert found[0] == 50
             assert found.max() < 150
-            assert torch.equal(transitions(stack, paths.Polyline(vertices.flip(0), closed=False)).per_layer, found)
+            assert torch.equal(transitions(network, paths.Polyline(vertices.flip(0), closed=False)).per_layer, found)
 
 
 def test_zero_weights_make_no_transitions():
