@@ -51,7 +51,7 @@ def _networks(case: Mapping[str, Any]) -> int:
 
 def ours(case: Mapping[str, Any]) -> Callable[[], float]:
     """Both norms by `jacobian_norms`; points a second, of all networks together."""
-    from sensitometer.metrics import jacobian_norms
+    from sensitometer.measures import jacobian_norms
 
     stack, x = _stack(case)
 

@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from .configuration import Configuration
     from .data import Dataset, load_dataset
     from .errors import SensitometerError
-    from .metrics import boundaries, jacobian_norm, transitions
+    from .measures import boundaries, jacobian_norm, transitions
     from .networks import MLP, MLPStack
     from .store import open_survey
     from .survey import run_survey
@@ -43,13 +43,13 @@ _HOMES = {
     "MLPStack": ".networks",
     "Schedule": ".training",
     "SensitometerError": ".errors",
-    "boundaries": ".metrics",
-    "jacobian_norm": ".metrics",
+    "boundaries": ".measures",
+    "jacobian_norm": ".measures",
     "load_dataset": ".data",
     "open_survey": ".store",
     "run_survey": ".survey",
     "train": ".survey.work",
-    "transitions": ".metrics",
+    "transitions": ".measures",
 }
 
 

@@ -12,9 +12,9 @@ from torch import Tensor, nn
 from .analysis.points import error_auroc
 from .data import Dataset
 from .errors import InvalidInputError, StoreError
-from .metrics.bounds import BoundsComparison, JacobianBounds, PointValues, jacobian_bounds, point_values
-from .metrics.jacobian import REFUSALS, first_line
-from .metrics.transitions import transitions as count_transitions
+from .measures.bounds import BoundsComparison, JacobianBounds, PointValues, jacobian_bounds, point_values
+from .measures.jacobian import REFUSALS, first_line
+from .measures.transitions import transitions as count_transitions
 from .networks import MLP
 from .paths import translation
 from .randomness import generator

@@ -32,17 +32,17 @@ ALLOWED = {
     "training": {
         *("activations", "configuration", "data", "errors", "evaluation", "losses", "networks", "optimizers", "randomness"),
     },
-    "metrics": {"activations", "errors", "evaluation", "losses", "networks", "paths"},
+    "measures": {"activations", "errors", "evaluation", "losses", "networks", "paths"},
     "analysis": {"arrays", "configuration", "errors", "store"},
-    "figures": {"analysis", "data", "errors", "metrics", "networks", "paths", "schema", "store"},
+    "figures": {"analysis", "data", "errors", "measures", "networks", "paths", "schema", "store"},
     "survey": {
-        *("activations", "analysis", "arrays", "configuration", "data", "device", "errors", "matmul", "metrics", "networks"),
+        *("activations", "analysis", "arrays", "configuration", "data", "device", "errors", "matmul", "measures", "networks"),
         *("optimizers", "paths", "randomness", "schema", "store", "training"),
     },
     "claims": {"analysis", "arrays", "data", "store"},
     "exported": {"errors"},
     "model_files": {"errors", "exported", "networks"},
-    "measuring": {"analysis", "data", "errors", "metrics", "networks", "paths", "randomness"},
+    "measuring": {"analysis", "data", "errors", "measures", "networks", "paths", "randomness"},
 }
 ALLOWED["cli"] = set(ALLOWED)
 # Nothing imports the command line, and everything may ask for the version.
@@ -90,15 +90,15 @@ def test_the_table_has_no_circles():
 
 def test_the_walk_sees_every_kind_of_import(tmp_path, monkeypatch):
     package = tmp_path / ROOT.name
-    (package / "metrics").mkdir(parents=True)
-    file = package / "metrics" / "new.py"
+    (package / "measures").mkdir(parents=True)
+    file = package / "measures" / "new.py"
     file.write_text(
         "import sensitometer.cli\nfrom .. import store, __version__\nfrom ..data.readers import read\nfrom . import jacobian\n"
         "from sensitometer.survey import spec\nimport torch\nfrom sensitometer import figures\nimport sensitometer\n"
         "def late():\n    from ..training import train\n"
     )
     monkeypatch.setattr(sys.modules[__name__], "ROOT", package)
-    expected = {"cli", "store", VERSION, "data", "metrics", "survey", "figures", "__init__", "training"}
+    expected = {"cli", "store", VERSION, "data", "measures", "survey", "figures", "__init__", "training"}
     assert set(imported(file)) == expected
 
 

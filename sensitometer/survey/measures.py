@@ -7,8 +7,8 @@ import torch
 
 from ..data import Dataset
 from ..errors import InvalidInputError
-from ..metrics import jacobian_norms
-from ..metrics.transitions import transitions
+from ..measures import jacobian_norms
+from ..measures.transitions import transitions
 from ..networks import MLPStack
 from ..paths import translation
 from ..training import Trained

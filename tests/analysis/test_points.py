@@ -19,7 +19,7 @@ from sensitometer.analysis.points import (
     upper_bound,
 )
 from sensitometer.errors import InvalidInputError
-from sensitometer.metrics.bounds import JacobianBounds
+from sensitometer.measures.bounds import JacobianBounds
 
 # Few values, so that ties are many.
 some_points = st.lists(st.tuples(st.sampled_from([0.0, 1e-40, 1.0, 2.0, 1e30]), st.booleans()), max_size=9)

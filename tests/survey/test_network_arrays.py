@@ -15,7 +15,7 @@ from sensitometer import paths
 from sensitometer.arrays import write_arrays
 from sensitometer.data import Points
 from sensitometer.errors import InvalidInputError, StoreError
-from sensitometer.metrics import boundaries, path_profile, point_values
+from sensitometer.measures import boundaries, path_profile, point_values
 from sensitometer.networks import MLP
 from sensitometer.survey import network_arrays
 from sensitometer.survey.checking import check_survey

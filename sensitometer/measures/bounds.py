@@ -20,7 +20,7 @@ from ..errors import InvalidInputError
 from ..losses import loss
 from ..networks import MLP, MLPStack, as_stack
 from .jacobian import (
-    _check_evaluation_mode,
+    check_evaluation_mode,
     _check_target,
     _classes,
     _logits_shape,
@@ -191,7 +191,7 @@ def _of_callable(
     if not callable(model):
         raise InvalidInputError(f"model must be an MLP, a module or another callable; got {type(model).__name__}")
     if isinstance(model, nn.Module):
-        _check_evaluation_mode(model)
+        check_evaluation_mode(model)
     check_points(x)
     if chunk_size is not None and (not isinstance(chunk_size, int) or chunk_size < 1):
         raise InvalidInputError(f"chunk_size must be a whole number of at least 1; got {chunk_size!r}")

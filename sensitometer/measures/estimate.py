@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from ..errors import InvalidInputError
 from ..networks import MLPStack
-from .jacobian import KINDS, _check_evaluation_mode, _logits_shape, check_points, gradient, tracked
+from .jacobian import KINDS, check_evaluation_mode, _logits_shape, check_points, gradient, tracked
 
 # Points whose forward pass is kept at once, and numbers in them, when the caller does not say.
 POINTS = 256
@@ -113,7 +113,7 @@ def _check(
     if isinstance(model, MLPStack) or not callable(model):
         raise InvalidInputError(f"model must be a module or another callable of one network; got {type(model).__name__}")
     if isinstance(model, nn.Module):
-        _check_evaluation_mode(model)
+        check_evaluation_mode(model)
 
 
 def _squares(model: Callable[[Tensor], Tensor], x: Tensor, signs: Tensor, of: str) -> tuple[Tensor, Tensor]:

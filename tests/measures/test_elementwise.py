@@ -4,9 +4,9 @@ import pytest
 import torch
 
 from sensitometer.activations import activation
-from sensitometer.metrics import compiled_elementwise, elementwise, jacobian_chain, jacobian_norm
-from sensitometer.metrics.jacobian_chain import mixing_of
-from sensitometer.metrics.workspace import Workspace
+from sensitometer.measures import compiled_elementwise, elementwise, jacobian_chain, jacobian_norm
+from sensitometer.measures.jacobian_chain import mixing_of
+from sensitometer.measures.workspace import Workspace
 from sensitometer.networks import MLPStack, initial_weights, layer_shapes
 
 

@@ -11,7 +11,7 @@ from reference import ACTIVATIONS, forward
 from reference import jacobian_norm as slow_norm
 from torch import nn
 
-from sensitometer.metrics import jacobian_chain, jacobian_norm, jacobian_norms
+from sensitometer.measures import jacobian_chain, jacobian_norm, jacobian_norms
 from sensitometer.networks import MLP, MLPStack, initial_weights, layer_shapes
 
 KINDS = ("probabilities", "logits")

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from ..errors import InvalidInputError
-from .jacobian import REFUSALS, _check_evaluation_mode, not_taken
+from .jacobian import REFUSALS, check_evaluation_mode, not_taken
 
 # What a call's arguments, by their names, say of the boundaries.
 Boundaries = Callable[[dict[str, Any]], Sequence[float]]
@@ -156,7 +156,7 @@ class ModuleCodes:
         if not isinstance(example, Tensor) or not example.is_floating_point() or example.ndim < 2 or not len(example):
             raise InvalidInputError("example must be a floating-point tensor of points [n, ...], at least one")
         if isinstance(model, nn.Module):
-            _check_evaluation_mode(model)
+            check_evaluation_mode(model)
         self._model = model
         self._libraries = True
         try:

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from sensitometer import Configuration, load_dataset, paths
-from sensitometer.metrics import average_profile, path_profile
+from sensitometer.measures import average_profile, path_profile
 from sensitometer.training import Schedule, train_stack
 
 pytestmark = [

@@ -6,7 +6,7 @@ from reference import BOUNDARIES, activate
 from torch import nn
 from torch.nn import functional
 
-from sensitometer.metrics.module_codes import ModuleCodes
+from sensitometer.measures.module_codes import ModuleCodes
 from sensitometer.networks import MLP, initial_weights, layer_shapes
 
 Z = torch.tensor([[-7.0, -3.0, -1.0, -0.5, 0.0], [0.25, 0.5, 1.0, 3.0, 6.5]])

@@ -7,8 +7,8 @@ import torch
 from reference import ACTIVATIONS, crossings, forward, jacobian_norm, jacobians
 
 from sensitometer import paths
-from sensitometer.metrics import average_profile, curvature, path_profile, transitions
-from sensitometer.metrics.profiles import PathProfile
+from sensitometer.measures import average_profile, curvature, path_profile, transitions
+from sensitometer.measures.profiles import PathProfile
 from sensitometer.networks import MLP, MLPStack, initial_weights, layer_shapes
 
 PIECEWISE = [name for name in ACTIVATIONS if name != "tanh"]

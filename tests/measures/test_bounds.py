@@ -11,7 +11,7 @@ from reference import half_square as slow_half_square
 from reference import jacobian_norm as slow_norm
 from torch import nn
 
-from sensitometer.metrics.bounds import JacobianBounds, PointValues, jacobian_bounds, point_values
+from sensitometer.measures.bounds import JacobianBounds, PointValues, jacobian_bounds, point_values
 from sensitometer.networks import MLP, MLPStack, initial_weights, layer_shapes
 
 

@@ -121,7 +121,7 @@ def _check_target(target: Tensor, classes: int, name: str = "target") -> None:
 def _of_callable(model: Callable[[Tensor], Tensor], x: Tensor, of: str, target: Tensor | None, chunk_size: int | None) -> Tensor:
     """Return the norms from whole Jacobians of the logits, float64 `[N]`, a chunk of points at a time."""
     if isinstance(model, nn.Module):
-        _check_evaluation_mode(model)
+        check_evaluation_mode(model)
     # Copies: a model may begin by changing its input in place.
     shape = _logits_shape(model, x[:1].clone())
     if target is not None:
@@ -211,7 +211,7 @@ def first_line(error: Exception) -> str:
     return line if line and not isinstance(error, KeyError) else f"{type(error).__name__} {line}".rstrip()
 
 
-def _check_evaluation_mode(model: nn.Module) -> None:
+def check_evaluation_mode(model: nn.Module) -> None:
     for name, module in model.named_modules():
         if module.training and isinstance(module, nn.modules.batchnorm._NormBase | nn.modules.dropout._DropoutNd):
             raise InvalidInputError(
