@@ -67,7 +67,7 @@ def ours(given: Mapping[str, Any]) -> tuple[float, Any]:
     matmul.activate(matmul.choose().path)
     import torch
 
-    from sensitometer.measures.slices import boundaries
+    from sensitometer.measures.regions.slices import boundaries
 
     torch.set_num_threads(1)
     network, plane = network_and_slice(given)
@@ -115,7 +115,7 @@ def names_and_areas(file: Path, faces: Path) -> dict[bytes, float]:
     """Return the codes of all hidden layers at the faces' centroids, and the area that has each."""
     import torch
 
-    from sensitometer.measures.slices import ExactBoundaries
+    from sensitometer.measures.regions.slices import ExactBoundaries
 
     given = dict(np.load(faces))
     none = torch.empty(0, dtype=torch.int64)

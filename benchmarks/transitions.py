@@ -90,7 +90,7 @@ def _timed(call: Callable[[], Any]) -> tuple[float, Any]:
 
 def exact(case: Mapping[str, Any]) -> Callable[[], dict[str, float]]:
     """`transitions`; paths a second."""
-    from sensitometer.measures.transitions import transitions
+    from sensitometer.measures.regions.transitions import transitions
 
     network, path = _network(case), _paths(case)
 
@@ -104,7 +104,7 @@ def exact(case: Mapping[str, Any]) -> Callable[[], dict[str, float]]:
 
 def sampled(case: Mapping[str, Any]) -> Callable[[], dict[str, float]]:
     """`transitions` by samples, with the first layer's products taken for the vertices alone; paths a second."""
-    from sensitometer.measures.transitions import transitions
+    from sensitometer.measures.regions.transitions import transitions
 
     network, path = _network(case), _paths(case)
 

@@ -14,7 +14,7 @@ from .data import Dataset
 from .errors import InvalidInputError, StoreError
 from .measures.bounds import BoundsComparison, JacobianBounds, PointValues, jacobian_bounds, point_values
 from .measures.jacobian import REFUSALS, first_line
-from .measures.transitions import transitions as count_transitions
+from .measures.regions.transitions import transitions as count_transitions
 from .networks import MLP
 from .paths import translation
 from .randomness import generator

@@ -14,8 +14,8 @@ from torch import nn
 from trained_models import ZOO, convolutional
 
 from sensitometer.data import load_dataset
+from sensitometer.measures.regions.transitions import transitions
 from sensitometer.measuring import COLUMNS, mean, measure, write_points
-from sensitometer.measures.transitions import transitions
 from sensitometer.networks import MLP, initial_weights, layer_shapes
 from sensitometer.paths import translation
 

@@ -1,12 +1,12 @@
 """The measures of a network's sensitivity to its inputs."""
 
 from .bounds import JacobianBounds, PointValues, jacobian_bounds, point_values
-from .curvature import curvature
 from .estimate import JacobianNormEstimate, jacobian_norm_estimate
 from .jacobian import jacobian_norm, jacobian_norms
 from .profiles import AverageProfile, PathProfile, average_profile, path_profile
-from .slices import ExactBoundaries, SampledBoundaries, boundaries, class_map
-from .transitions import TransitionCount, transitions
+from .regions.curvature import curvature
+from .regions.slices import ExactBoundaries, SampledBoundaries, boundaries, class_map
+from .regions.transitions import TransitionCount, transitions
 
 __all__ = [
     "AverageProfile",

@@ -20,10 +20,10 @@ from ..errors import InvalidInputError
 from ..losses import loss
 from ..networks import MLP, MLPStack, as_stack
 from .jacobian import (
-    check_evaluation_mode,
     _check_target,
     _classes,
     _logits_shape,
+    check_evaluation_mode,
     check_points,
     jacobian_norm,
     jacobian_norms,

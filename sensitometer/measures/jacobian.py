@@ -212,6 +212,7 @@ def first_line(error: Exception) -> str:
 
 
 def check_evaluation_mode(model: nn.Module) -> None:
+    """Raise InvalidInputError if a layer that would mix points, or drop some by chance, is in training mode."""
     for name, module in model.named_modules():
         if module.training and isinstance(module, nn.modules.batchnorm._NormBase | nn.modules.dropout._DropoutNd):
             raise InvalidInputError(

@@ -16,7 +16,7 @@ from ..errors import InvalidInputError
 from ..networks import MLP, MLPStack, as_stack
 from ..paths import Path
 from .jacobian import jacobian_norm
-from .transitions import transitions
+from .regions.transitions import transitions
 
 
 @dataclass(frozen=True)

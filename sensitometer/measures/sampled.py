@@ -14,7 +14,7 @@ from torch import Tensor
 from ..activations import Activation
 from ..networks import MLP
 from ..paths import Path
-from .crossings import where
+from .regions.crossings import where
 
 # Pre-activations of a layer in a chunk, which is to stay in the last cache.
 CHUNK = 2**20

@@ -8,7 +8,7 @@ import torch
 from ..data import Dataset
 from ..errors import InvalidInputError
 from ..measures import jacobian_norms
-from ..measures.transitions import transitions
+from ..measures.regions.transitions import transitions
 from ..networks import MLPStack
 from ..paths import translation
 from ..training import Trained

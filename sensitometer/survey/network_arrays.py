@@ -13,7 +13,7 @@ from ..configuration import Configuration
 from ..data import Dataset
 from ..errors import InvalidInputError, TooManyRegionsError
 from ..measures import ExactBoundaries, boundaries, path_profile, point_values
-from ..measures.transitions import transitions
+from ..measures.regions.transitions import transitions
 from ..networks import MLP, initial_weights, layer_shapes
 from ..paths import Path, Polyline, Slice, fitted_ellipse, random_ellipse, translation
 from ..randomness import generator

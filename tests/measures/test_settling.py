@@ -6,8 +6,8 @@ import torch
 
 from sensitometer import paths
 from sensitometer.activations import activation
-from sensitometer.measures.settling import DECIDED, Births, Cases, beside, evaluate, joined, runs_of
-from sensitometer.measures.transitions import exact_crossings
+from sensitometer.measures.regions.settling import DECIDED, Births, Cases, beside, evaluate, joined, runs_of
+from sensitometer.measures.regions.transitions import exact_crossings
 from sensitometer.networks import MLPStack, initial_weights, layer_shapes
 
 

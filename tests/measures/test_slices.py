@@ -10,9 +10,9 @@ from reference import ACTIVATIONS, BOUNDARIES, activate, forward
 from slow_slices import SHORT, slow_arrangement
 
 from sensitometer.errors import InvalidInputError, TooManyRegionsError
-from sensitometer.measures import arrangement
-from sensitometer.measures import slices as module
-from sensitometer.measures.slices import ExactBoundaries, boundaries, class_map
+from sensitometer.measures.regions import slices as module
+from sensitometer.measures.regions.faces import arrangement
+from sensitometer.measures.regions.slices import ExactBoundaries, boundaries, class_map
 from sensitometer.networks import MLP, MLPStack, initial_weights, layer_shapes
 from sensitometer.paths import ANCHOR_ANGLES, ANCHOR_DISTANCE, Slice
 

@@ -9,9 +9,10 @@ from reference import crossings
 
 from sensitometer import paths
 from sensitometer.activations import activation
-from sensitometer.measures import compiled_steps, compiling, segments, steps
-from sensitometer.measures.crossings import Found, Rows
-from sensitometer.measures.transitions import transitions
+from sensitometer.measures import compiling
+from sensitometer.measures.regions import compiled_steps, segments, steps
+from sensitometer.measures.regions.crossings import Found, Rows
+from sensitometer.measures.regions.transitions import transitions
 from sensitometer.networks import MLP, MLPStack, initial_weights, layer_shapes
 
 PIECEWISE = ("relu", "relu6", "hardtanh", "hardsigmoid")
@@ -167,7 +168,7 @@ def test_walks_in_torch_find_the_same(monkeypatch, name, chunk):
     expected = transitions(stack, several)
     where = transitions(stack, several, positions=True)
     monkeypatch.setattr(segments, "compiled_steps", steps)
-    monkeypatch.setattr("sensitometer.measures.crossings.CHUNK", chunk)
+    monkeypatch.setattr("sensitometer.measures.regions.crossings.CHUNK", chunk)
     assert torch.equal(transitions(stack, several).per_layer, expected.per_layer)
     again = transitions(stack, several, positions=True)
     assert torch.equal(again.per_layer, expected.per_layer)

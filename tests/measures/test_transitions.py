@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from reference import codes, crossings, piece_values, rational_transitions, sampled_transitions
 
 from sensitometer import Configuration, activations, load_dataset, paths, train
-from sensitometer.measures import compiled_steps, rounding
-from sensitometer.measures.transitions import exact_crossings, transitions
+from sensitometer.measures.regions import compiled_steps, rounding
+from sensitometer.measures.regions.transitions import exact_crossings, transitions
 from sensitometer.networks import MLP, MLPStack, initial_weights, layer_shapes
 
 PIECEWISE = ("relu", "relu6", "hardtanh", "hardsigmoid")
@@ -382,8 +382,8 @@ def mixed_paths(inputs=6):
 def test_stacks_and_many_paths_are_one_at_a_time(activation, chunk, monkeypatch):
     networks = [make_network(activation=activation, width=20, depth=5, scale=scale, seed=7) for scale in (0.5, 1.0, 4.0)]
     expected = [[twin(network, path) for path in mixed_paths()] for network in networks]
-    monkeypatch.setattr("sensitometer.measures.crossings.CHUNK", chunk)
-    monkeypatch.setattr("sensitometer.measures.crossings.FIRST_CHUNK", max(chunk, 100))
+    monkeypatch.setattr("sensitometer.measures.regions.crossings.CHUNK", chunk)
+    monkeypatch.setattr("sensitometer.measures.regions.crossings.FIRST_CHUNK", max(chunk, 100))
     stack = make_stack(networks)
     assert transitions(stack, mixed_paths()).per_layer.tolist() == expected
     found = transitions(stack, mixed_paths(), positions=True)
@@ -425,7 +425,7 @@ def test_layers_may_differ_in_width_and_a_linear_model_has_none():
 
 
 def test_a_layer_much_wider_than_a_chunk(monkeypatch):
-    monkeypatch.setattr("sensitometer.measures.crossings.CHUNK", 100)
+    monkeypatch.setattr("sensitometer.measures.regions.crossings.CHUNK", 100)
     network, path = make_network(width=500, depth=3), loop()
     assert transitions(network, path).per_layer.tolist() == twin(network, path)
 
@@ -437,7 +437,7 @@ def test_float32_decides_nearly_all_and_float64_the_rest(monkeypatch):
     double = MLPStack([weight.double() for weight in stack.weights], "relu")
     expected = transitions(double, path).per_layer
     assert torch.equal(transitions(stack, path).per_layer, expected)
-    monkeypatch.setattr("sensitometer.measures.rounding.Rounding.settle", lambda self, walk: None)
+    monkeypatch.setattr("sensitometer.measures.regions.rounding.Rounding.settle", lambda self, walk: None)
     assert not torch.equal(transitions(stack, path).per_layer, expected)
 
 

@@ -27,8 +27,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..activations import activation
-from ..networks import MLP
+from ....activations import activation
+from ....networks import MLP
 from .cutting import TOLERANCE, Chords, cut
 from .polygons import Array, Polygons, following, mix, over, ranges, starts, two_sided
 

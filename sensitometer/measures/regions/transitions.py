@@ -15,16 +15,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..activations import Activation, activation
-from ..errors import InvalidInputError
-from ..evaluation import all_finite
-from ..networks import MLP, MLPStack, as_stack
-from ..paths import Ellipse, Path, Polyline, as_paths
+from ...activations import Activation, activation
+from ...errors import InvalidInputError
+from ...evaluation import all_finite
+from ...networks import MLP, MLPStack, as_stack
+from ...paths import Ellipse, Path, Polyline, as_paths
+from ..module_codes import ModuleCodes
+from ..sampled import count_sampled, network_codes
 from . import rounding
 from .arcs import Arcs
 from .crossings import Crossings, Geometry, Walk
-from .module_codes import ModuleCodes
-from .sampled import count_sampled, network_codes
 from .segments import Segments, vertices
 
 METHODS = ("exact", "sampled")

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor
 
-from ..paths import Polyline
+from ...paths import Polyline
 from . import compiled_steps, steps
 from .crossings import APART, Found, Rows, Walk, coincident
 from .rounding import Rounding

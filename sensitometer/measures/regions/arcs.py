@@ -14,7 +14,7 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor
 
-from ..paths import Ellipse
+from ...paths import Ellipse
 from .crossings import APART, Found, Rows, Walk, coincident, products, snap, where
 
 # The arcs that an ellipse begins with.

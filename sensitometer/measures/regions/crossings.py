@@ -28,7 +28,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..activations import Activation
+from ...activations import Activation
 
 # Pre-activations in a chunk: so many that what is done once a chunk does not count, and that they stay in a large last cache.
 CHUNK = 2**21

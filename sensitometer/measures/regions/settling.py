@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .compiling import compiled
+from ..compiling import compiled
 
 Array = Any
 

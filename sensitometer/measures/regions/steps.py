@@ -11,7 +11,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from ..activations import Activation
+from ...activations import Activation
 from .crossings import Found, Rows, products, snap
 
 # `compiled_steps.py` has them in its machine code, which is kept until that file changes.

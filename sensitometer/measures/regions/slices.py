@@ -15,12 +15,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ..activations import activation
-from ..errors import InvalidInputError, TooManyRegionsError
-from ..evaluation import all_finite
-from ..networks import MLP, as_stack
-from ..paths import Slice
-from .arrangement import Segments, arrange
+from ...activations import activation
+from ...errors import InvalidInputError, TooManyRegionsError
+from ...evaluation import all_finite
+from ...networks import MLP, as_stack
+from ...paths import Slice
+from .faces.arrangement import Segments, arrange
 
 METHODS = ("exact", "sampled")
 # Pre-activations at once on a grid, 8 MiB in float32.

@@ -14,10 +14,10 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from ..activations import Activation, activation
-from ..errors import InvalidInputError
-from ..networks import MLP, MLPStack, as_stack
-from ..paths import Path, as_paths
+from ...activations import Activation, activation
+from ...errors import InvalidInputError
+from ...networks import MLP, MLPStack, as_stack
+from ...paths import Path, as_paths
 from .crossings import Crossings
 from .transitions import check_paths, exact_crossings
 

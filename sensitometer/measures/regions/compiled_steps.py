@@ -12,8 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..activations import Activation
-from .compiling import compiled
+from ...activations import Activation
+from ..compiling import compiled
 from .crossings import Found, Rows, products
 from .steps import ABOVE, CLOSE, Insertion
 

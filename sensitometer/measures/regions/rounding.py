@@ -25,7 +25,7 @@ import torch
 from torch import Tensor
 from torch.linalg import vector_norm
 
-from ..activations import Activation
+from ...activations import Activation
 from .crossings import Rows, Walk
 from .settling import DECIDED, OPEN, Births, Cases, beside, evaluate, joined, runs_of
 from .steps import ABOVE, Steps
