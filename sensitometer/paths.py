@@ -295,6 +295,15 @@ def _check_alike(points: dict[str, Tensor]) -> None:
             raise InvalidInputError(f"{name} must be finite; it is not")
 
 
+def flattened(path: Path) -> Path:
+    """Return a path of points `[D]`, with the numbers of each point in their order."""
+    if path.basis.ndim == 2:
+        return path
+    if isinstance(path, Polyline):
+        return Polyline(path.vertices.flatten(1), path.closed)
+    return Ellipse(path.centre.flatten(), path.u.flatten(), path.v.flatten())
+
+
 def _described(value: object) -> str:
     return f"{value.dtype} {list(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
 

@@ -6,7 +6,7 @@ angles of one's own, such as those of the training points, the norms are `jacobi
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -61,7 +61,13 @@ class AverageProfile:
 
 
 def path_profile(
-    model: MLP | MLPStack, path: Path, *, bins: int = 128, of: str = "probabilities", method: str = "exact", samples: int = 2**20
+    model: MLP | MLPStack | Callable[[Tensor], Tensor],
+    path: Path,
+    *,
+    bins: int = 128,
+    of: str = "probabilities",
+    method: str = "exact",
+    samples: int = 2**20,
 ) -> PathProfile:
     """
     Return the density of transitions and the Jacobian norm of networks along a path (paper, S4.1, Figure 2).
@@ -69,9 +75,9 @@ def path_profile(
     Parameters
     ----------
     model
-        An `MLP`, which is a stack of one here, or an `MLPStack`.
+        An `MLPStack`, or a single model, which is a stack of one here: an `MLP`, or any module that maps points to logits.
     path
-        A path of the networks' inputs.
+        A path of the model's inputs.
     bins
         Into how many equal angles the path is divided.
     of
@@ -86,16 +92,21 @@ def path_profile(
     """
     if isinstance(bins, bool) or not isinstance(bins, int) or bins < 1:
         raise InvalidInputError(f"bins must be a whole number of at least 1; got {bins!r}")
-    if not isinstance(model, MLP | MLPStack):
-        raise InvalidInputError(f"model must be an MLP or an MLPStack; got {type(model).__name__}")
     if not isinstance(path, Path):
         raise InvalidInputError(f"path must be a Polyline or an Ellipse; got {type(path).__name__}")
-    stack = as_stack(model)
-    found = transitions(stack, path, method=method, samples=samples, positions=True)
-    densities = [_density(torch.cat(layers or [torch.zeros(0)]), path.span, bins) for layers in found.positions]
+    network = isinstance(model, MLP | MLPStack)
+    measured = as_stack(model) if isinstance(model, MLP | MLPStack) else model
+    found = transitions(measured, path, method=method, samples=samples, positions=True)
+    densities = [
+        _density(torch.cat(layers or [torch.zeros(0)]), path.span, bins)
+        for layers in (found.positions if network else [found.positions])
+    ]
     angle = (torch.arange(bins, dtype=torch.float64) + 0.5) * (2 * math.pi / bins)
-    points = path.points(angle * (path.span / (2 * math.pi))).to(stack.weights[0])
-    return PathProfile(angle, torch.stack(densities), jacobian_norm(stack, points, of=of).double().cpu())
+    points = path.points(angle * (path.span / (2 * math.pi)))
+    if isinstance(measured, MLPStack):
+        points = points.flatten(1).to(measured.weights[0])
+    norms = jacobian_norm(measured, points, of=of).double().cpu()
+    return PathProfile(angle, torch.stack(densities), norms if network else norms.unsqueeze(0))
 
 
 def _density(positions: Tensor, span: float, bins: int) -> Tensor:

@@ -140,8 +140,8 @@ def test_bad_arguments_are_refused(refused):
     for expected, call in (
         ("bins must be a whole number of at least 1; got 0", lambda: path_profile(network, path, bins=0)),
         ("path must be a Polyline or an Ellipse; got list", lambda: path_profile(network, [path])),
-        ("model must be an MLP or an MLPStack; got ReLU", lambda: path_profile(torch.nn.ReLU(), path)),
-        ("model must be an MLP or an MLPStack; got ReLU", lambda: curvature(torch.nn.ReLU(), path)),
+        ("gelu at GELU is not", lambda: path_profile(torch.nn.GELU(), path)),
+        ("gelu at GELU is not", lambda: curvature(torch.nn.GELU(), path)),
         ("exact transitions need a piecewise-linear activation", lambda: curvature(make_network("tanh"), path)),
         ("profiles must be a list of PathProfile, at least one", lambda: average_profile([])),
         ("profiles must be a list of PathProfile, at least one", lambda: average_profile(5)),

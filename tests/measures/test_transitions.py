@@ -1,6 +1,7 @@
 """Exact counts against a plain walk in float64 and against sampling; sampled counts against the paper's sum."""
 
 import math
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -8,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from reference import codes, crossings, piece_values, rational_transitions, sampled_transitions
 
-from sensitometer import Configuration, activations, load_dataset, paths, train
-from sensitometer.measures.regions import compiled_steps, rounding
+from sensitometer import Configuration, load_dataset, paths, train
+from sensitometer.measures.regions.graph import stack_graph
 from sensitometer.measures.regions.transitions import exact_crossings, transitions
 from sensitometer.networks import MLP, MLPStack, initial_weights, layer_shapes
 
@@ -37,6 +38,12 @@ def ellipse(inputs=6, seed=4, scale=2.0):
 
 def twin(network, path):
     return [len(layer) for layer in crossings(network.weights, network.activation, path)]
+
+
+def all_crossings(network, path):
+    """Stage, unit, boundary and place of each crossing."""
+    found = exact_crossings(stack_graph(make_stack([network])), [path], keep=True)
+    return SimpleNamespace(**{name: torch.from_numpy(value) for name, value in vars(found).items()})
 
 
 # --- against the plain walk
@@ -135,10 +142,10 @@ def test_sampling_tends_to_the_exact_count(activation, path):
 def test_samples_closer_than_the_crossings_of_each_unit_miss_none(activation, width, depth, seed, straight):
     network = make_network(4, width, depth, activation, 1.5, seed)
     path = loop(3, 4, seed) if straight else ellipse(4, seed)
-    found = exact_crossings(make_stack([network]), [path], keep=True)
+    found = all_crossings(network, path)
     gap = path.span
-    for layer, unit in set(zip(found.layer.tolist(), found.unit.tolist(), strict=True)):
-        t = found.t[(found.layer == layer) & (found.unit == unit)].sort().values
+    for layer, unit in set(zip(found.stage.tolist(), found.unit.tolist(), strict=True)):
+        t = found.t[(found.stage == layer) & (found.unit == unit)].sort().values
         gap = min([gap, *t.diff().tolist(), float(t[0] + path.span - t[-1]) if len(t) > 1 else gap])
     exact = transitions(network, path).per_layer
     for samples in (16, 256, 4096, 2**17):
@@ -321,8 +328,8 @@ def test_units_that_cross_together_cancel_exactly_above():
     network = MLP([first, second, torch.randn(4, 4, generator=stream), torch.ones(2, 4)], "relu")
     for path in (loop(6, 4, 2), ellipse(4, 3)):
         assert transitions(network, path).per_layer.tolist() == sampled_transitions(network.weights, "relu", path, 2**15)
-        found = exact_crossings(make_stack([network]), [path], keep=True)
-        assert not ((found.layer == 1) & (found.unit < 2)).any()
+        found = all_crossings(network, path)
+        assert not ((found.stage == 1) & (found.unit < 2)).any()
 
 
 def test_a_crossing_at_the_end_of_a_piece_comes_before_one_at_the_beginning_of_the_next():
@@ -382,8 +389,8 @@ def mixed_paths(inputs=6):
 def test_stacks_and_many_paths_are_one_at_a_time(activation, chunk, monkeypatch):
     networks = [make_network(activation=activation, width=20, depth=5, scale=scale, seed=7) for scale in (0.5, 1.0, 4.0)]
     expected = [[twin(network, path) for path in mixed_paths()] for network in networks]
-    monkeypatch.setattr("sensitometer.measures.regions.crossings.CHUNK", chunk)
-    monkeypatch.setattr("sensitometer.measures.regions.crossings.FIRST_CHUNK", max(chunk, 100))
+    monkeypatch.setattr("sensitometer.measures.regions.walk.CHUNK", chunk)
+    monkeypatch.setattr("sensitometer.measures.regions.walk.FIRST_CHUNK", max(chunk, 100))
     stack = make_stack(networks)
     assert transitions(stack, mixed_paths()).per_layer.tolist() == expected
     found = transitions(stack, mixed_paths(), positions=True)
@@ -425,75 +432,9 @@ def test_layers_may_differ_in_width_and_a_linear_model_has_none():
 
 
 def test_a_layer_much_wider_than_a_chunk(monkeypatch):
-    monkeypatch.setattr("sensitometer.measures.regions.crossings.CHUNK", 100)
+    monkeypatch.setattr("sensitometer.measures.regions.walk.CHUNK", 100)
     network, path = make_network(width=500, depth=3), loop()
     assert transitions(network, path).per_layer.tolist() == twin(network, path)
-
-
-def test_float32_decides_nearly_all_and_float64_the_rest(monkeypatch):
-    """Without the decisions in float64 some of these counts would be wrong."""
-    networks = [make_network(12, 100, 15, "relu", 1.0, seed) for seed in range(4)]
-    stack, path = make_stack(networks), loop(6, 12)
-    double = MLPStack([weight.double() for weight in stack.weights], "relu")
-    expected = transitions(double, path).per_layer
-    assert torch.equal(transitions(stack, path).per_layer, expected)
-    monkeypatch.setattr("sensitometer.measures.regions.rounding.Rounding.settle", lambda self, walk: None)
-    assert not torch.equal(transitions(stack, path).per_layer, expected)
-
-
-def test_units_turn_back_where_float32_has_missed_a_breakpoint(monkeypatch):
-    """In layer 6 a unit crosses there and back unseen; in layer 10 others have their largest values exactly there."""
-    network, path = make_network(12, 8, 19, "relu6", 0.5, 225), loop(6, 12, 225035)
-    expected = twin(network, path)
-    assert transitions(network, path).per_layer.tolist() == expected
-    # With so much in doubt, and nothing given up for it.
-    monkeypatch.setattr(rounding, "SAFETY", 32.0)
-    monkeypatch.setattr(rounding.Rounding, "doubtful", lambda self, walk: self.lost)
-    assert transitions(network, path).per_layer.tolist() == expected
-    monkeypatch.setattr(rounding.Rounding, "_with_missed", lambda self, walk, cases, *missed: cases)
-    assert transitions(network, path).per_layer.tolist() != expected
-
-
-@pytest.mark.parametrize("paths", [1, 2, 3, 33, 64, 1000])
-@pytest.mark.parametrize("vertices", [2, 9, 29])
-def test_rounding_is_measured_at_vertices_and_between(paths, vertices):
-    points = rounding.some_points([torch.arange(float(vertices)).unsqueeze(1)] * paths)
-    at_vertices = int((points == points.round()).sum())
-    assert 16 <= len(points) <= 2 * rounding.SAMPLE
-    assert len(points) // 2 <= at_vertices <= len(points) // 2 + 1
-    # Not all in one place of their paths.
-    assert points.min() < 0.2 * (vertices - 1)
-    assert points.max() > 0.8 * (vertices - 1)
-
-
-def test_no_unit_may_be_infinitely_fast():
-    """What may not be interpolated is as if it were."""
-    weights = [weight.unsqueeze(0) for weight in make_network(8, 30, 4).weights[:-1]]
-    weights[1].fill_(1e-3)
-    points = torch.randn(8, 8, generator=torch.Generator().manual_seed(3)) * 2e37
-    found = rounding.measure(weights, [weight.double() for weight in weights], activations.activation("relu"), points)
-    assert found.fastest.isfinite().all()
-
-
-@pytest.mark.parametrize("fast", [1.0, 1e4])
-def test_what_a_fast_unit_adds_is_within_the_tolerance(monkeypatch, fast):
-    """Where it crosses is known to float32's last bit, its value there to as many times more as it is faster than others."""
-    weights = list(make_network(8, 30, 4).weights)
-    weights[0][0] = torch.tensor([-fast, fast + 0.5, *[0.0] * 6])
-    points = torch.randn(2, 8, generator=torch.Generator().manual_seed(3))
-    points[:, 0], points[:, 1] = 1, torch.tensor([0.0, 1.0])
-    errors, tolerances, real, measure = [], [], compiled_steps.above, rounding.measure
-
-    def spy(*arguments):
-        out = real(*arguments)
-        errors.append(float((out - real(*arguments[:-1], None)).abs().max()))
-        return out
-
-    monkeypatch.setattr(compiled_steps, "above", spy)
-    monkeypatch.setattr(rounding, "measure", lambda *arguments: tolerances.append(measure(*arguments)) or tolerances[-1])
-    transitions(MLP(weights, "relu"), paths.Polyline(points, closed=False))
-    assert errors[0] > 0
-    assert errors[0] < 0.5 * float(tolerances[0].values[0, 1])
 
 
 # --- what is refused
@@ -512,7 +453,7 @@ def test_bad_arguments_are_refused(refused):
             "exact transitions need a piecewise-linear activation; tanh",
             lambda: transitions(make_network(activation="tanh"), path),
         ),
-        ("exact transitions are those of an MLP", lambda: transitions(torch.nn.ReLU(), path)),
+        ("model must be an MLP", lambda: transitions(3, path)),
         ("model must be an MLP", lambda: transitions(3, path, method="sampled")),
         ("the network's weights must be finite", lambda: transitions(MLP([torch.full((2, 6), math.inf)], "relu"), path)),
     ):
@@ -539,10 +480,10 @@ def test_any_model_is_sampled():
 
 def test_crossings_know_their_units():
     network, path = make_network(activation="relu6", scale=3.0, depth=3), loop()
-    found = exact_crossings(make_stack([network]), [path], keep=True)
+    found = all_crossings(network, path)
     assert len(found.t) == int(found.counts.sum())
     for layer in range(2):
-        z = piece_values(network.weights, "relu6", layer, path, found.t[found.layer == layer])
-        mine = z.gather(1, found.unit[found.layer == layer].unsqueeze(1)).squeeze(1)
-        wanted = torch.tensor([0.0, 6.0], dtype=torch.float64)[found.boundary[found.layer == layer]]
+        z = piece_values(network.weights, "relu6", layer, path, found.t[found.stage == layer])
+        mine = z.gather(1, found.unit[found.stage == layer].unsqueeze(1)).squeeze(1)
+        wanted = torch.tensor([0.0, 6.0], dtype=torch.float64)[found.boundary[found.stage == layer]]
         torch.testing.assert_close(mine, wanted, rtol=0, atol=1e-6)

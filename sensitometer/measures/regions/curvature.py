@@ -5,39 +5,42 @@ A piecewise-linear network's logits have a constant Jacobian between transitions
 slope changes by $\Delta$, and the Jacobian by the matrix of rank one
 $\Delta \; (W_L D_{L-1} \cdots W_{l+1})_{\cdot j} \; (W_l D_{l-1} \cdots W_1)_{j \cdot}$, whose norm is that of the column times
 that of the row. Transitions that coincide, as where all units of a narrow bias-free layer go off together, change it by the
-difference of the Jacobians in the middles of the neighbouring pieces. As the number of samples grows, the paper's sum tends to
-that over all transitions.
+difference of the Jacobians in the middles of the neighbouring pieces, which is how other models are measured throughout. As the
+number of samples grows, the paper's sum tends to that over all transitions.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from ...activations import Activation, activation
-from ...errors import InvalidInputError
 from ...networks import MLP, MLPStack, as_stack
 from ...paths import Path, as_paths
-from .crossings import Crossings
-from .transitions import check_paths, exact_crossings
+from .graph import Graph
+from .transitions import exact_crossings, path_graph
+from .walk import Crossings
+
+Array = Any
 
 # Transitions that are evaluated together.
 AT_ONCE = 2**12
-# Whole Jacobians that are taken together.
-FEW = 2**8
+# Numbers of whole Jacobians that are taken together.
+FEW = 2**22
 # Transitions that are nearer than this share of the path coincide.
 NEAR = 1e-9
 
 
-@torch.no_grad()
-def curvature(model: MLP | MLPStack, path: Path | Sequence[Path]) -> Tensor:
+def curvature(model: MLP | MLPStack | Callable[[Tensor], Tensor], path: Path | Sequence[Path]) -> Tensor:
     r"""
-    Return half the sum of the Frobenius norms of the changes of the logits' Jacobian along a path (paper, S3).
+    Return half the sum of the Frobenius norms of the changes of the outputs' Jacobian along a path (paper, S3).
 
     Parameters
     ----------
     model
-        An `MLP` or `MLPStack` with a piecewise-linear activation.
+        A piecewise-linear model: an `MLP`, an `MLPStack`, or any module that `transitions` counts exactly.
     path
         One path, or a list of them, of the model's inputs.
 
@@ -50,28 +53,74 @@ def curvature(model: MLP | MLPStack, path: Path | Sequence[Path]) -> Tensor:
     ------
     InvalidInputError
         An argument is not as above.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from torch import nn
+    >>> from sensitometer.measures import curvature
+    >>> from sensitometer.paths import Polyline
+    >>> line = Polyline(torch.tensor([[-1.0], [1.0]]), closed=False)
+    >>> relu = nn.ReLU()
+    >>> curvature(relu, line)
+    tensor(0.5000, dtype=torch.float64)
     """
-    if not isinstance(model, MLP | MLPStack):
-        raise InvalidInputError(f"model must be an MLP or an MLPStack; got {type(model).__name__}")
-    paths, stack = as_paths(path), as_stack(model)
-    check_paths(stack, paths)
-    found = exact_crossings(stack, paths, keep=True)
-    changes = torch.zeros(len(stack) * len(paths), dtype=torch.float64, device=stack.weights[0].device)
-    chosen = activation(stack.activation)
-    for trace in torch.unique(found.trace).tolist():
-        network, place = divmod(trace, len(paths))
-        weights = [weight.double() for weight in stack[network].weights]
-        mine = (found.trace == trace).nonzero().view(-1)
-        mine = mine[torch.argsort(found.t[mine])]
-        alone, before, after = _apart(found.t[mine], paths[place])
-        for part in torch.split(mine[alone], AT_ONCE):
-            changes[trace] += _changes(weights, chosen, paths[place], found, part).sum()
-        for one, other in zip(torch.split(before, FEW), torch.split(after, FEW), strict=True):
-            J, K = (_jacobians(weights, chosen, paths[place], t) for t in (one, other))
-            changes[trace] += torch.linalg.vector_norm(J - K, dim=(1, 2)).sum()
-    shaped = changes.view(len(stack), len(paths)) / 2
+    graph, paths = path_graph(model, as_paths(path))
+    found = exact_crossings(graph, paths, keep=True)
+    changes = torch.zeros(graph.networks, len(paths), dtype=torch.float64)
+    for pair in np.unique(found.pair):
+        network, place = divmod(int(pair), len(paths))
+        mine = np.flatnonzero(found.pair == pair)
+        mine = mine[np.argsort(found.t[mine], kind="stable")]
+        if isinstance(model, MLP | MLPStack):
+            changes[network, place] = _of_network(as_stack(model)[network], paths[place], found, mine)
+        else:
+            changes[network, place] = _of_graph(graph, paths[place], torch.from_numpy(found.t[mine]))
+    shaped = changes / 2
     shaped = shaped if not isinstance(path, Path) else shaped[:, 0]
     return shaped if isinstance(model, MLPStack) else shaped[0]
+
+
+def _of_graph(graph: Graph, path: Path, t: Tensor) -> float:
+    """Return the sum of the changes of a model's Jacobian at the transitions at `t` `[n]`, sorted."""
+    ends = t[torch.cat([t.new_ones(1, dtype=torch.bool), t.diff() > NEAR * path.span])]
+    last = torch.cat([t.diff() > NEAR * path.span, t.new_ones(1, dtype=torch.bool)])
+    begins = torch.cat([t[last][-1:] - path.span if path.closed else t.new_zeros(1), t[last]])
+    ends = torch.cat([ends, ends[:1] + path.span if path.closed else t.new_full((1,), path.span)])
+    middles = torch.remainder((begins + ends) / 2, path.span)
+    total, before = 0.0, None
+    for J in _module_jacobians(graph, path, middles):
+        J = J if before is None else torch.cat([before, J])
+        total += float(torch.linalg.vector_norm(J.diff(dim=0), dim=(1, 2)).sum())
+        before = J[-1:]
+    return total
+
+
+def _module_jacobians(graph: Graph, path: Path, t: Tensor) -> Iterator[Tensor]:
+    """Yield the Jacobians `[n, C, D]` of a model's outputs at the parameters `t`, some at a time; float64."""
+    basis = path.basis.detach().cpu().double()
+    classes = graph.outputs(path.combine(basis, t[:1])).numel()
+    for part in torch.split(t, max(1, FEW // (classes * basis[0].numel()))):
+        with torch.enable_grad():
+            x = path.combine(basis, part).requires_grad_()
+            outputs = graph.outputs(x).flatten(1).sum(0)
+            rows = [torch.autograd.grad(output, x, retain_graph=True)[0].flatten(1) for output in outputs]
+        yield torch.stack(rows, 1)
+
+
+@torch.no_grad()
+def _of_network(network: MLP, path: Path, found: Crossings, mine: Array) -> float:
+    """Return the sum of the changes of a network's Jacobian at the transitions `mine`, sorted along the path."""
+    weights, chosen = [weight.detach().cpu().double() for weight in network.weights], activation(network.activation)
+    alone, before, after = _apart(torch.from_numpy(found.t[mine]), path)
+    total = 0.0
+    for part in np.split(mine[alone.numpy()], range(AT_ONCE, int(alone.sum()), AT_ONCE)):
+        total += float(_changes(weights, chosen, path, found, part).sum())
+    size = max(1, FEW // (weights[-1].shape[0] * weights[0].shape[1]))
+    for one, other in zip(torch.split(before, size), torch.split(after, size), strict=True):
+        J, K = (_jacobians(weights, chosen, path, t) for t in (one, other))
+        total += float(torch.linalg.vector_norm(J - K, dim=(1, 2)).sum())
+    return total
 
 
 def _apart(t: Tensor, path: Path) -> tuple[Tensor, Tensor, Tensor]:
@@ -95,7 +144,7 @@ def _apart(t: Tensor, path: Path) -> tuple[Tensor, Tensor, Tensor]:
 
 def _jacobians(weights: Sequence[Tensor], chosen: Activation, path: Path, t: Tensor) -> Tensor:
     """Return the Jacobians of the logits along a path, times an F for which F F^T = W_1 W_1^T; float64 `[n, C, R]`."""
-    z = path.combine(path.basis.double() @ weights[0].T, t)
+    z = path.combine(path.basis.detach().cpu().double() @ weights[0].T, t)
     block: Tensor = torch.linalg.qr(weights[0].T, mode="r").R.T.expand(len(t), -1, -1)
     for weight in weights[1:]:
         h = chosen.apply_(z)
@@ -104,16 +153,16 @@ def _jacobians(weights: Sequence[Tensor], chosen: Activation, path: Path, t: Ten
     return block
 
 
-def _changes(weights: Sequence[Tensor], chosen: Activation, path: Path, found: Crossings, part: Tensor) -> Tensor:
+def _changes(weights: Sequence[Tensor], chosen: Activation, path: Path, found: Crossings, part: Array) -> Tensor:
     """Return the Frobenius norm of the change of the Jacobian at some transitions of a network along a path, float64 `[n]`."""
-    basis = path.basis.double() @ weights[0].T
-    layer, unit = found.layer[part], found.unit[part]
-    slopes, z = [], path.combine(basis, found.t[part])
+    basis = path.basis.detach().cpu().double() @ weights[0].T
+    layer, unit, t = (torch.from_numpy(column[part]) for column in (found.stage, found.unit, found.t))
+    slopes, z = [], path.combine(basis, t)
     for weight in weights[1:]:
         h = chosen.apply_(z)
         slopes.append(chosen.slope(h))
         z = h @ weight.T
-    rows = torch.empty_like(found.t[part])
+    rows = torch.empty_like(t)
     columns = torch.empty_like(rows)
     # The norm of a row of W_l D ... W_1 is that of its product with any F for which F F^T = W_1 W_1^T.
     first = torch.linalg.qr(weights[0].T, mode="r").R.T
@@ -121,7 +170,7 @@ def _changes(weights: Sequence[Tensor], chosen: Activation, path: Path, found: C
         here = (layer == place).nonzero().view(-1)
         rows[here] = _row_norms(weights, slopes, first, place, here, unit[here])
         columns[here] = _column_norms(weights, slopes, place, here, unit[here])
-    return _steps(chosen).to(rows.device)[found.boundary[part]] * rows * columns
+    return _steps(chosen)[torch.from_numpy(found.boundary[part])] * rows * columns
 
 
 def _row_norms(

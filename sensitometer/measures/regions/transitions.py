@@ -1,10 +1,9 @@
 r"""
 Transitions: how many boundaries between linear regions a path crosses (paper, S3), exact or sampled as in the paper.
 
-The code of a hidden unit is the number of its activation's boundaries that lie strictly below its pre-activation; the
-transitions along a path are the changes of all codes, a jump over two boundaries counting twice. Units of bias-free networks may
-be exactly on a boundary: one that stays at 0 along a whole piece of the path, because all units below are off, has code 0 there.
-What rests on a boundary only because contributions cancel does so up to rounding.
+The code of a unit is the number of its activation's boundaries that lie strictly below its pre-activation; for a maximum of
+several, as in max-pooling, it is the number of the winner. The transitions along a path are the changes of all codes; a jump over
+two boundaries counts twice, a change of the winner once.
 """
 
 from collections.abc import Callable, Sequence
@@ -12,26 +11,29 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from ...activations import Activation, activation
+from ...activations import activation
 from ...errors import InvalidInputError
 from ...evaluation import all_finite
 from ...networks import MLP, MLPStack, as_stack
-from ...paths import Ellipse, Path, Polyline, as_paths
+from ...paths import Ellipse, Path, Polyline, as_paths, flattened
 from ..module_codes import ModuleCodes
 from ..sampled import count_sampled, network_codes
-from . import rounding
 from .arcs import Arcs
-from .crossings import Crossings, Geometry, Walk
-from .segments import Segments, vertices
+from .exporting import module_graph
+from .graph import Graph, layer_names, stack_graph
+from .segments import Segments
+from .walk import Crossings, Geometry, Walk
+
+Array = Any
+Model = MLP | MLPStack | Callable[[Tensor], Tensor]
 
 METHODS = ("exact", "sampled")
 # Numbers in a chunk of points, or of their units, for a model that is not of this package.
 MODULE_CHUNK = 2**20
-# A segment that comes so near 0, as a fraction of its vertices' norms, is walked in float64.
-NEAR_0 = 1e-3
 
 
 @dataclass(frozen=True)
@@ -44,15 +46,23 @@ class TransitionCount:
     total
         int64 `[S, P]`: `[]`, `[S]` for a stack, `[P]` for a list of paths.
     per_layer
-        int64 `[S, P, L - 1]`, by hidden layer; for other models by activation, in the order in which they are called.
+        int64 `[S, P, activations]`: by hidden layer, or by activation in the order in which the model calls them.
+    names
+        Of the activations: of the modules that call them, such as `layer1.0.relu`, or `layer1.0:relu` for a function that the
+        code of the module `layer1.0` calls; `layer 1`, `layer 2`, ... for an `MLP`.
     positions
-        float64 `[n]` for each layer: the path's parameter at each transition, sorted; in lists for the layers, nested in lists
-        for the paths and the networks where there are several. None if it was not asked for.
+        float64 `[n]` for each activation: the path's parameter at each transition, sorted; in lists for the activations, nested
+        in lists for the paths and the networks where there are several. None if it was not asked for.
     """
 
     total: Tensor
     per_layer: Tensor
+    names: tuple[str, ...] = ()
     positions: Any = None
+
+    def __repr__(self) -> str:
+        networks, shape = int(self.total.sum()), list(self.total.shape)
+        return f"TransitionCount({networks:,} of {len(self.names)} activations{f', {shape} pairs' if shape else ''})"
 
 
 def transitions(
@@ -64,51 +74,61 @@ def transitions(
     positions: bool = False,
 ) -> TransitionCount:
     """
-    Count the transitions of a model's hidden units along a path, or along each of several paths (paper, S3).
+    Count the transitions of a model's units along a path, or along each of several paths (paper, S3).
 
     Parameters
     ----------
     model
-        An `MLP` or an `MLPStack`; with `sampled` also any module or callable that maps points `[n, ...]` to outputs, whose
-        activations `ModuleCodes` knows.
+        An `MLP`, an `MLPStack`, or any module or callable that maps points `[n, ...]` to outputs, each from its own point alone.
     path
-        One path, or a list of them, of the model's inputs.
+        One path, or a list of them, of points `[D]` or `[channels, height, width]`, as the model takes them.
     method
-        `exact`: every crossing of a boundary, for piecewise-linear activations; on polylines in float32 wherever that gives the
-        count of float64, else in float64. `sampled`: at `samples` points of each path, evenly spaced by its parameter.
+        `exact`: every transition of a piecewise-linear model, found in float64. A module is read as a graph by `torch.export`
+        once, and remembered; its parameters are read each time. `sampled`: at `samples` points of each path, evenly spaced by its
+        parameter, for any model whose activations `ModuleCodes` knows.
     samples
         Points of a path for `sampled`; the paper's 2^20 by default.
     positions
-        Whether to return where the transitions are; exact ones are then found in float64.
+        Whether to return where the transitions are.
 
     Raises
     ------
     InvalidInputError
-        An argument is not as above: Tanh has no linear pieces whose crossings could be counted exactly.
+        An argument is not as above; `exact` names the operation that is not piecewise linear, and says where it is.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from torch import nn
+    >>> from sensitometer import paths, transitions
+    >>> model = nn.Sequential(nn.Linear(2, 3), nn.ReLU(), nn.Linear(3, 2))
+    >>> line = paths.Polyline(torch.tensor([[-9.0, 0.0], [9.0, 0.0]]), closed=False)
+    >>> int(transitions(model, line).total) <= 3
+    True
     """
     paths = as_paths(path)
     if method not in METHODS:
         raise InvalidInputError(f"method must be one of {', '.join(METHODS)}; got {method!r}")
     if isinstance(samples, bool) or not isinstance(samples, int) or samples < 2:
         raise InvalidInputError(f"samples must be a whole number of at least 2; got {samples!r}")
-    if not isinstance(model, MLP | MLPStack):
-        if method == "exact":
-            raise InvalidInputError("exact transitions are those of an MLP or an MLPStack; for other models use method='sampled'")
-        return _shaped([_sampled_model(model, paths, samples, positions)], False, not isinstance(path, Path))
-    stack = as_stack(model)
-    check_paths(stack, paths)
+    several = isinstance(model, MLPStack), not isinstance(path, Path)
     if method == "exact":
-        exact = _exact(stack, paths, positions)
-    else:
-        exact = [_sampled_network(stack[place], paths, samples, positions) for place in range(len(stack))]
-    return _shaped(exact, isinstance(model, MLPStack), not isinstance(path, Path))
+        graph, paths = path_graph(model, paths)
+        return _shaped(_exact(graph, paths, positions), graph.names, *several)
+    if not isinstance(model, MLP | MLPStack):
+        counts, names = _sampled_model(model, paths, samples, positions)
+        return _shaped([counts], names, *several)
+    stack = as_stack(model)
+    paths = checked_paths(stack, paths)
+    counted = [_sampled_network(stack[place], paths, samples, positions) for place in range(len(stack))]
+    return _shaped(counted, layer_names(stack), *several)
 
 
 # Of each path: int64 `[layers]`, and the positions by layer.
 _Counts = list[tuple[Tensor, list[Tensor] | None]]
 
 
-def _shaped(counts: list[_Counts], several_networks: bool, several_paths: bool) -> TransitionCount:
+def _shaped(counts: list[_Counts], names: tuple[str, ...], several_networks: bool, several_paths: bool) -> TransitionCount:
     """Lay the counts of each network and path out as `TransitionCount` says."""
     per_layer = torch.stack([torch.stack([layers for layers, _ in network]) for network in counts])
     where: Any = [[positions for _, positions in network] for network in counts]
@@ -116,112 +136,79 @@ def _shaped(counts: list[_Counts], several_networks: bool, several_paths: bool) 
         per_layer, where = per_layer[:, 0], [network[0] for network in where]
     if not several_networks:
         per_layer, where = per_layer[0], where[0]
-    return TransitionCount(per_layer.sum(-1), per_layer, where if counts[0][0][1] is not None else None)
+    return TransitionCount(per_layer.sum(-1), per_layer, names, where if counts[0][0][1] is not None else None)
 
 
-def check_paths(stack: MLPStack, paths: Sequence[Path]) -> None:
-    """Raise InvalidInputError unless all paths are of the networks' inputs, and the weights are numbers."""
-    if not all_finite(stack.weights).all():
-        raise InvalidInputError("the network's weights must be finite; some are not")
-    D = stack.weights[0].shape[2]
-    for path in paths:
-        if path.basis.shape[1:] != (D,):
-            raise InvalidInputError(f"path must be one of points [{D}], the network's inputs; got {list(path.basis.shape[1:])}")
-
-
-def exact_crossings(stack: MLPStack, paths: Sequence[Path], *, keep: bool) -> Crossings:
+def checked_paths(stack: MLPStack, paths: Sequence[Path]) -> list[Path]:
     """
-    Return all crossings of networks along paths, the traces numbered by network, then path.
-
-    With `keep` they are kept one by one, and found in float64.
+    Return paths of the networks' inputs: flat ones as they are, and images flattened.
 
     Raises
     ------
     InvalidInputError
-        The activation is not piecewise linear.
+        The points have another number of dimensions, or weights are not finite.
     """
-    if stack.activation == "tanh":
-        raise InvalidInputError("exact transitions need a piecewise-linear activation; tanh has no pieces: use method='sampled'")
-    chosen = activation(stack.activation)
-    hidden = stack.weights[:-1]
-    counts = torch.zeros(len(stack) * len(paths), len(hidden), dtype=torch.int64, device=stack.weights[0].device)
-    groups: dict[tuple[bool, bool], list[int]] = {}
-    for place, path in enumerate(paths if hidden else []):
-        single = not keep and hidden[0].dtype != torch.float64 and isinstance(path, Polyline) and not _near_0(path, chosen)
-        groups.setdefault((isinstance(path, Ellipse), single), []).append(place)
-    found = []
-    for (_, single), places in groups.items():
-        some, which = [paths[place] for place in places], counts.new_tensor(places)
-        every = torch.arange(len(stack) * len(some), device=counts.device)
-        for traces, one in _single(hidden, chosen, some) if single else [(every, _double(hidden, chosen, some, keep=keep))]:
-            trace = traces // len(which) * len(paths) + which[traces % len(which)]
-            counts[trace] = one.counts
-            found.append((trace[one.trace], one.layer, one.unit, one.boundary, one.t))
-    empty = counts.new_zeros(0)
-    columns = [torch.cat(column) for column in zip(*found, strict=True)] if found else [empty] * 4 + [empty.double()]
-    return Crossings(counts, *columns)
+    if not all_finite(stack.weights).all():
+        raise InvalidInputError("the network's weights must be finite; some are not")
+    D = stack.weights[0].shape[2]
+    for path in paths:
+        if path.basis[0].numel() != D:
+            raise InvalidInputError(f"path must be one of points [{D}], the network's inputs; got {list(path.basis.shape[1:])}")
+    return [flattened(path) for path in paths]
 
 
-def _near_0(path: Polyline, chosen: Activation) -> bool:
+def path_graph(model: Model, paths: Sequence[Path]) -> tuple[Graph, list[Path]]:
     """
-    Return whether a path comes so near 0 that, in float32, a network without biases has all its boundaries in one place there.
+    Return a model as a graph, and the paths as its points.
 
-    The distance of a segment from 0 is twice the area of the triangle, over the segment's length.
+    Raises
+    ------
+    InvalidInputError
+        The model is not piecewise linear, or does not take the points of the paths, or these differ in shape.
     """
-    if 0.0 not in chosen.boundaries:
-        return False
-    points = vertices(path).double()
-    square, product = (points * points).sum(1), (points[1:] * points[:-1]).sum(1)
-    one, other = square[1:], square[:-1]
-    area, allowed = one * other - product**2, NEAR_0**2 * one.maximum(other)
-    return bool(((one.minimum(other) <= allowed) | ((product < 0) & (area <= allowed * (one + other - 2 * product)))).any())
+    if isinstance(model, MLP | MLPStack):
+        stack = as_stack(model)
+        if stack.activation == "tanh":
+            raise InvalidInputError(
+                "exact transitions need a piecewise-linear activation; tanh has no pieces: use method='sampled'"
+            )
+        return stack_graph(stack), checked_paths(stack, paths)
+    shapes = {tuple(path.basis.shape[1:]) for path in paths}
+    if len(shapes) > 1:
+        got = ", ".join(str(list(shape)) for shape in sorted(shapes))
+        raise InvalidInputError(f"paths must be of points of one shape; got {got}")
+    return module_graph(model, paths[0].points(paths[0].parameters(4))), list(paths)
 
 
-def _single(hidden: Sequence[Tensor], chosen: Activation, paths: Sequence[Any]) -> list[tuple[Tensor, Crossings]]:
-    """Walk float32 networks with these hidden layers along polylines; return the traces, and what was found along them."""
-    every = torch.arange(len(hidden[0]) * len(paths), device=hidden[0].device)
-    points = [vertices(path).to(hidden[0].device) for path in paths]
-    double = [weight.double() for weight in hidden]
-    tolerances = rounding.measure(hidden, double, chosen, rounding.some_points(points))
-    single = tolerances.single.nonzero().view(-1)
-    again = (~tolerances.single).repeat_interleave(len(paths))
-    walks = []
-    if len(single):
-        all_ = len(single) == len(hidden[0])
-        rough, precise = (weights if all_ else [weight[single] for weight in weights] for weights in (hidden, double))
-        decides = rounding.Rounding(precise, chosen, tolerances[single], points)
-        walk = Walk(rough, chosen, Segments(paths, decides, hidden[0].device), len(paths), keep=False)
-        found = walk.run()
-        decides.settle(walk)
-        traces = every.view(-1, len(paths))[single].flatten()
-        again[traces] = decides.doubtful(walk)
-        walks.append((traces, found))
-    # What follows replaces what float32 has found.
-    for network in torch.unique(every[again] // len(paths)).tolist():
-        which = again.view(-1, len(paths))[network].nonzero().view(-1)
-        one = [weight[network : network + 1] for weight in double]
-        walks.append((network * len(paths) + which, _double(one, chosen, [paths[place] for place in which.tolist()], keep=False)))
-    return walks
+def exact_crossings(graph: Graph, paths: Sequence[Path], *, keep: bool) -> Crossings:
+    """Return all changes of pieces along paths, the pairs numbered by network, then path; one by one with `keep`."""
+    counts = np.zeros((graph.networks * len(paths), len(graph.stages)), np.int64)
+    empty = np.zeros(0, np.int64)
+    columns: list[tuple[Array, ...]] = [(empty, empty, empty, empty, np.zeros(0))]
+    for kind in (Polyline, Ellipse) if graph.stages else ():
+        places = np.array([place for place, path in enumerate(paths) if isinstance(path, kind)], np.int64)
+        if not len(places):
+            continue
+        some: list[Any] = [paths[place] for place in places]
+        geometry: Geometry = Segments(some) if kind is Polyline else Arcs(some)
+        found = Walk(graph, geometry, len(some), keep=keep).run()
+        network, own = np.divmod(np.arange(len(found.counts)), len(some))
+        counts[network * len(paths) + places[own]] = found.counts
+        pair = found.pair // len(some) * len(paths) + places[found.pair % len(some)]
+        columns.append((pair, found.stage, found.unit, found.boundary, found.t))
+    return Crossings(counts, *(np.concatenate(column) for column in zip(*columns, strict=True)))
 
 
-def _double(hidden: Sequence[Tensor], chosen: Activation, paths: Sequence[Any], *, keep: bool) -> Crossings:
-    """Walk networks in float64 along paths, all of one kind."""
-    geometry: Geometry = Arcs(paths) if isinstance(paths[0], Ellipse) else Segments(paths, None, hidden[0].device)
-    return Walk([weight.double() for weight in hidden], chosen, geometry, len(paths), keep=keep).run()
-
-
-@torch.no_grad()
-def _exact(stack: MLPStack, paths: Sequence[Path], keep: bool) -> list[_Counts]:
-    found = exact_crossings(stack, paths, keep=keep)
-    layers = len(stack.weights) - 1
+def _exact(graph: Graph, paths: Sequence[Path], keep: bool) -> list[_Counts]:
+    found = exact_crossings(graph, paths, keep=keep)
     where: list[list[Tensor] | None] = [None] * len(found.counts)
     if keep:
-        order = torch.argsort(found.t)
-        order = order[torch.argsort((found.trace * max(1, layers) + found.layer)[order], stable=True)]
-        each = torch.split(found.t[order], found.counts.flatten().tolist())
-        where = [list(each[trace * layers : (trace + 1) * layers]) for trace in range(len(found.counts))]
-    traces = list(zip(found.counts, where, strict=True))
-    return [list(traces[start : start + len(paths)]) for start in range(0, len(traces), len(paths))]
+        order = np.lexsort((found.t, found.stage, found.pair))
+        each = torch.split(torch.from_numpy(found.t[order]), found.counts.ravel().tolist())
+        stages = len(graph.stages)
+        where = [list(each[pair * stages : (pair + 1) * stages]) for pair in range(len(found.counts))]
+    pairs = list(zip(torch.from_numpy(found.counts), where, strict=True))
+    return [list(pairs[start : start + len(paths)]) for start in range(0, len(pairs), len(paths))]
 
 
 @torch.no_grad()
@@ -238,7 +225,9 @@ def _sampled_network(network: MLP, paths: Sequence[Path], samples: int, keep: bo
 
 
 @torch.no_grad()
-def _sampled_model(model: Callable[[Tensor], Tensor], paths: Sequence[Path], samples: int, keep: bool) -> _Counts:
+def _sampled_model(
+    model: Callable[[Tensor], Tensor], paths: Sequence[Path], samples: int, keep: bool
+) -> tuple[_Counts, tuple[str, ...]]:
     if not callable(model):
         raise InvalidInputError(f"model must be an MLP, an MLPStack, a module or another callable; got {type(model).__name__}")
     some = paths[0].points(paths[0].parameters(2))
@@ -249,7 +238,7 @@ def _sampled_model(model: Callable[[Tensor], Tensor], paths: Sequence[Path], sam
         size = max(1, MODULE_CHUNK // max(units, path.basis[0].numel()))
         found = count_sampled(partial(_points_codes, codes, path), path, samples, size, keep=keep)
         counts.append((found.per_layer, found.positions))
-    return counts
+    return counts, tuple(codes.names)
 
 
 def _points_codes(codes: ModuleCodes, path: Path, t: Tensor) -> list[Tensor]:

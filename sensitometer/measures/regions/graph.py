@@ -1,0 +1,292 @@
+r"""
+A piecewise-linear model as a graph: affine operations, and between them operations that change their linear piece.
+
+Every model here is a list of *stages*. A stage is an affine map from the values that are alive to the pre-activations of one
+piecewise-linear operation, followed by that operation. A network of the package is one matrix product per stage; `exporting.py`
+makes a graph of any module. Everything is float64, on the processor.
+
+Two kinds of operations are enough:
+
+- `Elementwise`: ReLU, ReLU6, LeakyReLU, PReLU, Hardtanh, clamps, Hardsigmoid and the absolute value. A unit changes its piece
+  where its pre-activation crosses a boundary. The maximum and the minimum of two are `b + relu(a - b)` and `a - relu(a - b)`.
+- `Maximum`: the largest of several pre-activations, as in max-pooling. A unit changes its piece where another candidate wins.
+"""
+
+import itertools
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ...activations import activation
+from ...networks import MLPStack
+
+Array = Any
+# Numbers of the largest value in a block of rows that goes through an affine map together: they stay in the second cache.
+BLOCK = 2**17
+
+
+@dataclass(frozen=True, eq=False)
+class Elementwise:
+    r"""
+    $f(z) = \min(\max(s z + c, l), h) + \lambda \min(z, 0)$ for each unit, with the pre-activations at which its slope jumps.
+
+    The code of a unit is the number of its boundaries strictly below its pre-activation.
+
+    Attributes
+    ----------
+    boundaries
+        Ascending; one or two.
+    scale, shift, low, high
+        s, c, l and h.
+    leak
+        $\lambda$, float64 `[W]`, or `[1]` where all units have the same.
+    """
+
+    boundaries: tuple[float, ...]
+    scale: float = 1.0
+    shift: float = 0.0
+    low: float = 0.0
+    high: float = math.inf
+    leak: Array = field(default_factory=lambda: np.zeros(1))
+
+    def __call__(self, z: Tensor) -> Tensor:
+        """Return the activations of the pre-activations `z` `[R, W]`."""
+        h = (z * self.scale + self.shift).clamp(self.low, self.high)
+        return h + torch.from_numpy(self.leak) * z.clamp(max=0.0) if self.leak.any() else h
+
+    def slope(self, z: Tensor) -> Tensor:
+        """Return the derivative at the pre-activations `z` `[R, W]`; at a boundary that of the piece below it."""
+        inside = torch.ones_like(z)
+        if self.low > -math.inf:
+            inside[z <= self.boundaries[0]] = 0.0
+        if self.high < math.inf:
+            inside[z > self.boundaries[-1]] = 0.0
+        return self.scale * inside + torch.from_numpy(self.leak) * (z <= 0)
+
+    @property
+    def jumps(self) -> Array:
+        """By how much the slope rises at each boundary; float64 `[B, W]`, or `[B, 1]` where all units have the same."""
+        rises = [self.scale - self.leak] if self.low > -math.inf else []
+        falls = [np.full_like(self.leak, -self.scale)] if self.high < math.inf else []
+        return np.stack(rises + falls)
+
+    @property
+    def apart(self) -> float:
+        """How far the two boundaries are apart; infinite if there is one."""
+        return self.boundaries[1] - self.boundaries[0] if len(self.boundaries) == 2 else math.inf
+
+
+@dataclass(frozen=True, eq=False)
+class Maximum:
+    """
+    The largest of some pre-activations, for each unit; or the smallest.
+
+    The code of a unit is the number of its winner: of candidates that are equal, the first wins.
+
+    Attributes
+    ----------
+    candidates
+        int64 `[units, K]`: the places of each unit's candidates among the pre-activations; -1 where it has fewer than K.
+    sign
+        1 for the largest, -1 for the smallest.
+    """
+
+    candidates: Array
+    sign: float = 1.0
+
+    def __call__(self, z: Tensor) -> Tensor:
+        """Return the winners `[R, units]` of the pre-activations `z` `[R, W]`."""
+        best = torch.full((len(z), len(self.candidates)), -math.inf, dtype=z.dtype)
+        for column in self.candidates.T:
+            values = self.sign * z[:, torch.from_numpy(column)]
+            best = torch.maximum(best, torch.where(torch.from_numpy(column) >= 0, values, -math.inf))
+        return self.sign * best
+
+
+Pieces = Elementwise | Maximum
+
+
+@dataclass(frozen=True, eq=False)
+class Linear:
+    """
+    One matrix product, of S networks.
+
+    Attributes
+    ----------
+    weights
+        `[S, fan_in, fan_out]`: what a unit adds to the units above it is a row.
+    bias
+        `[S, fan_out]`, or None.
+    """
+
+    weights: Tensor
+    bias: Tensor | None = None
+
+    def shared(self, points: Tensor, networks: slice) -> Tensor:
+        """Return the values `[S, n, fan_out]` of some networks at the same points `[n, fan_in]`."""
+        chosen = self.weights[networks]
+        z = torch.mm(points, chosen.transpose(0, 1).reshape(len(points[0]), -1))
+        z = z.view(len(points), len(chosen), -1).transpose(0, 1).contiguous()
+        return z if self.bias is None else z.add_(self.bias[networks].unsqueeze(1))
+
+    def rows(self, h: Tensor, networks: slice, edges: Sequence[int]) -> Tensor:
+        """Return the values `[R, fan_out]` at rows `[R, fan_in]`: from each of the `edges` to the next those of one network."""
+        z = h.new_empty(len(h), self.weights.shape[2])
+        for place, (start, stop) in enumerate(itertools.pairwise(edges)):
+            network = networks.start + place
+            torch.mm(h[start:stop], self.weights[network], out=z[start:stop])
+            if self.bias is not None:
+                z[start:stop] += self.bias[network]
+        return z
+
+
+@dataclass(frozen=True, eq=False)
+class Calls:
+    """
+    Affine operations of an exported program.
+
+    Attributes
+    ----------
+    run
+        Maps the values that go in, by name and with the points first, to those that come out.
+    outputs
+        The names of what comes out.
+    largest
+        Numbers of the largest value at one point, on the way.
+    """
+
+    run: Callable[[Mapping[str, Tensor]], dict[str, Tensor]]
+    outputs: tuple[str, ...]
+    largest: int
+
+    def __call__(self, alive: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Return what comes out, `[R, ...]`; rows are independent, and go through in blocks."""
+        rows = len(next(iter(alive.values())))
+        size = max(1, BLOCK // self.largest)
+        if rows <= size:
+            return {name: value.contiguous() for name, value in self.run(alive).items()}
+        found: dict[str, Tensor] = {}
+        for start in range(0, rows, size):
+            part = self.run({name: value[start : start + size] for name, value in alive.items()})
+            for name, value in part.items():
+                if start == 0:
+                    found[name] = value.new_empty(rows, *value.shape[1:])
+                found[name][start : start + size] = value
+        return found
+
+
+@dataclass(frozen=True, eq=False)
+class Stage:
+    """
+    An affine map, then a piecewise-linear operation.
+
+    Attributes
+    ----------
+    name
+        Of the module that calls the operation, or of the operation itself.
+    affine
+        Leads to the pre-activations, and to the other values that are alive. `Linear` takes and gives one value alone.
+    pieces
+        The operation.
+    source, result
+        The names of its pre-activations and of what it returns.
+    shape
+        Of the result at one point.
+    alive
+        The names of the values that are needed afterwards, beside the result.
+    width
+        Numbers at one point of the pre-activations and of what is alive beside them.
+    """
+
+    name: str
+    affine: Linear | Calls
+    pieces: Pieces
+    source: str
+    result: str
+    shape: tuple[int, ...]
+    alive: tuple[str, ...]
+    width: int
+
+
+@dataclass(frozen=True, eq=False)
+class Graph:
+    """
+    A piecewise-linear model, or S networks of one shape.
+
+    Attributes
+    ----------
+    stages
+        In the order of the forward pass.
+    tail
+        The affine map from what is alive after the last stage to the outputs; None for networks of the package.
+    input
+        The name of the points.
+    shape
+        Of a point.
+    networks
+        S; 1 for a model.
+    """
+
+    stages: tuple[Stage, ...]
+    tail: Calls | None
+    input: str
+    shape: tuple[int, ...]
+    networks: int
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The stages' names."""
+        return tuple(stage.name for stage in self.stages)
+
+    @property
+    def width(self) -> int:
+        """The most numbers at one point that are alive together."""
+        return max((stage.width for stage in self.stages), default=1)
+
+    def outputs(self, points: Tensor) -> Tensor:
+        """Return the outputs `[n, ...]` of a model at `points` `[n, ...]`, operation by operation: the plain forward pass."""
+        assert self.tail is not None
+        alive = {self.input: points.double()}
+        for stage in self.stages:
+            values = self.through(stage, alive)
+            alive = {name: values[name] for name in stage.alive}
+            alive[stage.result] = stage.pieces(values[stage.source].flatten(1)).view(-1, *stage.shape)
+        (value,) = self.tail(alive).values()
+        return value
+
+    @staticmethod
+    def through(stage: Stage, alive: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Return what comes out of the affine map of a stage of one model, `[R, ...]`, from what is alive before it."""
+        if isinstance(stage.affine, Calls):
+            return stage.affine(alive)
+        (value,) = alive.values()
+        return {stage.source: stage.affine.shared(value.flatten(1), slice(0, 1))[0]}
+
+
+def network_pieces(name: str) -> Elementwise:
+    """Return an activation of the package, which must be piecewise linear."""
+    chosen = activation(name)
+    assert chosen.clamp is not None
+    shift, low, high = chosen.clamp
+    return Elementwise(chosen.boundaries, 1.0, shift, low, high)
+
+
+def layer_names(stack: MLPStack) -> tuple[str, ...]:
+    """Return the names of the hidden layers of networks of the package: `layer 1`, `layer 2` and so on."""
+    return tuple(f"layer {place}" for place in range(1, len(stack.weights)))
+
+
+def stack_graph(stack: MLPStack) -> Graph:
+    """Return the graph of S networks of the package."""
+    pieces = network_pieces(stack.activation)
+    stages = []
+    for place, (name, weight) in enumerate(zip(layer_names(stack), stack.weights, strict=False), start=1):
+        linear = Linear(weight.detach().cpu().double().transpose(1, 2).contiguous())
+        width = weight.shape[1]
+        stages.append(Stage(name, linear, pieces, f"z{place}", f"h{place}", (width,), (), width))
+    return Graph(tuple(stages), None, "h0", (stack.weights[0].shape[2],), len(stack))
