@@ -25,6 +25,7 @@ from torch.fx.node import map_arg
 
 from ...errors import InvalidInputError
 from ..jacobian import REFUSALS, check_evaluation_mode, first_line, not_taken
+from .convolution import convolve
 from .graph import Calls, Elementwise, Graph, Linear, Maximum, Pieces, Stage
 
 # Affine in each argument that depends on the points, however many do.
@@ -477,6 +478,23 @@ def _runner(node: fx.Node) -> Callable[[Mapping[str, Any]], Any]:
             return values[one.name]
 
         return target(*map_arg(args, get), **map_arg(kwargs, get))
+
+    return _convolution(node, run) if _operation(node) in ("conv2d", "convolution") else run
+
+
+def _convolution(node: fx.Node, plain: Callable[[Mapping[str, Any]], Any]) -> Callable[[Mapping[str, Any]], Any]:
+    """Return what evaluates a convolution: a faster loop for that of 3 x 3 pixels, unless gradients go through it."""
+    given = _arguments(node)
+    x, weight, bias = given["input"], given["weight"], given["bias"]
+    settings = {"stride": [1, 1], "padding": [1, 1], "dilation": [1, 1], "groups": 1, "transposed": False}
+    common = all(given.get(name, value) == value for name, value in settings.items())
+    if not common or list(weight.meta["val"].shape[2:]) != [3, 3]:
+        return plain
+
+    def run(values: Mapping[str, Any]) -> Any:
+        if values[x.name].requires_grad:
+            return plain(values)
+        return convolve(values[x.name], values[weight.name], None if bias is None else values[bias.name])
 
     return run
 
