@@ -8,24 +8,24 @@ import numba
 Loop = Callable[..., Any]
 
 
-def compiled(loop: Loop | None = None, *, contract: bool = False) -> Any:
+def compiled(loop: Loop) -> Loop:
     """
-    Return a function of NumPy arrays as machine code; a decorator, with or without arguments.
+    Return a function of NumPy arrays as machine code.
 
     Division by zero gives infinity or NaN, as in NumPy. The machine code is kept beside the source or in the user's cache
     folder, or in that which `$NUMBA_CACHE_DIR` names; where none can be written each process compiles anew, which takes seconds.
-
-    Parameters
-    ----------
-    loop
-        The function.
-    contract
-        Whether a product and a sum may be one operation, rounded once.
     """
-    if loop is None:
-        return lambda own: compiled(own, contract=contract)
-    options: dict[str, Any] = {"error_model": "numpy", "nogil": True, "fastmath": {"contract"} if contract else False}
+    return _compiled(loop, {"error_model": "numpy", "nogil": True})
+
+
+def contracted(loop: Loop) -> Loop:
+    """Return the same, in which a product and a sum may be one operation that is rounded once."""
+    return _compiled(loop, {"error_model": "numpy", "nogil": True, "fastmath": {"contract"}})
+
+
+def _compiled(loop: Loop, options: dict[str, Any]) -> Loop:
     try:
-        return numba.njit(cache=True, **options)(loop)
+        function: Loop = numba.njit(cache=True, **options)(loop)
     except RuntimeError:  # Numba finds no folder for it
-        return numba.njit(**options)(loop)
+        function = numba.njit(**options)(loop)
+    return function

@@ -1,19 +1,18 @@
 r"""
 Convolutions of 3 x 3 pixels in float64, which torch does at half of the processor's rate.
 
-$z_{oyx} = b_o + \sum_{c,i,j} w_{ocij} \, h_{c, y+i-1, x+j-1}$, with zeros around each image. The images of a block lie in one plane per
-channel, with one column of zeros behind each row and one row of zeros between images. So a whole plane is one long loop, in which each
-weight multiplies what is a fixed number of places further on. All nine weights of two output channels stay in registers.
+$z_{oyx} = b_o + \sum_{c,i,j} w_{ocij} \, h_{c, y+i-1, x+j-1}$, with zeros around each image. The images of a block lie in one plane
+per channel, with one column of zeros behind each row and one row of zeros between images. So a whole plane is one long loop, in
+which each weight multiplies what is a fixed number of places further on. All nine weights of two output channels stay in registers.
 """
 
 from typing import Any
 
 import numba
 import numpy as np
-import torch
 from torch import Tensor
 
-from ..compiling import compiled
+from ..compiling import contracted
 
 Array = Any
 
@@ -50,10 +49,10 @@ def convolve(h: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     return out
 
 
-@compiled(contract=True)
+@contracted
 def _convolve(h: Array, weight: Array, bias: Array, out: Array, planes: Array, sums: Array, images: int) -> None:
     R, C, H, W = h.shape
-    P, O = W + 1, len(weight)
+    P, outputs = W + 1, len(weight)
     for start in range(0, R, images):
         count = min(images, R - start)
         n = count * (H + 1) * P
@@ -63,9 +62,9 @@ def _convolve(h: Array, weight: Array, bias: Array, out: Array, planes: Array, s
                     at = 1 + (1 + r * (H + 1) + y) * P
                     for x in range(W):
                         planes[c, at + x] = h[start + r, c, y, x]
-        for o in range(0, O, 2):
+        for o in range(0, outputs, 2):
             # Of an odd number of channels the last is computed twice.
-            other = min(o + 1, O - 1)
+            other = min(o + 1, outputs - 1)
             first, second = sums[0, :n], sums[1, :n]
             first[:] = bias[o]
             second[:] = bias[other]
@@ -79,7 +78,7 @@ def _convolve(h: Array, weight: Array, bias: Array, out: Array, planes: Array, s
                         out[start + r, other, y, x] = second[at + x]
 
 
-@compiled(contract=True)
+@contracted
 def _accumulate(plane: Array, n: int, P: int, u: Array, v: Array, first: Array, second: Array) -> None:
     """Add what one input channel gives two output channels; indices are unsigned, or the loop would not be made of vectors."""
     u0, u1, u2, u3, u4, u5, u6, u7, u8 = u[0, 0], u[0, 1], u[0, 2], u[1, 0], u[1, 1], u[1, 2], u[2, 0], u[2, 1], u[2, 2]
