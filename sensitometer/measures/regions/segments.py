@@ -114,7 +114,8 @@ class Segments:
         h = torch.empty(most, z.shape[1], dtype=torch.float64)
         known = torch.empty(most, out.shape[1], dtype=torch.float64)
         for number, (start, stop) in enumerate(itertools.pairwise(edges)):
-            weight = linear.weights[networks.start + number]
+            network = networks.start + number
+            weight = linear.weights[network]
             fastest = largest / max(float(weight.abs().max()), 1e-300)
             part = slice(here.start + start, here.start + stop)
             places = _anchors(
@@ -124,13 +125,11 @@ class Segments:
             for begin in range(0, max(1, len(places) - 1), BLOCK):
                 block = places[begin : begin + BLOCK + 1]
                 _activations(block, z, h.numpy(), *columns, found.unit, found.boundary, *shape)
-                torch.mm(h[: len(block)], weight, out=known[: len(block)])
+                linear.times(h[: len(block)], network, known[: len(block)])
                 _between(
                     weight.numpy(), block, known.numpy(), out.numpy(), here.start, insertion.place, columns[2], columns[3],
                     found.unit, change,
                 )  # fmt: skip
-            if linear.bias is not None:
-                out[start:stop] += linear.bias[networks.start + number]
         return out
 
 

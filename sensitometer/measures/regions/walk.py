@@ -2,8 +2,8 @@ r"""
 Carries paths through a piecewise-linear model and finds every place where a unit changes its piece (paper, S3, A.1.2).
 
 Where no unit of the stages below changes its piece, everything is affine along a straight segment, and of the form
-$\alpha \cos t + \beta \sin t + \gamma$ along an arc. So, stage by stage: take the values at the breakpoints known so far, find where
-units change their pieces between neighbours, make these places breakpoints too, and interpolate all values that are alive there.
+$\alpha \cos t + \beta \sin t + \gamma$ along an arc. So, stage by stage: take the values at the breakpoints known so far, find
+where units change pieces between neighbours, make these places breakpoints too, and interpolate all values that are alive there.
 Residual connections, convolutions, biases and pooling need nothing of their own. The last stage needs no new breakpoints.
 
 Breakpoints of many paths and networks go through each stage together, in chunks: what has grown too long is divided, and each
