@@ -32,9 +32,12 @@ WALK_BYTES, LAYER_BYTES, SAMPLE_BYTES = 2**26, 2**24, 24
 # have more, most of all in networks of large initial weights, which are chaotic.
 CROSSINGS = {"relu": 1.1, "relu6": 1.2, "hardtanh": 3.3, "hardsigmoid": 2.2}
 # Seconds of a unit at a breakpoint and at a sample, its product apart; of a layer along one loop, and of a layer of a stack.
-# Measured on the networks of `quick` on one core of an Intel Xeon, where they predict most shapes within a factor of two.
-SECONDS_A_BREAKPOINT, SECONDS_A_SAMPLE = 2.4e-9, 2.5e-9
+# Measured on the networks of `quick` on one core of an AMD EPYC, where they predict most shapes within a factor of two.
+SECONDS_A_BREAKPOINT, SECONDS_A_SAMPLE = 5e-9, 2.5e-9
 SECONDS_A_LOOP, SECONDS_A_WALK = 1.2e-5, 7e-4
+# Operations per second of the exact counts' products in float64, which a core of a processor does, wherever the networks are
+# trained: 42e9, of which units that do not change between breakpoints save four tenths.
+EXACT_RATE = 7e10
 # Of the two slices of a network: seconds for each pair of its hidden units, since lines cut one another; bytes kept for each pair
 # of a unit of the last hidden layer, whose boundaries these are, and any hidden unit. Measured on ReLU6 networks of 7 hidden
 # layers of 100 units, 11 of 60 and 14 of 300. A processor does that, wherever the networks are trained.
@@ -42,9 +45,9 @@ SECONDS_A_PAIR, BYTES_A_PAIR = 7e-6, 25
 # Memory of a slice whose faces are not kept, and of each pair of hidden units: 105, 164 and 485 MB for the same three networks.
 SLICE_BYTES, SLICE_BYTES_A_PAIR = 150_000_000, 20
 # Ellipses along which sensitivity is measured. A line through them crosses a unit of a layer twice, about as a loop of so many
-# vertices does; but its pieces have a row in the middle, too, in float64, none of it interpolated, and their crossings are roots:
-# 3 to 9 times as long for ReLU networks of widths 16 to 500 and depths 4 to 15.
-ELLIPSES, ELLIPSE_VERTICES, ARC = 3, 4, 6.0
+# vertices does; but its pieces have a row in the middle, too, none of it interpolated, and their crossings are roots: 2 to 7
+# times as long for networks of widths 16 to 500 and depths 4 to 15.
+ELLIPSES, ELLIPSE_VERTICES, ARC = 3, 4, 4.0
 # Bytes kept of each point, and of each bin of an ellipse; of a picture's pixel; of the translation loop, its pictures apart.
 BYTES_A_POINT, BYTES_A_BIN, PICTURES, BYTES_A_TRANSLATION = 56, 16, 6, 8_000
 
@@ -138,12 +141,20 @@ def transition_flops(configuration: Configuration, sizes: Sizes) -> float:
 
 
 def transition_seconds(configuration: Configuration, networks: int, sizes: Sizes, rate: float, elementwise: float = 1.0) -> float:
-    """Return the seconds of counting the transitions of a stack, as expected, with products at `rate` operations a second."""
+    """
+    Return the seconds of counting the transitions of a stack, as expected.
+
+    Samples are taken where the networks are, with products at `rate` operations per second; exact counts on the processor.
+    """
     if not sizes.loops:
         return 0.0
     c = configuration
-    unit = SECONDS_A_SAMPLE if c.activation == "tanh" else SECONDS_A_BREAKPOINT
-    loop = elementwise * unit * c.width * sum(loop_rows(c, sizes)) + SECONDS_A_LOOP * (c.depth - 1)
+    unit = SECONDS_A_BREAKPOINT
+    if c.activation == "tanh":
+        unit = elementwise * SECONDS_A_SAMPLE
+    else:
+        rate = EXACT_RATE
+    loop = unit * c.width * sum(loop_rows(c, sizes)) + SECONDS_A_LOOP * (c.depth - 1)
     return networks * (sizes.loops * loop + transition_flops(c, sizes) / rate) + SECONDS_A_WALK * (c.depth - 1)
 
 

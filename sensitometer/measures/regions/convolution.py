@@ -2,9 +2,8 @@ r"""
 Convolutions of 3 x 3 pixels in float64, which torch does at half of the processor's rate.
 
 $z_{oyx} = b_o + \sum_{c,i,j} w_{ocij} \, h_{c, y+i-1, x+j-1}$, with zeros around each image. The images of a block lie in one
-plane per channel, with one column of zeros behind each row and one row of zeros between images. So a whole plane is one long loop,
-in which each weight multiplies what is a fixed number of places further on. All nine weights of two output channels stay in
-registers.
+plane per channel, with a column of zeros behind each row and a row of zeros between images. So a whole plane is one long loop, in
+which each weight multiplies what is a fixed number of places further on. The weights of two output channels stay in registers.
 """
 
 from typing import Any

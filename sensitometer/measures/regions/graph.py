@@ -30,9 +30,9 @@ from ..compiling import compiled
 Array = Any
 # Numbers of the largest value in a block of rows that goes through an affine map together: they stay in the second cache.
 BLOCK = 2**17
-# Rows that go through a matrix product together, so few that not many units change between them; rows for which it is not worth
-# while to look which do; and the share of changing units above which the product takes all of them.
-ROWS, FEW_ROWS, MOST_CHANGING = 256, 32, 0.9
+# Rows that go through a matrix product together, so few that not many units change between them; rows and units for which it is
+# not worth while to look; and the share of changing units above which the product takes all of them.
+ROWS, FEW_ROWS, WIDE, MOST_CHANGING = 256, 32, 64, 0.9
 
 
 @dataclass(frozen=True, eq=False)
@@ -155,8 +155,9 @@ class Linear:
         Many units do not change between these rows: those that are off, or saturated. They are left out of the product.
         """
         weight = self.weights[network]
-        changing = np.flatnonzero(_changing(h.numpy())) if len(h) >= FEW_ROWS else np.zeros(0, np.int64)
-        if len(h) < FEW_ROWS or len(changing) > MOST_CHANGING * len(weight):
+        wide = len(weight) >= WIDE and len(h) >= FEW_ROWS
+        changing = np.flatnonzero(_changing(h.numpy())) if wide else np.zeros(0, np.int64)
+        if not wide or len(changing) > MOST_CHANGING * len(weight):
             torch.mm(h, weight, out=out)
         else:
             rest = h[0].clone()

@@ -30,9 +30,9 @@ APART = 1e-9
 MANY = 64
 # Rows at most that are interpolated between two products: so few that their rounding errors do not add up to much.
 BETWEEN = 15
-# Rows at which products are taken before what is between them is interpolated: so few that, of some hundred units, they
-# stay in the second cache.
-BLOCK = 256
+# Rows, and numbers in them, at which products are taken before what is between them is interpolated: so few that they stay in the
+# second cache, and that not many units change between them.
+BLOCK, BLOCK_NUMBERS = 256, 2**15
 
 
 class Segments:
@@ -110,7 +110,8 @@ class Segments:
         jumps = np.ascontiguousarray(np.broadcast_to(pieces.jumps, (len(pieces.boundaries), z.shape[1])))
         change = _turns(z, found.piece, found.unit, found.boundary, jumps)
         columns, shape = _columns(insertion), form(pieces)
-        most = min(BLOCK + 1, len(out))
+        size = max(BLOCK, BLOCK_NUMBERS // z.shape[1])
+        most = min(size + 1, len(out))
         h = torch.empty(most, z.shape[1], dtype=torch.float64)
         known = torch.empty(most, out.shape[1], dtype=torch.float64)
         for number, (start, stop) in enumerate(itertools.pairwise(edges)):
@@ -122,8 +123,8 @@ class Segments:
                 part.start, part.stop, insertion.place, columns[2], columns[3], change, insertion.rows.pair, fastest
             )
             # Of two blocks in a row the last and the first is the same.
-            for begin in range(0, max(1, len(places) - 1), BLOCK):
-                block = places[begin : begin + BLOCK + 1]
+            for begin in range(0, max(1, len(places) - 1), size):
+                block = places[begin : begin + size + 1]
                 _activations(block, z, h.numpy(), *columns, found.unit, found.boundary, *shape)
                 linear.times(h[: len(block)], network, known[: len(block)])
                 _between(
