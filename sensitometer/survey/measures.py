@@ -1,9 +1,11 @@
 """What a survey measures of trained networks: means over test points for their rows (paper, S3), and what is kept as arrays."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
+from torch import Tensor
 
 from ..data import Dataset
 from ..errors import InvalidInputError
@@ -91,7 +93,8 @@ def measure_sound(trained: Sequence[Trained], dataset: Dataset, measures: Measur
     columns = mean_jacobian_norms(stack, dataset, measures) | mean_transitions(stack, dataset, measures)
     for name, values in columns.items():
         for place, value in zip(sound, values, strict=True):
-            found[place][name] = value
+            if not math.isnan(value):
+                found[place][name] = value
     return found
 
 
@@ -109,10 +112,22 @@ def mean_transitions(stack: MLPStack, dataset: Dataset, measures: Measures) -> d
     x = dataset.test.x[: measures.transition_points]
     if not len(x):
         return {}
+    try:
+        return {"transitions": (_total_transitions(stack, x, dataset, measures) / len(x)).tolist()}
+    except InvalidInputError:
+        # Of a network whose weights are so large that float64 cannot tell its boundaries apart, there is no count.
+        if len(stack) == 1:
+            return {"transitions": [math.nan]}
+    alone = [MLPStack([weight[place : place + 1] for weight in stack.weights], stack.activation) for place in range(len(stack))]
+    return {"transitions": [mean for one in alone for mean in mean_transitions(one, dataset, measures)["transitions"]]}
+
+
+def _total_transitions(stack: MLPStack, x: Tensor, dataset: Dataset, measures: Measures) -> Tensor:
+    """Return the sums of the transitions along the loops of the points `x`; float64 `[S]`."""
     method = "sampled" if stack.activation == "tanh" else "exact"
     total = torch.zeros(len(stack), dtype=torch.int64)
     at_once = loops_at_once(measures.sizes(dataset))
     for start in range(0, len(x), at_once):
         loops = [translation(image.view(dataset.image_shape)) for image in x[start : start + at_once]]
         total += transitions(stack, loops, method=method, samples=measures.transition_samples).total.sum(1).cpu()
-    return {"transitions": (total.double() / len(x)).tolist()}
+    return total.double()

@@ -109,10 +109,16 @@ def _paths(trained: Trained, dataset: Dataset, measures: Measures) -> dict[str, 
         ellipses[kind] = fitted_ellipse(*dataset.train.x[chosen])
         found |= _anchors(f"paths.{kind}", dataset, chosen)
     method = "sampled" if trained.network.activation == "tanh" else "exact"
-    for kind, ellipse in ellipses.items():
-        profile = path_profile(
-            trained.network, ellipse, bins=measures.path_bins, method=method, samples=measures.transition_samples
-        )
+    try:
+        profiles = {
+            kind: path_profile(
+                trained.network, ellipse, bins=measures.path_bins, method=method, samples=measures.transition_samples
+            )
+            for kind, ellipse in ellipses.items()
+        }
+    except InvalidInputError:  # weights so large that float64 cannot tell the boundaries of a unit apart
+        return found
+    for kind, profile in profiles.items():
         found[f"paths.{kind}.transition_density"] = profile.transition_density[0]
         found[f"paths.{kind}.jacobian_norm"] = profile.jacobian_norm[0]
     # Of fewer shifts there is no wave.

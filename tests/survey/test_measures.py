@@ -81,6 +81,13 @@ def test_a_network_that_diverged_is_left_out_and_the_others_of_its_stack_are_not
         assert result.row["transitions"] == twin(result.network, digits, 2)
 
 
+def test_a_network_whose_boundaries_cannot_be_told_apart_has_no_transitions_and_the_others_have(digits):
+    huge, plain = small_stack("hardtanh", 2, steps=0)
+    results = train_and_measure([replace(huge, init_scale=1e20), plain], digits, measures=Measures(0, 2, path_bins=16))
+    assert [result.row.get("transitions") is None for result in results] == [True, False]
+    assert results[1].row["transitions"] == twin(results[1].network, digits, 2)
+
+
 def test_images_without_a_translation_are_refused_before_anything_is_trained(refused):
     parts = [Points(torch.randn(20, 6), torch.arange(20) % 2) for _ in range(2)]
     narrow = Dataset("narrow", *parts, classes=2, image_shape=(1, 6, 1))
@@ -94,6 +101,8 @@ def test_measuring_a_network_of_quick_costs_less_than_training_it():
     spec, _ = load_spec("quick")
     dataset, measures = sm.load_dataset("digits"), Measures(None, spec.measure.transitions, spec.measure.transition_samples)
     training = measuring = 0.0
+    # What has to be compiled is, once on a machine.
+    train_and_measure(small_stack("relu", 1, steps=0), dataset, measures=measures)
     for width, depth, activation in ((32, 9, "hardtanh"), (64, 5, "relu"), (128, 3, "hardsigmoid"), (128, 7, "tanh")):
         plain = sm.Configuration("digits", width, depth, activation, learning_rate=0.03, batch_size=64, steps=spec.training.steps)
         # Seconds of the processor, which do not count what other processes take of this machine.

@@ -30,9 +30,11 @@ from ..compiling import compiled
 Array = Any
 # Numbers of the largest value in a block of rows that goes through an affine map together: they stay in the second cache.
 BLOCK = 2**17
-# Rows that go through a matrix product together, so few that not many units change between them; rows and units for which it is
-# not worth while to look; and the share of changing units above which the product takes all of them.
-ROWS, FEW_ROWS, WIDE, MOST_CHANGING = 256, 32, 64, 0.9
+# Rows, and numbers in them, that go through a matrix product together: so few that they stay in the second cache, and that not
+# many units change between them. Rows and units for which it is not worth while to look; and the share of changing units above which
+# the product takes all of them.
+ROWS, NUMBERS = 256, 2**15
+FEW_ROWS, WIDE, MOST_CHANGING = 32, 64, 0.9
 
 
 @dataclass(frozen=True, eq=False)
@@ -139,12 +141,17 @@ class Linear:
         z = z.view(len(points), len(chosen), -1).transpose(0, 1).contiguous()
         return z if self.bias is None else z.add_(self.bias[networks].unsqueeze(1))
 
+    @property
+    def block(self) -> int:
+        """How many rows to give `times` at once."""
+        return max(ROWS, NUMBERS // self.weights.shape[1])
+
     def rows(self, h: Tensor, networks: slice, edges: Sequence[int]) -> Tensor:
         """Return the values `[R, fan_out]` at rows `[R, fan_in]`: from each of the `edges` to the next those of one network."""
         z = h.new_empty(len(h), self.weights.shape[2])
         for network, (start, stop) in enumerate(itertools.pairwise(edges), networks.start):
-            for begin in range(start, stop, ROWS):
-                here = slice(begin, min(begin + ROWS, stop))
+            for begin in range(start, stop, self.block):
+                here = slice(begin, min(begin + self.block, stop))
                 self.times(h[here], network, z[here])
         return z
 
@@ -152,6 +159,7 @@ class Linear:
         """
         Write the values of one network at rows `[n, fan_in]` that follow one another on a path to `out` `[n, fan_out]`.
 
+        These are at most one more than `block`.
         Many units do not change between these rows: those that are off, or saturated. They are left out of the product.
         """
         weight = self.weights[network]
@@ -178,7 +186,7 @@ class Linear:
     def _spaces(self) -> tuple[Tensor, Tensor]:
         """Memory for the changing units and their weights, used again and again: fresh memory costs as much as the product."""
         _, fan_in, fan_out = self.weights.shape
-        return torch.empty((ROWS + 1) * fan_in, dtype=torch.float64), torch.empty(fan_in * fan_out, dtype=torch.float64)
+        return torch.empty((self.block + 1) * fan_in, dtype=torch.float64), torch.empty(fan_in * fan_out, dtype=torch.float64)
 
 
 @compiled

@@ -30,9 +30,6 @@ APART = 1e-9
 MANY = 64
 # Rows at most that are interpolated between two products: so few that their rounding errors do not add up to much.
 BETWEEN = 15
-# Rows, and numbers in them, at which products are taken before what is between them is interpolated: so few that they stay in the
-# second cache, and that not many units change between them.
-BLOCK, BLOCK_NUMBERS = 256, 2**15
 
 
 class Segments:
@@ -110,7 +107,7 @@ class Segments:
         jumps = np.ascontiguousarray(np.broadcast_to(pieces.jumps, (len(pieces.boundaries), z.shape[1])))
         change = _turns(z, found.piece, found.unit, found.boundary, jumps)
         columns, shape = _columns(insertion), form(pieces)
-        size = max(BLOCK, BLOCK_NUMBERS // z.shape[1])
+        size = linear.block
         most = min(size + 1, len(out))
         h = torch.empty(most, z.shape[1], dtype=torch.float64)
         known = torch.empty(most, out.shape[1], dtype=torch.float64)
