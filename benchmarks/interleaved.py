@@ -152,12 +152,13 @@ def ratio(rates: Mapping[str, Sequence[float]], over: str, under: str) -> float:
 
 
 def peak(case: Mapping[str, Any]) -> Callable[[], float]:
-    """Multiply 1024 x 1024 matrices on the path that ours runs on, 8192 x 8192 on a GPU; FLOP/s."""
+    """Multiply 1024 x 1024 matrices on the path that ours runs on, 8192 x 8192 on a GPU, in the case's `dtype`; FLOP/s."""
     import torch
 
     cuda = case["device"].startswith("cuda")
     size, times = (8192, 20) if cuda else (1024, 10)
-    a, b, c = (torch.randn(size, size, device=case["device"]) for _ in range(3))
+    dtype = getattr(torch, case.get("dtype", "float32"))
+    a, b, c = (torch.randn(size, size, device=case["device"], dtype=dtype) for _ in range(3))
 
     def measure() -> float:
         start = time.perf_counter()

@@ -6,13 +6,19 @@ Transitions along paths: Sensitometer's exact count beside the paper's 2^20 samp
 
 The networks are relu networks without biases, random or trained for a few hundred steps; the paths are translations of MNIST's
 test images, and a line through two of them. regioncam counts the breakpoints of straight lines; without it that row has no other.
+
+The last rows are a ResNet-20 with real weights, on the way from the first CIFAR10 test image to the second: shares of 0.1% and 1% of
+it. They need `../shared/models`, and CIFAR10 in `$SENSITOMETER_DATA`. Sampling finds the same only if no unit crosses twice between
+two samples. The row says how many samples that takes, from the exact positions, and how long they would take at the measured rate.
 """
 
 import importlib.util
 import os
+import resource
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from statistics import median
 from typing import Any
 
@@ -20,7 +26,7 @@ from interleaved import Contender, main, peak, ratio
 
 from sensitometer import matmul
 
-TITLE = "Transitions along paths, exact, float32"
+TITLE = "Transitions along paths, exact, float64"
 DATA = "SENSITOMETER_DATA"
 INPUTS, CLASSES = 784, 10
 SAMPLES = 2**20
@@ -37,10 +43,20 @@ CASES: list[dict[str, Any]] = [
     {"path": "loop", "width": 65_536, "depth": 2, "trained": False, "contenders": EXACT},
     {"path": "line", "width": 200, "depth": 15, "trained": False, "contenders": ("exact", "regioncam", "peak")},
 ]
+WEIGHTS = Path(__file__).parents[2] / "shared" / "models" / "resnet20-cifar10.safetensors"
+RESNET: list[dict[str, Any]] = [
+    {"path": "resnet", "share": share, "trained": True, "contenders": SAMPLED} for share in (0.001, 0.01)
+]
+# Samples that are timed on the ResNet.
+FEW_SAMPLES = 256
 
 
 def _network(case: Mapping[str, Any]) -> Any:
-    """Return the case's network, trained on MNIST if it says so."""
+    """Return the case's network, trained on MNIST if it says so; or the ResNet."""
+    if case["path"] == "resnet":
+        from resnet20 import resnet20
+
+        return resnet20(WEIGHTS)
     from sensitometer import Configuration, load_dataset, train
     from sensitometer.networks import MLP, initial_weights, layer_shapes
 
@@ -56,8 +72,15 @@ def _network(case: Mapping[str, Any]) -> Any:
 
 def _paths(case: Mapping[str, Any]) -> Any:
     """Return the case's path, or its list of them."""
+    import torch
+
     from sensitometer import load_dataset, paths
 
+    if case["path"] == "resnet":
+        from resnet20 import test_images
+
+        begin, end = test_images(Path(os.environ[DATA]), 2).double()
+        return paths.Polyline(torch.stack([begin, begin.lerp(end, case["share"])]), closed=False)
     images = load_dataset("mnist", train_points=TRAINING["train_points"]).test.x
     if case["path"] == "line":
         # So that the images are at a third and at two thirds of it.
@@ -90,26 +113,54 @@ def _timed(call: Callable[[], Any]) -> tuple[float, Any]:
 
 def exact(case: Mapping[str, Any]) -> Callable[[], dict[str, float]]:
     """`transitions`; paths a second."""
-    from sensitometer.measures.regions.transitions import transitions
+    from sensitometer.measures import transitions
 
     network, path = _network(case), _paths(case)
+    if case["path"] == "resnet":
+        needed = _samples_needed(network, path)
 
     def measure() -> dict[str, float]:
         rate, found = _timed(lambda: transitions(network, path))
         rate *= case.get("paths", 1)
-        return {"rate": rate, "count": int(found.total.sum()), "operations": _operations(network, found, path)}
+        memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+        answer = {"rate": rate, "count": int(found.total.sum()), "memory": memory}
+        if case["path"] == "resnet":
+            return {**answer, "operations": _resnet_operations(found), "needed": needed}
+        return {**answer, "operations": _operations(network, found, path)}
 
     return measure
 
 
+def _samples_needed(network: Any, path: Any) -> int:
+    """Return how many samples a path takes so that no unit crosses twice between two of them."""
+    import numpy as np
+
+    from sensitometer.measures.regions.transitions import exact_crossings, path_graph
+
+    found = exact_crossings(*path_graph(network, [path]), keep=True)
+    order = np.lexsort((found.t, found.unit, found.stage))
+    same = (np.diff(found.stage[order]) == 0) & (np.diff(found.unit[order]) == 0)
+    gaps = np.diff(found.t[order])[same]
+    return int(path.span / gaps.min()) + 1 if len(gaps) else 0
+
+
+def _resnet_operations(found: Any) -> float:
+    """Return the operations of its convolutions at the ends of the path, and at the crossings of all stages below."""
+    from resnet20 import CONVOLUTIONS
+
+    rows = 2 + found.per_layer.cumsum(0).double()
+    return sum(2 * products * float(row) for products, row in zip(CONVOLUTIONS, [2.0, *rows.tolist()], strict=False))
+
+
 def sampled(case: Mapping[str, Any]) -> Callable[[], dict[str, float]]:
     """`transitions` by samples, with the first layer's products taken for the vertices alone; paths a second."""
-    from sensitometer.measures.regions.transitions import transitions
+    from sensitometer.measures import transitions
 
     network, path = _network(case), _paths(case)
+    samples = FEW_SAMPLES if case["path"] == "resnet" else SAMPLES
 
     def measure() -> dict[str, float]:
-        rate, found = _timed(lambda: transitions(network, path, method="sampled", samples=SAMPLES))
+        rate, found = _timed(lambda: transitions(network, path, method="sampled", samples=samples))
         return {"rate": rate, "count": int(found.total)}
 
     return measure
@@ -142,7 +193,25 @@ def regioncam(case: Mapping[str, Any]) -> Callable[[], dict[str, float]]:
 
 
 def table(cases: Sequence[Mapping[str, Any]], rates: Sequence[Mapping[str, Sequence[float]]]) -> str:
-    """Lay the results out; the last column is what the second last of 1.00 would be worth, on this machine."""
+    """Lay the results out: the table of the networks of the package, and what the ResNet took."""
+    both = list(zip(cases, rates, strict=True))
+    networks, resnet = ([one for one in both if (one[0]["path"] == "resnet") == which] for which in (False, True))
+    return "\n".join([_networks_table(*zip(*networks, strict=True)), "", *(_resnet_line(*one) for one in resnet)]).rstrip()
+
+
+def _resnet_line(case: Mapping[str, Any], rate: Mapping[str, Sequence[float]]) -> str:
+    count, seconds, needed = rate["exact count"][0], 1 / median(rate["exact"]), rate["exact needed"][0]
+    sampled = needed / FEW_SAMPLES / median(rate["sampled"])
+    share = ratio(rate, "exact", "peak") * rate["exact operations"][0]
+    return (
+        f"- ResNet-20, {case['share']:.1%} of the way: {count:,.0f} transitions in {seconds:.2f} s, {count / seconds:,.0f} a "
+        f"second, {share:.2f} of the peak, {rate['exact memory'][-1] / 1e6:,.0f} MB for the process. The same by sampling, in float32: "
+        f"{needed:,.0f} samples, {sampled:,.0f} s."
+    )
+
+
+def _networks_table(cases: Sequence[Mapping[str, Any]], rates: Sequence[Mapping[str, Sequence[float]]]) -> str:
+    """Lay the networks out; the last column is what the second last of 1.00 would be worth, on this machine."""
     rows = [
         "| network | path | ours, ms | other | its ms | times | our count | its count | share of peak | times at the peak |",
         "|---|---|---|---|---|---|---|---|---|---|",
@@ -177,4 +246,7 @@ if __name__ == "__main__":
         contenders.append(Contender("regioncam", regioncam, matmul.STOCK))
     else:
         print("regioncam is not installed: the line is measured without it", file=sys.stderr)
-    main(TITLE, contenders, CASES, table)
+    if not WEIGHTS.exists():
+        print(f"{WEIGHTS} is not there: the ResNet is left out", file=sys.stderr)
+    cases = CASES + (RESNET if WEIGHTS.exists() else [])
+    main(TITLE, contenders, [{"dtype": "float64", **case} for case in cases], table)

@@ -31,8 +31,8 @@ Array = Any
 # Numbers of the largest value in a block of rows that goes through an affine map together: they stay in the second cache.
 BLOCK = 2**17
 # Rows, and numbers in them, that go through a matrix product together: so few that they stay in the second cache, and that not
-# many units change between them. Rows and units for which it is not worth while to look; and the share of changing units above which
-# the product takes all of them.
+# many units change between them. Rows and units for which it is not worth while to look; and the share of changing units above
+# which the product takes all of them.
 ROWS, NUMBERS = 256, 2**15
 FEW_ROWS, WIDE, MOST_CHANGING = 32, 64, 0.9
 
