@@ -7,9 +7,9 @@ Transitions along paths: Sensitometer's exact count beside the paper's 2^20 samp
 The networks are relu networks without biases, random or trained for a few hundred steps; the paths are translations of MNIST's
 test images, and a line through two of them. regioncam counts the breakpoints of straight lines; without it that row has no other.
 
-The last rows are a ResNet-20 with real weights, on the way from the first CIFAR10 test image to the second: shares of 0.1% and 1% of
-it. They need `../shared/models`, and CIFAR10 in `$SENSITOMETER_DATA`. Sampling finds the same only if no unit crosses twice between
-two samples. The row says how many samples that takes, from the exact positions, and how long they would take at the measured rate.
+The last rows are a ResNet-20 with real weights, on the way from the first CIFAR10 test image to the second: shares of 0.1% and 1%
+of it. They need `../shared/models`, and CIFAR10 in `$SENSITOMETER_DATA`. Sampling finds the same only if no unit crosses twice
+between two samples. The row says how many samples that takes, by the exact positions, and for how long at the measured rate.
 """
 
 import importlib.util
@@ -204,9 +204,9 @@ def _resnet_line(case: Mapping[str, Any], rate: Mapping[str, Sequence[float]]) -
     sampled = needed / FEW_SAMPLES / median(rate["sampled"])
     share = ratio(rate, "exact", "peak") * rate["exact operations"][0]
     return (
-        f"- ResNet-20, {case['share']:.1%} of the way: {count:,.0f} transitions in {seconds:.2f} s, {count / seconds:,.0f} a "
-        f"second, {share:.2f} of the peak, {rate['exact memory'][-1] / 1e6:,.0f} MB for the process. The same by sampling, in float32: "
-        f"{needed:,.0f} samples, {sampled:,.0f} s."
+        f"- ResNet-20, {case['share']:.1%} of the way: {count:,.0f} transitions in {seconds:.2f} s, {count / seconds:,.0f} per "
+        f"second, {share:.2f} of the peak, {rate['exact memory'][-1] / 1e6:,.0f} MB for the process. The same by sampling, in "
+        f"float32: {needed:,.0f} samples, {sampled:,.0f} s."
     )
 
 

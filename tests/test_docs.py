@@ -1,5 +1,7 @@
 """The documentation does what it says: its example runs, its commands exist, its links lead somewhere."""
 
+import doctest
+import importlib
 import re
 import subprocess
 import sys
@@ -14,22 +16,33 @@ from sensitometer.cli import cli
 from sensitometer.survey import load_spec, preset_names
 
 ROOT = Path(__file__).parent.parent
+EXAMPLES = sorted(file for file in (ROOT / "sensitometer").rglob("*.py") if ">>> " in file.read_text())
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")])
 
 
 def test_the_examples_in_the_readme_run_and_the_first_has_ten_lines(tmp_path):
-    first, second = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
-    assert len([line for line in first.splitlines() if line.strip()]) == 10
-    done = subprocess.run([sys.executable, "-c", first + second], capture_output=True, text=True, check=True, cwd=tmp_path)
-    true, random, norms, count, segments = done.stdout.strip().split("\n")
+    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    assert len([line for line in blocks[0].splitlines() if line.strip()]) == 10
+    done = subprocess.run([sys.executable, "-c", "".join(blocks)], capture_output=True, text=True, check=True, cwd=tmp_path)
+    true, random, norms, count, segments, cnn, faces = done.stdout.strip().split("\n")
     assert re.fullmatch(r"tensor\(\d\d+\)", count)
     assert re.fullmatch(r"\d\d+ tensor\(.*\)", segments)
+    assert re.fullmatch(r"TransitionCount\([\d,]+ transitions of 2 activations\)", cnn)
+    assert int(faces) > 10
     assert true.startswith("true ")
     assert random.startswith("random ")
     gaps, jacobian_norms = zip(*((float(number) for number in line.split()[1:]) for line in (true, random)), strict=True)
     assert gaps[0] < 0.1 < 0.5 < gaps[1]
     assert jacobian_norms[0] < jacobian_norms[1]
     assert norms.startswith("tensor([")
+
+
+@pytest.mark.parametrize("file", EXAMPLES, ids=lambda file: file.stem)
+def test_the_examples_in_docstrings_run(file):
+    module = importlib.import_module(".".join(file.relative_to(ROOT).with_suffix("").parts))
+    done = doctest.testmod(module)
+    assert done.attempted > 0
+    assert done.failed == 0
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

@@ -61,8 +61,8 @@ class TransitionCount:
     positions: Any = None
 
     def __repr__(self) -> str:
-        networks, shape = int(self.total.sum()), list(self.total.shape)
-        return f"TransitionCount({networks:,} of {len(self.names)} activations{f', {shape} pairs' if shape else ''})"
+        pairs = f"{' x '.join(map(str, self.total.shape))} counts, " if self.total.ndim else ""
+        return f"TransitionCount({pairs}{int(self.total.sum()):,} transitions of {self.per_layer.shape[-1]} activations)"
 
 
 def transitions(
