@@ -304,6 +304,24 @@ def test_deep_networks_along_lines_through_0():
             assert torch.equal(transitions(network, paths.Polyline(vertices.flip(0), closed=False)).per_layer, found)
 
 
+@pytest.mark.parametrize("activation", ["relu6", "hardtanh", "hardsigmoid"])
+@pytest.mark.parametrize("size", [1e8, 1e12])
+def test_counts_of_large_weights_are_those_of_rational_numbers(activation, size):
+    for seed in range(3):
+        weights = [size * weight for weight in make_network(4, 6, 4, activation, seed=seed).weights]
+        line = loop(3, 4, seed, closed=False)
+        expected = rational_transitions(weights, activation, line.vertices)
+        assert transitions(MLP(weights, activation), line).per_layer.tolist() == expected
+
+
+@pytest.mark.parametrize("activation", ["relu6", "hardtanh", "hardsigmoid"])
+def test_boundaries_that_float64_cannot_tell_apart_are_refused(activation, refused):
+    weights = [1e14 * weight for weight in make_network(4, 6, 4, activation).weights]
+    for path in (loop(3, 4), ellipse(4)):
+        with refused(r"pre-activations at layer 1 reach \d\.\de\+1\d, and float64 cannot tell boundaries \d apart"):
+            transitions(MLP(weights, activation), path)
+
+
 def test_zero_weights_make_no_transitions():
     network = MLP([torch.zeros(4, 3), torch.ones(4, 4), torch.ones(2, 4)], "relu")
     for path in (loop(4, 3), ellipse(3)):
