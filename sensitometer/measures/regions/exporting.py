@@ -16,7 +16,7 @@ from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, fx, nn
-from torch.export.graph_signature import InputKind
+from torch.export.graph_signature import InputKind, OutputKind
 from torch.fx.node import map_arg
 
 from ...errors import InvalidInputError
@@ -182,23 +182,22 @@ class _Reader:
                 self.constants[spec.arg.name] = program.constants[spec.target]
             else:
                 self.parameters[spec.arg.name] = spec.target
+        # Beside the output there may be what operations in place have made of the points.
+        (self.output,) = (one.arg.name for one in program.graph_signature.output_specs if one.kind == OutputKind.USER_OUTPUT)
         (placeholder,) = (node for node in self.nodes if node.op == "placeholder" and node.name == self.input)
         self.symbol = str(placeholder.meta["val"].shape[0])
         self.ops[self.input] = Op(self.input, (), lambda _: None, "input", tuple(placeholder.meta["val"].shape[1:]))
 
     def program(self) -> Program:
         """Return the program, or raise InvalidInputError with the operation that is not taken."""
-        output = ""
         for node in self.nodes:
-            if node.op == "output":
-                (output,) = (one.name for one in node.args[0])
-            elif node.op == "call_function" and node.name not in self.ops:
+            if node.op == "call_function" and node.name not in self.ops:
                 self._add(node)
-            elif node.op not in ("placeholder", "call_function"):
+            elif node.op not in ("placeholder", "call_function", "output"):
                 raise InvalidInputError(f"model must be made of tensor operations alone; {where(node)} is {node.op}")
-        if output not in self.ops:
+        if self.output not in self.ops:
             raise InvalidInputError("model must depend on its points; its output is constant")
-        return Program(list(self.ops.values()), self.input, output, self.parameters, self.constants)
+        return Program(list(self.ops.values()), self.input, self.output, self.parameters, self.constants)
 
     def _add(self, node: fx.Node) -> None:
         inputs = tuple(one.name for one in node.all_input_nodes)
@@ -362,7 +361,8 @@ _VARYING = ("affine", "pieces", "input")
 
 def _runner(node: fx.Node) -> Callable[[Mapping[str, Any]], Any]:
     """Return what evaluates a node, in float64 on the processor, from all values by name."""
-    target: Any = node.target
+    # The layout of the memory is not always that of the module's own values.
+    target: Any = torch.reshape if operation(node) in ("view", "_unsafe_view") else node.target
     args, kwargs = _plain(node.args), _plain(node.kwargs)
 
     def run(values: Mapping[str, Any]) -> Any:
