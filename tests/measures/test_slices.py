@@ -10,6 +10,7 @@ from reference import ACTIVATIONS, BOUNDARIES, activate, forward
 from slow_slices import SHORT, slow_arrangement
 
 from sensitometer.errors import InvalidInputError, TooManyRegionsError
+from sensitometer.measures.regions import pixels
 from sensitometer.measures.regions import slices as module
 from sensitometer.measures.regions.faces import arrangement
 from sensitometer.measures.regions.slices import ExactBoundaries, boundaries, class_map
@@ -422,7 +423,7 @@ def test_codes_differ_where_segments_cross(activation, layer):
 @pytest.mark.parametrize("layer", [1, "all"])
 @pytest.mark.parametrize("band", [1, 300, 10**6])
 def test_sampled_differences_are_those_of_the_codes(activation, layer, band, monkeypatch):
-    monkeypatch.setattr(module, "BAND", band)
+    monkeypatch.setattr(pixels, "BAND", band)
     network, plane = make_network((7, 9, 4, 3), activation), make_slice(7)
     found = boundaries(network, plane, layer=layer, method="sampled", resolution=13)
     axis = (2 * torch.arange(13, dtype=torch.float64) + 1) / 13 - 1
@@ -455,7 +456,7 @@ def test_class_map_is_the_networks_answer(activation, depth, monkeypatch):
     ]
     assert len({label for row in expected for label in row}) > 1
     for band in (1, 10**6):
-        monkeypatch.setattr(module, "BAND", band)
+        monkeypatch.setattr(pixels, "BAND", band)
         assert class_map(network, plane, 11).tolist() == expected
 
 
@@ -469,7 +470,8 @@ PLANE = make_slice(7)
     ("arguments", "expected"),
     [
         ({"model": MLPStack([torch.ones(1, 4, 7), torch.ones(1, 2, 4)], "relu")}, "model must be an MLP; got MLPStack"),
-        ({"model": torch.nn.Linear(7, 2)}, "model must be an MLP; got Linear"),
+        ({"model": torch.nn.Linear(7, 2)}, "model must have an activation that depends on its points; it has none"),
+        ({"model": 3}, "model must be an MLP, a module or another callable; got int"),
         ({"model": MLP([torch.ones(2, 7)], "relu")}, "model must have a hidden layer; it has one weight matrix"),
         ({"model": MLP([torch.full((4, 7), math.nan), torch.ones(2, 4)], "relu")}, "weights must be finite; some are not"),
         ({"model": MLP(NETWORK.weights, "tanh")}, "'exact' needs an activation of linear pieces; tanh has none: use 'sampled'"),
@@ -490,8 +492,8 @@ def test_bad_argument_is_refused(refused, arguments, expected):
 
 
 def test_class_map_refuses_alike(refused):
-    with refused("model must be an MLP; got function"):
-        class_map(lambda x: x, PLANE)
+    with refused(r"model must map points \[n, ...\] to logits \[n, C\]; it maps \[49, 7\] to \[49\]"):
+        class_map(lambda x: x.sum(1), PLANE, 7)
     with refused("resolution must be a whole number of at least 1; got -1"):
         class_map(NETWORK, PLANE, -1)
 

@@ -61,10 +61,12 @@ class Elementwise:
     high: float = math.inf
     leak: Array = field(default_factory=lambda: np.zeros(1))
 
-    def __call__(self, z: Tensor) -> Tensor:
-        """Return the activations of the pre-activations `z` `[R, W]`."""
-        h = (z * self.scale + self.shift).clamp(self.low, self.high)
-        return h + torch.from_numpy(self.leak) * z.clamp(max=0.0) if self.leak.any() else h
+    def __call__(self, z: Tensor, *, overwrite: bool = False) -> Tensor:
+        """Return the activations of the pre-activations `z` `[R, W]`; in their place with `overwrite`."""
+        leaked = torch.from_numpy(self.leak) * z.clamp(max=0.0) if self.leak.any() else None
+        h = z if self.scale == 1.0 else z * self.scale
+        h = torch.clamp(h + self.shift if self.shift else h, self.low, self.high, out=z if overwrite else None)
+        return h if leaked is None else h.add_(leaked)
 
     def slope(self, z: Tensor) -> Tensor:
         """Return the derivative at the pre-activations `z` `[R, W]`; at a boundary that of the piece below it."""

@@ -133,7 +133,7 @@ def _prelu(
         if len(slopes.reshape(-1)) > 1:
             # One per channel: the first dimension of a point.
             slopes = np.broadcast_to(slopes.reshape(-1, *[1] * (len(shape) - 1)), shape)
-        return Elementwise((0.0,), leak=np.ascontiguousarray(slopes).reshape(-1))
+        return Elementwise((0.0,), leak=np.array(slopes).reshape(-1))
 
     if batch:
         raise not_linear(node, "prelu of points that are not the first dimension")

@@ -1,13 +1,14 @@
 r"""
 The boundaries of hidden units on a slice through the input space (paper, S3, S4.1, A.5.3, Figure 3).
 
-A unit's code at a point is the number of its activation's boundaries strictly below its pre-activation; a boundary is where the
-code changes. `exact` finds the straight pieces of all boundaries and the faces between them (`arrangement.py`), `sampled`
-compares the codes of neighbours on a grid, and works for every activation.
+A unit's code at a point is the number of its activation's boundaries strictly below its pre-activation; for a maximum of several,
+as in max-pooling, it is the number of the winner. A boundary is where the code changes. `exact` finds the straight pieces of all
+boundaries and the faces between them (`faces/arrangement.py`), for any piecewise-linear model; `sampled` compares the codes of
+neighbours on a grid, for any model whose activations `ModuleCodes` knows.
 """
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,28 +16,29 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ...activations import activation
 from ...errors import InvalidInputError, TooManyRegionsError
 from ...evaluation import all_finite
-from ...networks import MLP, as_stack
+from ...networks import MLP, MLPStack, as_stack
 from ...paths import Slice
-from .faces.arrangement import Segments, arrange
+from .exporting import module_graph
+from .faces.arrangement import arrange
+from .faces.lines import Segments
+from .graph import Graph, stack_graph
+from .pixels import Grid, Model, differences, plane_basis, points_of
 
 METHODS = ("exact", "sampled")
-# Pre-activations at once on a grid, 8 MiB in float32.
-BAND = 2**21
 # Point-segment pairs at once.
 PAIRS = 2**20
 # Two faces tell of one side with coordinates that differ in the last bits only; sides this near one another are one.
 SAME_SIDE = 2.0**-30
-# Of a plane through 0, units in the last place of the largest of its points.
-ROUNDING = 4
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class ExactBoundaries:
     """
-    The boundaries of some layers on a slice, and the linear regions of the network up to the last of these layers.
+    The boundaries of some layers on a slice, and the linear regions of the model up to the last of these layers.
+
+    A layer is a call of an activation, maxima such as max-pooling among them; for an `MLP` it is a hidden layer.
 
     A segment is straight, and whole within one region of the layers below its own. In a generic network it is met by another
     segment only at its ends, or where the two cross; units that are multiples of one another have coinciding segments. Chords
@@ -45,15 +47,18 @@ class ExactBoundaries:
     Attributes
     ----------
     layers
-        The hidden layers of which these are the segments, ascending, from 0.
+        The layers of which these are the segments, ascending, from 0.
     segments
         The end points of each, in the coordinates of the slice; float64 `[M, 2, 2]`.
     layer, unit, boundary
-        int64 `[M]`: whose boundary each segment is, and which of the activation's boundaries, from 0.
+        int64 `[M]`: whose boundary each segment is, and which of the activation's boundaries, from 0. The units of one layer are
+        numbered as in `flatten`. A maximum has one boundary, 0: where another of its candidates wins.
     corners
         Those of all faces, counter-clockwise, one face after the other; float64 `[I, 2]`.
     offsets
         Face i has the corners `offsets[i]` to `offsets[i + 1]`; int64 `[F + 1]`. The faces are convex and tile the square.
+    names
+        Those of `layers`: as in `TransitionCount.names`.
     """
 
     layers: tuple[int, ...]
@@ -63,6 +68,12 @@ class ExactBoundaries:
     boundary: Tensor
     corners: Tensor
     offsets: Tensor
+    names: tuple[str, ...] = ()
+
+    def __repr__(self) -> str:
+        segments, layers = len(self.segments), len(self.layers)
+        parts = [f"{_count(segments, 'segment')} of {_count(layers, 'layer')}", _count(self.faces, "face")]
+        return f"ExactBoundaries({', '.join(parts)})"
 
     @property
     def faces(self) -> int:
@@ -127,16 +138,19 @@ class SampledBoundaries:
     Attributes
     ----------
     layers
-        The hidden layers whose codes were compared, ascending, from 0.
+        The layers whose codes were compared, ascending, from 0.
     across
         How much the codes of each pixel and the next of its row differ: ||c - c'||_1 over all units; int32 `[R, R - 1]`.
     along
         The same for each pixel and the next of its column; int32 `[R - 1, R]`.
+    names
+        Those of `layers`: of an `MLP` as in `ExactBoundaries`, of another model as in `ModuleCodes`.
     """
 
     layers: tuple[int, ...]
     across: Tensor
     along: Tensor
+    names: tuple[str, ...] = ()
 
     @property
     def pixels(self) -> Tensor:
@@ -149,7 +163,7 @@ class SampledBoundaries:
 
 
 def boundaries(
-    model: MLP,
+    model: Model,
     slice: Slice,  # noqa: A002  the paper's word
     *,
     layer: int | str = -1,
@@ -159,18 +173,22 @@ def boundaries(
     most_faces: int | None = None,
 ) -> ExactBoundaries | SampledBoundaries:
     """
-    Return where the codes of a hidden layer's units change on a slice (paper, S3, A.5.3, Figure 3).
+    Return where the codes of a layer's units change on a slice (paper, S3, A.5.3, Figure 3).
 
     Parameters
     ----------
     model
-        An `MLP` of at least one hidden layer.
+        An `MLP` of at least one hidden layer, or any module or callable that maps points `[n, ...]` to outputs, each from its own
+        point alone.
     slice
-        The plane, through three points `[D]`.
+        The plane, through three points `[D]` or `[channels, height, width]`, as the model takes them.
     layer
-        A hidden layer, 0 to L - 2, or from the end: -1 is the last hidden layer, as in the paper. `all` takes every one.
+        Which call of an activation, from 0 in the order in which the model calls them, or from the end: -1 is the last, as in the
+        paper. `all` takes every one. For `exact`, maxima such as max-pooling are activations, too; `sampled` does not count them.
+        For an `MLP` it is a hidden layer, 0 to L - 2.
     method
-        `exact`, for activations of linear pieces, in float64; or `sampled`, on a grid, in the type of the weights.
+        `exact`, for piecewise-linear models, in float64. A module is read as a graph by `torch.export` once, and remembered; its
+        parameters are read each time. Or `sampled`: on a grid, in the type of the weights.
     resolution
         The grid has so many points along each coordinate; the paper's 2^20 points are 1024 x 1024.
     faces
@@ -188,32 +206,41 @@ def boundaries(
     Raises
     ------
     InvalidInputError
-        An argument is not as above.
+        An argument is not as above; `exact` names the operation that is not piecewise linear, and says where it is.
     TooManyRegionsError
         There are more than `most_faces`.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from torch import nn
+    >>> from sensitometer import boundaries, paths
+    >>> model = nn.Sequential(nn.Linear(2, 1), nn.ReLU(), nn.Linear(1, 2))
+    >>> model[0].weight.data, model[0].bias.data = torch.tensor([[1.0, 0.0]]), torch.tensor([-0.5])
+    >>> plane = paths.Slice(torch.tensor([0.0, 0.0]), torch.tensor([1.0, 0.0]), torch.tensor([0.0, 1.0]))
+    >>> boundaries(model, plane)
+    ExactBoundaries(1 segment of 1 layer, 2 faces)
     """
-    _check_network(model, slice)
+    plane = _checked(model, slice)
     if most_faces is not None and (isinstance(most_faces, bool) or not isinstance(most_faces, int) or most_faces < 1):
         raise InvalidInputError(f"most_faces must be a whole number of at least 1, or None; got {most_faces!r}")
     if method not in METHODS:
         raise InvalidInputError(f"method must be one of {', '.join(METHODS)}; got {method!r}")
-    layers = _layers(layer, len(model.weights) - 1)
     if method == "sampled":
-        return _sampled(model, slice, layers, _checked_resolution(resolution))
-    if model.activation == "tanh":
-        raise InvalidInputError("method 'exact' needs an activation of linear pieces; tanh has none: use 'sampled'")
-    return _exact(model, slice, layers, faces, most_faces)
+        return _sampled(model, plane, layer, _checked_resolution(resolution))
+    graph = _graph(model, plane)
+    return _exact(graph, plane, _layers(layer, graph.names), faces, most_faces)
 
 
 @torch.no_grad()
-def class_map(model: MLP, slice: Slice, resolution: int = 1024) -> Tensor:  # noqa: A002  as in `boundaries`
+def class_map(model: Model, slice: Slice, resolution: int = 1024) -> Tensor:  # noqa: A002  as in `boundaries`
     """
-    Return the class that a network predicts at each point of the grid of `SampledBoundaries`; int64 `[R, R]`.
+    Return the class that a model predicts at each point of the grid of `SampledBoundaries`; int64 `[R, R]`.
 
     Parameters
     ----------
     model
-        An `MLP`, of any depth.
+        An `MLP`, of any depth, or any module or callable that maps points `[n, ...]` to `[n, C]`. It is run in its own type.
     slice, resolution
         As in `boundaries`.
 
@@ -222,56 +249,54 @@ def class_map(model: MLP, slice: Slice, resolution: int = 1024) -> Tensor:  # no
     InvalidInputError
         An argument is not as above.
     """
-    _check_network(model, slice, hidden=0)
-    grid = _Grid(model, slice, _checked_resolution(resolution))
-    classes = torch.empty(grid.resolution, grid.resolution, dtype=torch.int64)
-    for rows in grid.bands():
-        *_, logits = grid.preactivations(rows)
-        classes[rows] = logits.argmax(2).cpu()
+    plane = _checked(model, slice, hidden=0)
+    resolution = _checked_resolution(resolution)
+    points = points_of(model, plane)
+    grid = Grid(resolution, points.numbers)
+    classes = torch.empty(resolution, resolution, dtype=torch.int64)
+    for columns in grid.strips():
+        for rows in grid.bands(columns):
+            found = points.logits(grid.coordinates(rows, columns)).argmax(1)
+            classes[rows, columns] = found.view(rows.stop - rows.start, -1).cpu()
     return classes
 
 
 @torch.no_grad()
-def _sampled(model: MLP, plane: Slice, layers: tuple[int, ...], resolution: int) -> SampledBoundaries:
-    grid = _Grid(model, plane, resolution)
-    across = torch.zeros(resolution, resolution - 1, dtype=torch.int32, device=model.weights[0].device)
-    along = torch.zeros(resolution - 1, resolution, dtype=torch.int32, device=model.weights[0].device)
-    levels = activation(model.activation).boundaries
-    before: dict[tuple[int, float], Tensor] = {}  # the row above the band
-    for rows in grid.bands():
-        for layer, z in zip(range(layers[-1] + 1), grid.preactivations(rows), strict=False):
-            if layer not in layers:
-                continue
-            for level in levels:
-                above = z > level
-                across[rows] += _differences(above[:, 1:], above[:, :-1])
-                with_before = torch.cat([before.get((layer, level), above[:0]), above])
-                along[max(rows.start - 1, 0) : rows.stop - 1] += _differences(with_before[1:], with_before[:-1])
-                before[layer, level] = above[-1:].clone()
-    return SampledBoundaries(layers, across.cpu(), along.cpu())
+def _sampled(model: Model, plane: Slice, layer: object, resolution: int) -> SampledBoundaries:
+    points = points_of(model, plane)
+    layers = _layers(layer, points.names)
+    across, along = differences(points, layers, resolution)
+    return SampledBoundaries(layers, across, along, tuple(points.names[layer] for layer in layers))
 
 
-def _differences(one: Tensor, other: Tensor) -> Tensor:
-    """Return in how many units (last dimension) truth values differ."""
-    return (one ^ other).sum(-1, dtype=torch.int32)
+def _graph(model: Model, plane: Slice) -> Graph:
+    """Return a model of at least one activation as a graph."""
+    if isinstance(model, MLP):
+        if model.activation == "tanh":
+            raise InvalidInputError("method 'exact' needs an activation of linear pieces; tanh has none: use 'sampled'")
+        return stack_graph(as_stack(model))
+    graph = module_graph(model, torch.stack([plane.x1, plane.x2, plane.x3]))
+    if not graph.stages:
+        raise InvalidInputError("model must have an activation that depends on its points; it has none, and is affine")
+    return graph
 
 
 @torch.no_grad()
-def _exact(model: MLP, plane: Slice, layers: tuple[int, ...], keep_faces: bool, most_faces: int | None) -> ExactBoundaries:
-    chords: list[tuple[int, Segments]] = []
+def _exact(graph: Graph, plane: Slice, layers: tuple[int, ...], keep_faces: bool, most_faces: int | None) -> ExactBoundaries:
+    inside: list[tuple[int, Segments]] = []
     sides: list[tuple[int, Segments]] = []
     faces: list[tuple[NDArray[np.float64], NDArray[np.int64]]] = [(np.zeros((0, 2)), np.zeros(0, dtype=np.int64))]
     count = 0
-    for piece in arrange(model, _basis(plane), layers[-1]):
-        if piece.layer in layers:
-            chords.append((piece.layer, piece.chords))
-            sides.append((piece.layer, piece.sides))
+    for piece in arrange(graph, plane_basis(plane), layers[-1]):
+        if piece.stage in layers:
+            inside.append((piece.stage, piece.segments))
+            sides.append((piece.stage, piece.sides))
         count += len(piece.lengths)
         if most_faces is not None and count > most_faces:
             raise TooManyRegionsError(f"the slice has more than {most_faces:,} linear regions, the most that were asked for")
         if keep_faces:
             faces.append((piece.corners, piece.lengths))
-    found = [*chords, *_single(sides)]
+    found = [*inside, *_different(sides)]
     return ExactBoundaries(
         layers,
         torch.from_numpy(np.concatenate([segments.ends for _, segments in found])),
@@ -280,38 +305,31 @@ def _exact(model: MLP, plane: Slice, layers: tuple[int, ...], keep_faces: bool, 
         torch.from_numpy(np.concatenate([segments.boundary for _, segments in found])),
         torch.from_numpy(np.concatenate([corners for corners, _ in faces])),
         torch.from_numpy(np.concatenate([[0], *(lengths for _, lengths in faces)]).cumsum()),
+        tuple(graph.names[layer] for layer in layers),
     )
 
 
-def _basis(plane: Slice) -> Tensor:
+def _different(sides: Sequence[tuple[int, Segments]]) -> list[tuple[int, Segments]]:
     """
-    Return the plane's basis in float64; of a plane that goes through 0 but for the rounding of its points, of one that does.
+    Keep the sides of faces along which the codes on both sides differ, once each: see `Refinement.sides`.
 
-    In networks without biases boundaries of all layers meet at 0. A plane that misses it by rounding has regions of that size.
+    One face alone tells of those, or two do that differ. The sides of the square are none.
     """
-    basis = plane.basis.detach().cpu().double()
-    directions = torch.linalg.qr(basis[1:].T).Q
-    apart = basis[0] - directions @ (directions.T @ basis[0])
-    largest = max(float(point.double().norm()) for point in (plane.x1, plane.x2, plane.x3))
-    if float(apart.norm()) > ROUNDING * torch.finfo(plane.x1.dtype).eps * largest:
-        return basis
-    return torch.cat([(basis[0] - apart)[None], basis[1:]])
-
-
-def _single(sides: Sequence[tuple[int, Segments]]) -> list[tuple[int, Segments]]:
-    """Keep the sides of faces of which one face alone tells, and that are not the square's: see `arrangement.Refinement`."""
     if not any(len(segments.unit) for _, segments in sides):
         return []
     ends = np.concatenate([segments.ends for _, segments in sides])
     layer = np.concatenate([np.full(len(segments.unit), number) for number, segments in sides])
-    unit, boundary = (np.concatenate([getattr(one, name) for _, one in sides]) for name in ("unit", "boundary"))
+    unit, boundary, code = (np.concatenate([getattr(one, name) for _, one in sides]) for name in ("unit", "boundary", "code"))
     rim = ((abs(ends[:, 0]) == 1) & (ends[:, 0] == ends[:, 1])).any(1)
     # The two faces at a side go along it in opposite directions: its middle is the same.
     middle = np.round(ends.mean(1) / SAME_SIDE)
-    _, first, count = np.unique(np.column_stack([layer, unit, boundary, middle]), axis=0, return_index=True, return_counts=True)
-    keep = first[(count == 1) & ~rim[first]]
+    names = np.column_stack([layer, unit, boundary, middle])
+    _, first, which, count = np.unique(names, axis=0, return_index=True, return_inverse=True, return_counts=True)
+    differ = np.zeros(len(first), bool)
+    differ[which.reshape(-1)[code != code[first][which.reshape(-1)]]] = True
+    keep = first[((count == 1) | differ) & ~rim[first]]
     return [
-        (int(number), Segments(ends[own], unit[own], boundary[own]))
+        (int(number), Segments(ends[own], unit[own], boundary[own], code[own]))
         for number in np.unique(layer[keep])
         for own in [keep[layer[keep] == number]]
     ]
@@ -327,59 +345,39 @@ def _distances(points: Tensor, segments: Tensor) -> Tensor:
     return distances
 
 
-class _Grid:
-    """The network's pre-activations at the centres of pixels, some rows at a time."""
-
-    def __init__(self, model: MLP, plane: Slice, resolution: int) -> None:
-        self.resolution = resolution
-        self._weights = [weight.detach() for weight in model.weights]
-        self._apply_ = activation(model.activation).apply_
-        self._plane = plane
-        first = self._weights[0]
-        self._first = (_basis(plane).to(first.device) @ first.double().T).to(first.dtype)
-        self._axis = (torch.arange(resolution, dtype=torch.float64, device=first.device) * 2 + 1) / resolution - 1
-
-    def bands(self) -> list[slice]:
-        """Return the rows in parts, as many at once as `BAND` allows."""
-        size = max(1, BAND // (self.resolution * max(len(weight) for weight in self._weights)))
-        return [slice(start, min(start + size, self.resolution)) for start in range(0, self.resolution, size)]
-
-    def preactivations(self, rows: slice) -> Iterator[Tensor]:
-        """
-        Yield the pre-activations of each layer, the logits last, at the points of these rows; `[rows, R, W]`.
-
-        The next layer overwrites them.
-        """
-        count = rows.stop - rows.start
-        coordinates = torch.cartesian_prod(self._axis[rows], self._axis).flip(1)
-        z = self._plane.combine(self._first, coordinates)
-        for weight in self._weights[1:]:
-            yield z.view(count, self.resolution, -1)
-            z = self._apply_(z) @ weight.T
-        yield z.view(count, self.resolution, -1)
-
-
-def _check_network(model: MLP, plane: Slice, *, hidden: int = 1) -> None:
-    if not isinstance(model, MLP):
-        raise InvalidInputError(f"model must be an MLP; got {type(model).__name__}")
-    if len(model.weights) <= hidden:
-        raise InvalidInputError("model must have a hidden layer; it has one weight matrix")
-    if not all_finite(as_stack(model).weights).all():
-        raise InvalidInputError("the model's weights must be finite; some are not")
+def _checked(model: Model, plane: object, *, hidden: int = 1) -> Slice:
+    """Return the plane as a plane of the model's inputs, or raise InvalidInputError."""
+    if isinstance(model, MLPStack):
+        raise InvalidInputError("model must be an MLP; got MLPStack: take one of its networks, such as stack[0]")
+    if isinstance(model, MLP):
+        if len(model.weights) <= hidden:
+            raise InvalidInputError("model must have a hidden layer; it has one weight matrix")
+        if not all_finite(as_stack(model).weights).all():
+            raise InvalidInputError("the model's weights must be finite; some are not")
+    elif not callable(model):
+        raise InvalidInputError(f"model must be an MLP, a module or another callable; got {type(model).__name__}")
     if not isinstance(plane, Slice):
         raise InvalidInputError(f"slice must be a Slice; got {type(plane).__name__}")
+    if not isinstance(model, MLP):
+        return plane
     inputs = model.weights[0].shape[1]
-    if list(plane.x1.shape) != [inputs]:
+    if plane.x1.numel() != inputs:
         raise InvalidInputError(f"slice must be through points [{inputs}]; got {list(plane.x1.shape)}")
+    return plane if plane.x1.ndim == 1 else Slice(plane.x1.flatten(), plane.x2.flatten(), plane.x3.flatten())
 
 
-def _layers(layer: object, hidden: int) -> tuple[int, ...]:
-    """Return the numbers of the hidden layers that are meant, ascending, or raise InvalidInputError."""
+def _layers(layer: object, names: Sequence[str]) -> tuple[int, ...]:
+    """Return the numbers of the layers that are meant, ascending, or raise InvalidInputError."""
+    count = len(names)
     if layer == "all":
-        return tuple(range(hidden))
-    if isinstance(layer, bool) or not isinstance(layer, int) or not -hidden <= layer < hidden:
-        raise InvalidInputError(f"layer must be 'all' or a hidden layer, {-hidden} to {hidden - 1}; got {layer!r}")
-    return (layer % hidden,)
+        return tuple(range(count))
+    if isinstance(layer, bool) or not isinstance(layer, int) or not -count <= layer < count:
+        raise InvalidInputError(f"layer must be 'all' or a hidden layer, {-count} to {count - 1}; got {layer!r}")
+    return (layer % count,)
+
+
+def _count(count: int, noun: str) -> str:
+    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
 
 
 def _checked_resolution(resolution: object) -> int:

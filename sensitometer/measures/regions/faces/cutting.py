@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .polygons import Array, Polygons, following, mix, over, ranges, starts, two_sided
+from .polygons import Array, Polygons, following, mix, numbered, over, ranges, starts, two_sided
 
 # Of a face's extent: rounding leaves about 1e-15 of it, and of what is thinner than this nothing is known.
 TOLERANCE = 2.0**-43
@@ -14,25 +14,27 @@ TOLERANCE = 2.0**-43
 @dataclass(frozen=True)
 class Chords:
     """
-    Where units are at a boundary inside faces, ordered by face.
+    Where functions are at a level inside faces, ordered by face.
 
     Attributes
     ----------
-    face, unit, boundary
-        `[C]`: the face, the unit, and which of the activation's boundaries.
+    face, function
+        `[C]`: the face, and which of the functions of `Lines` is at a level there.
     level
-        `[C]`: the pre-activation there.
+        `[C]`: its value there.
     extent
-        `[C]`: how far from the level the pre-activation is at most, in the face.
+        `[C]`: how far from the level it is at most, in the face.
+    near
+        `[C]`: so near to the level it cannot be told from it.
     ends
-        `[C, 2]`: the vertices at which the pre-activation falls below and rises above the level, counter-clockwise.
+        `[C, 2]`: the vertices at which it falls below and rises above the level, counter-clockwise.
     """
 
     face: Array
-    unit: Array
-    boundary: Array
+    function: Array
     level: Array
     extent: Array
+    near: Array
     ends: Array
 
 
@@ -53,25 +55,44 @@ class _Pieces:
     values: Array
 
 
-def cut(faces: Polygons, chords: Chords, values: Array, vertices: int) -> tuple[Polygons, Array, Array]:
+@dataclass(frozen=True)
+class Cut:
     """
-    Cut faces along their chords, whose `values` at the faces' corners are given; crossings are numbered from `vertices`.
+    Faces after they were cut.
 
-    Returns the pieces, the two chords of each crossing `[n, 2]`, and the meetings `[m, 2]`: a vertex, and a chord that goes
-    through it without being one of those that it is named by.
+    Attributes
+    ----------
+    faces
+        The pieces.
+    side
+        The chord that each corner's side, to the next corner, is part of, or -1; `[I]`.
+    crossings
+        The two chords of each new vertex, `[n, 2]`.
+    meetings
+        A vertex, and a chord that goes through it without being one of those that it is named by; `[m, 2]`.
     """
-    which, of = np.unique(chords.face, return_inverse=True)
+
+    faces: Polygons
+    side: Array
+    crossings: Array
+    meetings: Array
+
+
+def cut(faces: Polygons, chords: Chords, values: Array, vertices: int) -> Cut:
+    """Cut faces along their chords, whose `values` at the faces' corners are given; crossings are numbered from `vertices`."""
+    which, of = numbered(chords.face)
     whole = np.ones(len(faces.lengths), bool)
     whole[which] = False
-    done = [faces.take(np.flatnonzero(whole))]
+    uncut = faces.take(np.flatnonzero(whole))
+    done = [_Done(uncut.lengths, uncut.corners, np.full(len(uncut.corners), -1))]
     start = faces.take(which)
-    pieces = _Pieces(start.lengths, start.corners, np.full(len(start.corners), -1), of.reshape(-1), np.arange(len(of)), values)
+    pieces = _Pieces(start.lengths, start.corners, np.full(len(start.corners), -1), of, np.arange(len(of)), values)
     pairs: list[Array] = []
     meetings = [np.empty((0, 2), np.int64)]
     while len(pieces.lengths):
         pieces, finished = _round(pieces, chords, vertices, pairs, meetings)
         done.append(finished)
-    lengths, corners = np.concatenate([one.lengths for one in done]), np.concatenate([one.corners for one in done])
+    lengths, corners, side = _joined(done)
     # Both parts of a chord that is crossed were cut by themselves.
     named = np.concatenate([*pairs, np.empty((0, 2), np.int64)])
     _, first, name = np.unique(named[:, 0] * len(chords.face) + named[:, 1], return_index=True, return_inverse=True)
@@ -79,10 +100,10 @@ def cut(faces: Polygons, chords: Chords, values: Array, vertices: int) -> tuple[
     for numbers in (corners, met[:, 0]):
         new = numbers >= vertices
         numbers[new] = vertices + name.reshape(-1)[numbers[new] - vertices]
-    return Polygons(lengths, corners), named[first], met
+    return Cut(Polygons(lengths, corners), side, named[first], met)
 
 
-def _round(pieces: _Pieces, chords: Chords, vertices: int, pairs: list[Array], meetings: list[Array]) -> tuple[_Pieces, Polygons]:
+def _round(pieces: _Pieces, chords: Chords, vertices: int, pairs: list[Array], meetings: list[Array]) -> tuple[_Pieces, "_Done"]:
     """Cut each piece along its first chord; return what is still to be cut, and what is not; append to `pairs`, `meetings`."""
     first = np.flatnonzero(np.diff(pieces.of, prepend=-1))
     along = np.repeat(pieces.chord[first], pieces.lengths)
@@ -95,8 +116,8 @@ def _round(pieces: _Pieces, chords: Chords, vertices: int, pairs: list[Array], m
     span = values[crossed] - values[next_[crossed]]
     share[crossed] = values[crossed] / span
     # Along a side nearly parallel to the chord, what is not known of the chord's values is much of the share.
-    doubt[crossed] = TOLERANCE * chords.extent[along[crossed]] / abs(span)
-    most = TOLERANCE + 2 * doubt.max()  # start and end, below, are no further apart than two extents
+    doubt[crossed] = chords.near[along[crossed]] / abs(span)
+    most = chords.near + 2 * doubt.max() * chords.extent  # start and end, below, are no further apart than two extents
     vertex = np.zeros(len(values), np.int64)
     vertex[crossed] = _new_vertices(crossed, along, values, pieces.side, chords, vertices, pairs)
     rest = np.ones(len(spread), bool)
@@ -115,11 +136,11 @@ def _round(pieces: _Pieces, chords: Chords, vertices: int, pairs: list[Array], m
         shift = np.repeat(offset[rest] - starts(pieces.lengths)[of], lengths[of])
         start, end = pieces.values[shift + source[step]], pieces.values[shift + next_[source[step]]]
         given = mix(start, end, np.where(new, share[source], 0.0)[step])
-        met = np.flatnonzero(abs(given) <= np.repeat(most * chords.extent[chord], lengths[of]))
+        met = np.flatnonzero(abs(given) <= np.repeat(most[chord], lengths[of]))
         if len(met):
             whose = chord[np.searchsorted(np.cumsum(lengths[of]), met, side="right")]
             vertex_doubt = np.where(new, doubt[source], 0.0)[step[met]]
-            near = abs(given[met]) <= TOLERANCE * chords.extent[whose] + vertex_doubt * abs(end[met] - start[met])
+            near = abs(given[met]) <= chords.near[whose] + vertex_doubt * abs(end[met] - start[met])
             given[met[near]] = 0.0
             meetings.append(np.stack([corners[step[met[near]]], whose[near]], 1))
         crossing = two_sided(given, lengths[of])
@@ -154,21 +175,37 @@ def _part(values: Array, crossed: Array, lengths: Array) -> tuple[Array, Array, 
     return over(np.add, count, lengths), source, new
 
 
-def _sorted_out(parts: Sequence[_Pieces]) -> tuple[_Pieces, Polygons]:
+@dataclass(frozen=True)
+class _Done:
+    """Pieces that no chord crosses, as in `_Pieces`."""
+
+    lengths: Array
+    corners: Array
+    side: Array
+
+
+def _joined(parts: Sequence[_Done]) -> tuple[Array, Array, Array]:
+    """Return lengths, corners and sides of all parts together."""
+    lengths, corners, side = zip(*((one.lengths, one.corners, one.side) for one in parts), strict=True)
+    return np.concatenate(lengths), np.concatenate(corners), np.concatenate(side)
+
+
+def _sorted_out(parts: Sequence[_Pieces]) -> tuple[_Pieces, _Done]:
     """Return the pieces that chords still cross, and those that none does."""
     active, corners, side, of, chord, values, done = [], [], [], [], [], [], []
     number = 0
     for part in parts:
-        which, name = np.unique(part.of, return_inverse=True)
-        polygons, whole = Polygons(part.lengths, part.corners), np.ones(len(part.lengths), bool)
+        which, name = numbered(part.of)
+        whole = np.ones(len(part.lengths), bool)
         whole[which] = False
-        done.append(polygons.take(np.flatnonzero(whole)))
+        wide = np.repeat(whole, part.lengths)
+        done.append(_Done(part.lengths[whole], part.corners[wide], part.side[wide]))
+        crossed = ~wide
         active.append(part.lengths[which])
-        corners.append(polygons.take(which).corners)
-        side.append(Polygons(part.lengths, part.side).take(which).corners)
-        of.append(name.reshape(-1) + number)
+        corners.append(part.corners[crossed])
+        side.append(part.side[crossed])
+        of.append(name + number)
         chord.append(part.chord)
         values.append(part.values)
         number += len(which)
-    finished = Polygons(np.concatenate([one.lengths for one in done]), np.concatenate([one.corners for one in done]))
-    return _Pieces(*(np.concatenate(each) for each in (active, corners, side, of, chord, values))), finished
+    return _Pieces(*(np.concatenate(each) for each in (active, corners, side, of, chord, values))), _Done(*_joined(done))

@@ -51,6 +51,13 @@ def following(lengths: Array) -> Array:
     return next_
 
 
+def numbered(ascending: Array) -> tuple[Array, Array]:
+    """Return the different numbers of an ascending array, and which of them each is."""
+    first = np.ones(len(ascending), bool)
+    np.not_equal(ascending[1:], ascending[:-1], out=first[1:])
+    return ascending[first], np.cumsum(first) - 1
+
+
 def over(ufunc: np.ufunc, values: Array, lengths: Array) -> Array:
     """Reduce each run."""
     reduced: Array = ufunc.reduceat(values, starts(lengths)) if len(lengths) else values[:0]

@@ -1,0 +1,181 @@
+"""Models on the pixels of a slice: how much the codes of neighbours differ, and the logits; some pixels at a time."""
+
+from collections.abc import Callable, Iterator
+from functools import cached_property
+
+import torch
+from torch import Tensor, nn
+
+from ...activations import activation
+from ...errors import InvalidInputError
+from ...networks import MLP, as_stack
+from ...paths import Slice
+from ..jacobian import REFUSALS, not_taken
+from ..module_codes import ModuleCodes
+from .graph import layer_names
+
+Model = MLP | Callable[[Tensor], Tensor]
+
+# Pre-activations at once on a grid, 8 MiB in float32.
+BAND = 2**21
+# Of a model that is not of this package, so many numbers for each of a point's: its widest activation is not known.
+WIDTH = 64
+# Of a plane through 0, units in the last place of the largest of its points.
+ROUNDING = 4
+
+
+def plane_basis(plane: Slice) -> Tensor:
+    """
+    Return the plane's basis in float64; of a plane that goes through 0 but for the rounding of its points, of one that does.
+
+    In networks without biases boundaries of all layers meet at 0. A plane that misses it by rounding has regions of that size.
+    """
+    shape = plane.x1.shape
+    basis = plane.basis.detach().cpu().double().flatten(1)
+    directions = torch.linalg.qr(basis[1:].T).Q
+    apart = basis[0] - directions @ (directions.T @ basis[0])
+    largest = max(float(point.double().norm()) for point in (plane.x1, plane.x2, plane.x3))
+    if float(apart.norm()) <= ROUNDING * torch.finfo(plane.x1.dtype).eps * largest:
+        basis = torch.cat([(basis[0] - apart)[None], basis[1:]])
+    return basis.view(3, *shape)
+
+
+class Grid:
+    """The centres of R x R pixels, some at a time: as many as have `BAND` numbers together, with so many `numbers` for each."""
+
+    def __init__(self, resolution: int, numbers: int) -> None:
+        self.resolution = resolution
+        self._most = max(1, BAND // numbers)
+        self._axis = (torch.arange(resolution, dtype=torch.float64) * 2 + 1) / resolution - 1
+
+    def strips(self) -> list[slice]:
+        """Return the columns in parts."""
+        return self._parts(min(self.resolution, self._most))
+
+    def bands(self, columns: slice) -> list[slice]:
+        """Return the rows in parts, for some columns."""
+        return self._parts(max(1, self._most // (columns.stop - columns.start)))
+
+    def coordinates(self, rows: slice, columns: slice) -> Tensor:
+        """Return the coordinates, row after row; float64 `[n, 2]`."""
+        return torch.cartesian_prod(self._axis[rows], self._axis[columns]).flip(1)
+
+    def _parts(self, size: int) -> list[slice]:
+        return [slice(start, min(start + size, self.resolution)) for start in range(0, self.resolution, size)]
+
+
+class NetworkPoints:
+    """A network at points of a plane: its first layer is computed for the basis alone."""
+
+    def __init__(self, model: MLP, plane: Slice) -> None:
+        self._weights = [weight.detach() for weight in model.weights]
+        self._activation = activation(model.activation)
+        self._plane = plane
+        first = self._weights[0]
+        self._first = (plane_basis(plane).to(first.device) @ first.double().T).to(first.dtype)
+        self.names = layer_names(as_stack(model))
+        self.numbers = self.code_numbers = max(len(weight) for weight in self._weights)
+
+    def codes(self, coordinates: Tensor, layers: tuple[int, ...]) -> Iterator[Tensor]:
+        """Yield the codes of these layers, ascending; int8 `[n, W]`."""
+        for layer, z in zip(range(layers[-1] + 1), self._preactivations(coordinates), strict=False):
+            if layer in layers:
+                first, *others = self._activation.boundaries
+                codes = (z > first).view(torch.int8)
+                for boundary in others:
+                    codes += z > boundary
+                yield codes
+
+    def logits(self, coordinates: Tensor) -> Tensor:
+        """Return the logits, `[n, C]`."""
+        *_, logits = self._preactivations(coordinates)
+        return logits
+
+    def _preactivations(self, coordinates: Tensor) -> Iterator[Tensor]:
+        """
+        Yield the pre-activations of each layer, the logits last, `[n, W]`.
+
+        The next layer overwrites them.
+        """
+        z = self._plane.combine(self._first, coordinates.to(self._first.device))
+        for weight in self._weights[1:]:
+            yield z
+            z = self._activation.apply_(z) @ weight.T
+        yield z
+
+
+class ModelPoints:
+    """A module or another callable at points of a plane, which it takes in the type of its parameters."""
+
+    def __init__(self, model: Callable[[Tensor], Tensor], plane: Slice) -> None:
+        self._model = model
+        self._plane = plane
+        self._basis = plane_basis(plane)
+        self.numbers = WIDTH * plane.x1.numel()
+        parameters = model.parameters() if isinstance(model, nn.Module) else ()
+        like = next((one for one in parameters if one.is_floating_point()), plane.x1)
+        self._like = like.device, like.dtype
+
+    @cached_property
+    def _codes(self) -> ModuleCodes:
+        return ModuleCodes(self._model, self._points(self._plane.anchors))
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The activations, as in `ModuleCodes`."""
+        return tuple(self._codes.names)
+
+    @property
+    def code_numbers(self) -> int:
+        """How many numbers the codes of a point take, at a byte each."""
+        units = sum(codes.shape[1] for codes in self._codes(self._points(self._plane.anchors[:1])))
+        return max(self._plane.x1.numel(), units // 8)
+
+    def codes(self, coordinates: Tensor, layers: tuple[int, ...]) -> Iterator[Tensor]:
+        """Yield the codes of these layers, ascending; int8 `[n, units]`."""
+        codes = self._codes(self._points(coordinates))
+        return (codes[layer] for layer in layers)
+
+    def logits(self, coordinates: Tensor) -> Tensor:
+        """Return the logits, `[n, C]`."""
+        points = self._points(coordinates)
+        try:
+            logits = self._model(points.clone())
+        except REFUSALS as error:
+            raise not_taken(points, error) from error
+        if not isinstance(logits, Tensor) or logits.ndim != 2 or len(logits) != len(points):
+            got = list(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
+            raise InvalidInputError(f"model must map points [n, ...] to logits [n, C]; it maps {list(points.shape)} to {got}")
+        return logits
+
+    def _points(self, coordinates: Tensor) -> Tensor:
+        return self._plane.combine(self._basis, coordinates).to(*self._like)
+
+
+def points_of(model: Model, plane: Slice) -> NetworkPoints | ModelPoints:
+    """Return a model at points of a plane."""
+    return NetworkPoints(model, plane) if isinstance(model, MLP) else ModelPoints(model, plane)
+
+
+def differences(points: NetworkPoints | ModelPoints, layers: tuple[int, ...], resolution: int) -> tuple[Tensor, Tensor]:
+    """Return how much the codes of some layers differ between neighbours on a grid: `SampledBoundaries.across` and `along`."""
+    grid = Grid(resolution, points.code_numbers)
+    across = torch.zeros(resolution, resolution - 1, dtype=torch.int32)
+    along = torch.zeros(resolution - 1, resolution, dtype=torch.int32)
+    for own in grid.strips():
+        # With the first column of the next strip.
+        columns = slice(own.start, min(own.stop + 1, resolution))
+        before: dict[int, Tensor] = {}  # the row above the band
+        for rows in grid.bands(columns):
+            for layer, flat in zip(layers, points.codes(grid.coordinates(rows, columns), layers), strict=True):
+                codes = flat.view(rows.stop - rows.start, columns.stop - columns.start, -1)
+                across[rows, columns.start : columns.stop - 1] += _apart(codes[:, 1:], codes[:, :-1])
+                with_before = torch.cat([before.get(layer, codes[:0]), codes])[:, : own.stop - own.start]
+                along[max(rows.start - 1, 0) : rows.stop - 1, own] += _apart(with_before[1:], with_before[:-1])
+                before[layer] = codes[-1:].clone()
+    return across, along
+
+
+def _apart(one: Tensor, other: Tensor) -> Tensor:
+    """Return how much codes differ, over the units (last dimension); int32, on the processor."""
+    return (one - other).abs_().sum(-1, dtype=torch.int32).cpu()
