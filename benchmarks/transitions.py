@@ -8,8 +8,9 @@ The networks are relu networks without biases, random or trained for a few hundr
 test images, and a line through two of them. regioncam counts the breakpoints of straight lines; without it that row has no other.
 
 The last rows are a ResNet-20 with real weights, on the way from the first CIFAR10 test image to the second: shares of 0.1% and 1%
-of it. They need `../shared/models`, and CIFAR10 in `$SENSITOMETER_DATA`. Sampling finds the same only if no unit crosses twice
-between two samples. The row says how many samples that takes, by the exact positions, and for how long at the measured rate.
+of it. They need `../shared/models`, and CIFAR10 in `$SENSITOMETER_DATA`. Sampling counts the same if no unit crosses twice between
+two samples, and finds the same regions if no two transitions are between two samples. The row says how many samples that takes,
+by the exact positions, and how long these would take at the measured rate.
 """
 
 import importlib.util
@@ -125,14 +126,14 @@ def exact(case: Mapping[str, Any]) -> Callable[[], dict[str, float]]:
         memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
         answer = {"rate": rate, "count": int(found.total.sum()), "memory": memory}
         if case["path"] == "resnet":
-            return {**answer, "operations": _resnet_operations(found), "needed": needed}
+            return {**answer, "operations": _resnet_operations(found), **needed}
         return {**answer, "operations": _operations(network, found, path)}
 
     return measure
 
 
-def _samples_needed(network: Any, path: Any) -> int:
-    """Return how many samples a path takes so that no unit crosses twice between two of them."""
+def _samples_needed(network: Any, path: Any) -> dict[str, int]:
+    """Return how many samples tell transitions of one unit from one another, and how many tell all transitions."""
     import numpy as np
 
     from sensitometer.measures.regions.transitions import exact_crossings, path_graph
@@ -140,8 +141,8 @@ def _samples_needed(network: Any, path: Any) -> int:
     found = exact_crossings(*path_graph(network, [path]), keep=True)
     order = np.lexsort((found.t, found.unit, found.stage))
     same = (np.diff(found.stage[order]) == 0) & (np.diff(found.unit[order]) == 0)
-    gaps = np.diff(found.t[order])[same]
-    return int(path.span / gaps.min()) + 1 if len(gaps) else 0
+    gaps = {"to count": np.diff(found.t[order])[same], "to tell": np.diff(np.unique(found.t))}
+    return {name: int(path.span / some.min()) + 2 if len(some) else 2 for name, some in gaps.items()}
 
 
 def _resnet_operations(found: Any) -> float:
@@ -200,13 +201,15 @@ def table(cases: Sequence[Mapping[str, Any]], rates: Sequence[Mapping[str, Seque
 
 
 def _resnet_line(case: Mapping[str, Any], rate: Mapping[str, Sequence[float]]) -> str:
-    count, seconds, needed = rate["exact count"][0], 1 / median(rate["exact"]), rate["exact needed"][0]
-    sampled = needed / FEW_SAMPLES / median(rate["sampled"])
+    count, seconds = rate["exact count"][0], 1 / median(rate["exact"])
+    count_samples, all_samples = (rate[f"exact {name}"][0] for name in ("to count", "to tell"))
+    sampled = 1 / FEW_SAMPLES / median(rate["sampled"])
     share = ratio(rate, "exact", "peak") * rate["exact operations"][0]
     return (
         f"- ResNet-20, {case['share']:.1%} of the way: {count:,.0f} transitions in {seconds:.2f} s, {count / seconds:,.0f} per "
-        f"second, {share:.2f} of the peak, {rate['exact memory'][-1] / 1e6:,.0f} MB for the process. The same by sampling, in "
-        f"float32: {needed:,.0f} samples, {sampled:,.0f} s."
+        f"second, {share:.2f} of the peak, {rate['exact memory'][-1] / 1e6:,.0f} MB for the process. By sampling, in float32, at "
+        f"{1e3 * sampled:.1f} ms per sample: {count_samples:,.0f} samples, {count_samples * sampled:,.2f} s, would count them; "
+        f"{all_samples:,.0f} samples, {all_samples * sampled:,.0f} s, would tell where each is."
     )
 
 

@@ -2,8 +2,8 @@ r"""
 A piecewise-linear model as a graph: affine operations, and between them operations that change their linear piece.
 
 Every model here is a list of *stages*. A stage is an affine map from the values that are alive to the pre-activations of one
-piecewise-linear operation, followed by that operation. A network of the package is one matrix product per stage; `exporting.py`
-makes a graph of any module. Everything is float64, on the processor.
+piecewise-linear operation, followed by that operation. A network of the package is one matrix product per stage;
+`modules/` makes a graph of any module. Everything is float64, on the processor.
 
 Two kinds of operations are enough:
 

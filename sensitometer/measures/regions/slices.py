@@ -20,10 +20,10 @@ from ...errors import InvalidInputError, TooManyRegionsError
 from ...evaluation import all_finite
 from ...networks import MLP, MLPStack, as_stack
 from ...paths import Slice
-from .exporting import module_graph
 from .faces.arrangement import arrange
 from .faces.lines import Segments
 from .graph import Graph, stack_graph
+from .modules.exporting import module_graph
 from .pixels import Grid, Model, differences, plane_basis, points_of
 
 METHODS = ("exact", "sampled")

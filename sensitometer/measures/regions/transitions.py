@@ -23,8 +23,8 @@ from ...paths import Ellipse, Path, Polyline, as_paths, flattened
 from ..module_codes import ModuleCodes
 from ..sampled import count_sampled, network_codes
 from .arcs import Arcs
-from .exporting import module_graph
 from .graph import Graph, layer_names, stack_graph
+from .modules.exporting import as_model_takes, module_graph
 from .segments import Segments
 from .walk import Crossings, Geometry, Walk
 
@@ -230,16 +230,16 @@ def _sampled_model(
 ) -> tuple[_Counts, tuple[str, ...]]:
     if not callable(model):
         raise InvalidInputError(f"model must be an MLP, an MLPStack, a module or another callable; got {type(model).__name__}")
-    some = paths[0].points(paths[0].parameters(2))
+    some = as_model_takes(model, paths[0].points(paths[0].parameters(2)))
     codes = ModuleCodes(model, some)
     units = sum(layer.shape[1] for layer in codes(some))
     counts = []
     for path in paths:
         size = max(1, MODULE_CHUNK // max(units, path.basis[0].numel()))
-        found = count_sampled(partial(_points_codes, codes, path), path, samples, size, keep=keep)
+        found = count_sampled(partial(_points_codes, model, codes, path), path, samples, size, keep=keep)
         counts.append((found.per_layer, found.positions))
     return counts, tuple(codes.names)
 
 
-def _points_codes(codes: ModuleCodes, path: Path, t: Tensor) -> list[Tensor]:
-    return codes(path.points(t))
+def _points_codes(model: Callable[[Tensor], Tensor], codes: ModuleCodes, path: Path, t: Tensor) -> list[Tensor]:
+    return codes(as_model_takes(model, path.points(t)))

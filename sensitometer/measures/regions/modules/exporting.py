@@ -19,10 +19,10 @@ from torch import Tensor, fx, nn
 from torch.export.graph_signature import InputKind, OutputKind
 from torch.fx.node import map_arg
 
-from ...errors import InvalidInputError
-from ..jacobian import REFUSALS, check_evaluation_mode, first_line, not_taken
+from ....errors import InvalidInputError
+from ...jacobian import REFUSALS, check_evaluation_mode, first_line, not_taken
+from ..graph import Graph
 from .convolution import convolve
-from .graph import Graph
 from .operations import (
     LINEAR,
     PIECES,
@@ -69,7 +69,7 @@ def module_graph(model: Callable[[Tensor], Tensor], points: Tensor) -> Graph:
         raise InvalidInputError(f"model must be an MLP, an MLPStack, a module or another callable; got {type(model).__name__}")
     module = model if isinstance(model, nn.Module) else _Wrapped(model)
     check_evaluation_mode(module)
-    points = points[:PROBES].to(_device(module), _dtype(module))
+    points = as_model_takes(module, points[:PROBES])
     state = _state(module), tuple(points.shape[1:])
     program = _remembered(module, state)
     if program is not None:
@@ -110,12 +110,12 @@ def _state(module: nn.Module) -> Any:
     return shapes, tuple((id(part), part.training) for part in module.modules())
 
 
-def _dtype(module: nn.Module) -> torch.dtype:
-    return next((one.dtype for one in module.parameters() if one.is_floating_point()), torch.float32)
-
-
-def _device(module: nn.Module) -> torch.device:
-    return next((one.device for one in itertools.chain(module.parameters(), module.buffers())), torch.device("cpu"))
+def as_model_takes(model: Callable[[Tensor], Tensor], points: Tensor) -> Tensor:
+    """Return points of the type and on the device of a module's parameters; as they are if it has none."""
+    if not isinstance(model, nn.Module):
+        return points
+    own = next((one for one in itertools.chain(model.parameters(), model.buffers()) if one.is_floating_point()), points)
+    return points.to(own.device, own.dtype)
 
 
 @torch.no_grad()

@@ -12,7 +12,7 @@ import numba
 import numpy as np
 from torch import Tensor
 
-from ..compiling import contracted
+from ...compiling import contracted
 
 Array = Any
 

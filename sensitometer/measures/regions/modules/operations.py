@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 from torch import Tensor, fx, nn
 
-from ...errors import InvalidInputError
-from .graph import Elementwise, Maximum, Pieces
+from ....errors import InvalidInputError
+from ..graph import Elementwise, Maximum, Pieces
 
 # Affine in each argument that depends on the points, however many do.
 LINEAR = {

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .graph import Calls, Graph, Linear, Pieces, Stage
+from ..graph import Calls, Graph, Linear, Pieces, Stage
 
 
 @dataclass(eq=False)
