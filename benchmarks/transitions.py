@@ -7,10 +7,10 @@ Transitions along paths: Sensitometer's exact count beside the paper's 2^20 samp
 The networks are relu networks without biases, random or trained for a few hundred steps; the paths are translations of MNIST's
 test images, and a line through two of them. regioncam counts the breakpoints of straight lines; without it that row has no other.
 
-The last rows are a ResNet-20 with real weights, on the way from the first CIFAR10 test image to the second: shares of 0.1% and 1%
-of it. They need `../shared/models`, and CIFAR10 in `$SENSITOMETER_DATA`. Sampling counts the same if no unit crosses twice between
-two samples, and finds the same regions if no two transitions are between two samples. The row says how many samples that takes,
-by the exact positions, and how long these would take at the measured rate.
+The last lines are of a ResNet-20 with real weights, on the way from the first CIFAR10 test image to the second: shares of 0.1% and 1%
+of it. They need `../shared/models`, and CIFAR10 in `$SENSITOMETER_DATA`. Sampling counts the same if no unit crosses twice
+between two samples, and finds the same regions if no two transitions are between two samples. The row says how many samples that
+takes, by the exact positions, and how long these would take at the measured rate.
 """
 
 import importlib.util
@@ -197,7 +197,8 @@ def table(cases: Sequence[Mapping[str, Any]], rates: Sequence[Mapping[str, Seque
     """Lay the results out: the table of the networks of the package, and what the ResNet took."""
     both = list(zip(cases, rates, strict=True))
     networks, resnet = ([one for one in both if (one[0]["path"] == "resnet") == which] for which in (False, True))
-    return "\n".join([_networks_table(*zip(*networks, strict=True)), "", *(_resnet_line(*one) for one in resnet)]).rstrip()
+    lines = [_resnet_line(*one) for one in resnet]
+    return "\n".join(([_networks_table(*zip(*networks, strict=True)), ""] if networks else []) + lines).rstrip()
 
 
 def _resnet_line(case: Mapping[str, Any], rate: Mapping[str, Sequence[float]]) -> str:
@@ -251,5 +252,6 @@ if __name__ == "__main__":
         print("regioncam is not installed: the line is measured without it", file=sys.stderr)
     if not WEIGHTS.exists():
         print(f"{WEIGHTS} is not there: the ResNet is left out", file=sys.stderr)
-    cases = CASES + (RESNET if WEIGHTS.exists() else [])
+    # First, so that the memory of the process is theirs.
+    cases = (RESNET if WEIGHTS.exists() else []) + CASES
     main(TITLE, contenders, [{"dtype": "float64", **case} for case in cases], table)

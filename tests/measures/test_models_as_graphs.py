@@ -31,10 +31,6 @@ from sensitometer import paths
 from sensitometer.measures import curvature, path_profile, transitions
 from sensitometer.networks import MLP, initial_weights, layer_shapes
 
-# What the engine does not do yet, and is known not to do.
-REPORTED = pytest.mark.xfail(strict=True, reason="reported to those who write the engine")
-
-
 # --- the contract
 
 
@@ -147,7 +143,6 @@ class Limited(nn.Module):
         return self.head(x.clamp(max=self.limit))
 
 
-@REPORTED
 def test_a_small_change_of_a_python_attribute_is_noticed():
     model = Limited(0.25)
     for limit in (0.25, 0.75):
@@ -158,7 +153,7 @@ def test_a_small_change_of_a_python_attribute_is_noticed():
 
 @pytest.mark.parametrize(
     "kind",
-    ["buffer", pytest.param("attribute", marks=REPORTED), pytest.param("buffer that is not saved", marks=REPORTED)],
+    ["buffer", "attribute", "buffer that is not saved"],
 )
 def test_a_tensor_that_is_replaced_is_noticed(kind):
     model = Limited(0.25)
@@ -239,7 +234,6 @@ def test_modules_and_paths_of_any_type(dtype, exports):
         assert len(exports) == 1
 
 
-@REPORTED
 def test_a_bfloat16_module_is_exported_once(exports):
     model = seeded(lambda: nn.Sequential(nn.Linear(4, 32), nn.ReLU(), nn.Linear(32, 32), nn.ReLU(), nn.Linear(32, 1))).bfloat16()
     for path in three_paths(4):
@@ -333,7 +327,6 @@ def test_curvature_of_a_network_in_torch_modules(activation, width):
     torch.testing.assert_close(curvature(sequential(network), several), curvature(network, several), rtol=1e-6, atol=1e-9)
 
 
-@REPORTED
 def test_curvature_where_units_switch_at_the_beginning_of_a_loop():
     """Both units switch at 0 and pi, one as it leaves 0 and the other as it arrives there."""
     network = MLP([torch.tensor([[0.0, 1.0], [0.0, -1.0]]), torch.tensor([[1.0, 2.0], [3.0, -1.0]])], "relu")
@@ -344,7 +337,6 @@ def test_curvature_where_units_switch_at_the_beginning_of_a_loop():
         torch.testing.assert_close(curvature(sequential(network), path), expected, rtol=1e-6, atol=0)
 
 
-@REPORTED
 def test_curvature_where_units_are_on_their_boundaries_at_the_ends_of_a_line():
     """Both units are on their boundaries at both ends; between these there is one Jacobian."""
     network = MLP([torch.tensor([[1.0], [-1.0]]), torch.tensor([[1.0, 2.0]])], "relu")
@@ -353,7 +345,6 @@ def test_curvature_where_units_are_on_their_boundaries_at_the_ends_of_a_line():
     assert float(curvature(sequential(network), path)) == 0.0
 
 
-@REPORTED
 def test_curvature_of_a_model_with_one_number_for_each_point():
     model = Function(lambda x: x.amax(1))
     path = paths.Polyline(torch.tensor([[1.0, 0.0], [0.0, 1.0]]), closed=False)
@@ -497,12 +488,8 @@ REFUSED = {
 }
 
 
-# Those that are taken by mistake.
-TAKEN = ("square by einsum", "whole numbers", "chance")
-
-
 @pytest.mark.filterwarnings("ignore:.*torch.jit.script:DeprecationWarning")
-@pytest.mark.parametrize("name", [pytest.param(name, marks=[REPORTED] * (name in TAKEN)) for name in REFUSED])
+@pytest.mark.parametrize("name", REFUSED)
 def test_what_is_not_piecewise_linear_is_refused(name, refused):
     shape, build, message = REFUSED[name]
     with refused(message):
@@ -537,7 +524,6 @@ def test_paths_of_other_shapes_are_refused(refused):
         transitions(3, three_paths(4)[0])
 
 
-@REPORTED
 @pytest.mark.parametrize("value", [math.nan, math.inf])
 def test_weights_that_are_not_finite_are_refused(value, refused):
     for place in (0, 2):
@@ -547,7 +533,6 @@ def test_weights_that_are_not_finite_are_refused(value, refused):
             transitions(model, three_paths(3)[0])
 
 
-@REPORTED
 def test_numbers_that_overflow_float64_are_refused(refused):
     model = seeded(lambda: nn.Sequential(*[layer for _ in range(5) for layer in (nn.Linear(3, 3), nn.ReLU())])).double()
     with torch.no_grad():

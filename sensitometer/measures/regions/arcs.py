@@ -131,13 +131,24 @@ def _begins(pair: Array) -> Array:
 
 
 @compiled
-def _quadratic(f0: float, c: float, f1: float) -> Any:
-    """Return the roots in [-1, 1] of the quadratic through f0, c and f1 at -1, 0 and 1: how many, and two places."""
+def _quadratic(f0: float, c: float, f1: float, error: float) -> Any:
+    """
+    Return the roots in [-1, 1] of the quadratic through f0, c and f1 at -1, 0 and 1: how many, and two places.
+
+    One that turns back within the error of 0 has none.
+    """
     # A value above 0 is on one side, any other on the other: with its ends on different sides it has one root, else two or none.
     side = f0 > 0
+    # Squares of what is large or small leave the range of float64.
+    largest = max(abs(f0), abs(c), abs(f1))
+    if largest == 0.0:
+        return 0, 0.0, 0.0
+    f0, c, f1, error = f0 / largest, c / largest, f1 / largest, error / largest
     a, h = (f0 + f1) / 2 - c, (f1 - f0) / 2
     odd = side != (f1 > 0)
     if not odd and not (side == (a > 0) and abs(h) < 2 * abs(a) and h * h > 4 * a * c):
+        return 0, 0.0, 0.0
+    if not odd and abs(c - h * h / (4 * a)) <= error:
         return 0, 0.0, 0.0
     q = -(h + math.copysign(math.sqrt(max(h * h - 4 * a * c, 0.0)), h)) / 2
     # q is 0 only where all of h and c are.
@@ -168,7 +179,7 @@ def _crossings(z: Array, begins: Array, pair: Array, t: Array, limits: Array, er
             for at in range(z.shape[1]):
                 f0, c, f1 = (z[row, at] - limit) * wide, z[row + 1, at] - limit, (z[row + 2, at] - limit) * wide
                 # Most arcs are whole on one side, by the sign of a sum of three terms with positive weights.
-                count, roots[0], roots[1] = _quadratic(f0, c, f1)
+                count, roots[0], roots[1] = _quadratic(f0, c, f1, error)
                 for which in range(count):
                     slope = abs(((f0 + f1) - 2 * c) * roots[which] + (f1 - f0) / 2)
                     piece.append(row)
@@ -214,6 +225,8 @@ def _rise(f0: float, c: float, f1: float, behind: float, error: float) -> float:
 
     It must rise above the error before the arc ends: two candidates that are equal at its end do not change places there.
     """
+    largest = max(abs(f0), abs(c), abs(f1))
+    f0, c, f1, error = f0 / largest, c / largest, f1 / largest, error / largest
     a, h = (f0 + f1) / 2 - c, (f1 - f0) / 2
     square = h * h - 4 * a * c
     if square <= 0:
@@ -255,17 +268,30 @@ def _winners(
             behind = -1.0
             for _ in range(4 * K):
                 first, next_ = np.inf, -1
-                for k in range(K):
-                    if who[k] < 0 or k == winner:
-                        continue
-                    f0 = sign * (z[row, who[k]] - z[row, who[winner]]) * wide
-                    c = sign * (z[row + 1, who[k]] - z[row + 1, who[winner]])
-                    f1 = sign * (z[row + 2, who[k]] - z[row + 2, who[winner]]) * wide
-                    if max(abs(f0), abs(c), abs(f1)) <= error:
-                        continue
-                    v = _rise(f0, c, f1, behind, error)
-                    if v < first:
-                        first, next_ = v, k
+                for turn in range(2):
+                    for k in range(K):
+                        if who[k] < 0 or k == winner:
+                            continue
+                        f0 = sign * (z[row, who[k]] - z[row, who[winner]]) * wide
+                        c = sign * (z[row + 1, who[k]] - z[row + 1, who[winner]])
+                        f1 = sign * (z[row + 2, who[k]] - z[row + 2, who[winner]]) * wide
+                        if max(abs(f0), abs(c), abs(f1)) <= error:
+                            continue
+                        v = _rise(f0, c, f1, behind, error)
+                        if turn == 0:
+                            first = min(first, v)
+                            continue
+                        slope = abs(((f0 + f1) - 2 * c) * v + (f1 - f0) / 2)
+                        if v == np.inf or v - first > min(error / slope, 1e-9 / tau) + 1e-9:
+                            continue
+                        # Of those that overtake together, the one that rises most; of equal ones the first.
+                        if next_ >= 0:
+                            g0 = sign * (z[row, who[k]] - z[row, who[next_]]) * wide
+                            d = sign * (z[row + 1, who[k]] - z[row + 1, who[next_]])
+                            g1 = sign * (z[row + 2, who[k]] - z[row + 2, who[next_]]) * wide
+                            if max(abs(g0), abs(d), abs(g1)) <= error or ((g0 + g1) - 2 * d) * v + (g1 - g0) / 2 <= 0:
+                                continue
+                        next_ = k
                 if next_ < 0:
                     break
                 piece.append(row)

@@ -83,27 +83,23 @@ def curvature(model: MLP | MLPStack | Callable[[Tensor], Tensor], path: Path | S
 
 def _of_graph(graph: Graph, path: Path, t: Tensor) -> float:
     """Return the sum of the changes of a model's Jacobian at the transitions at `t` `[n]`, sorted."""
-    ends = t[torch.cat([t.new_ones(1, dtype=torch.bool), t.diff() > NEAR * path.span])]
-    last = torch.cat([t.diff() > NEAR * path.span, t.new_ones(1, dtype=torch.bool)])
-    begins = torch.cat([t[last][-1:] - path.span if path.closed else t.new_zeros(1), t[last]])
-    ends = torch.cat([ends, ends[:1] + path.span if path.closed else t.new_full((1,), path.span)])
-    middles = torch.remainder((begins + ends) / 2, path.span)
-    total, before = 0.0, None
-    for J in _module_jacobians(graph, path, middles):
-        J = J if before is None else torch.cat([before, J])
-        total += float(torch.linalg.vector_norm(J.diff(dim=0), dim=(1, 2)).sum())
-        before = J[-1:]
+    _, before, after = _places(t, path)
+    total = 0.0
+    for J, K in zip(_module_jacobians(graph, path, before), _module_jacobians(graph, path, after), strict=True):
+        total += float(torch.linalg.vector_norm(J - K, dim=(1, 2)).sum())
     return total
 
 
 def _module_jacobians(graph: Graph, path: Path, t: Tensor) -> Iterator[Tensor]:
     """Yield the Jacobians `[n, C, D]` of a model's outputs at the parameters `t`, some at a time; float64."""
+    if not len(t):
+        return
     basis = path.basis.detach().cpu().double()
     classes = graph.outputs(path.combine(basis, t[:1])).numel()
     for part in torch.split(t, max(1, FEW // (classes * basis[0].numel()))):
         with torch.enable_grad():
             x = path.combine(basis, part).requires_grad_()
-            outputs = graph.outputs(x).flatten(1).sum(0)
+            outputs = graph.outputs(x).reshape(len(part), -1).sum(0)
             rows = [torch.autograd.grad(output, x, retain_graph=True)[0].flatten(1) for output in outputs]
         yield torch.stack(rows, 1)
 
@@ -112,34 +108,50 @@ def _module_jacobians(graph: Graph, path: Path, t: Tensor) -> Iterator[Tensor]:
 def _of_network(network: MLP, path: Path, found: Crossings, mine: Array) -> float:
     """Return the sum of the changes of a network's Jacobian at the transitions `mine`, sorted along the path."""
     weights, chosen = [weight.detach().cpu().double() for weight in network.weights], activation(network.activation)
-    alone, before, after = _apart(torch.from_numpy(found.t[mine]), path)
+    places, before, after = _places(torch.from_numpy(found.t[mine]), path)
+    single = torch.tensor([place.stop - place.start == 1 for place in places], dtype=torch.bool)
+    alone = mine[[place.start for place in places if place.stop - place.start == 1]]
     total = 0.0
-    for part in np.split(mine[alone.numpy()], range(AT_ONCE, int(alone.sum()), AT_ONCE)):
+    for part in np.split(alone, range(AT_ONCE, len(alone), AT_ONCE)):
         total += float(_changes(weights, chosen, path, found, part).sum())
     size = max(1, FEW // (weights[-1].shape[0] * weights[0].shape[1]))
-    for one, other in zip(torch.split(before, size), torch.split(after, size), strict=True):
+    for one, other in zip(torch.split(before[~single], size), torch.split(after[~single], size), strict=True):
         J, K = (_jacobians(weights, chosen, path, t) for t in (one, other))
         total += float(torch.linalg.vector_norm(J - K, dim=(1, 2)).sum())
     return total
 
 
-def _apart(t: Tensor, path: Path) -> tuple[Tensor, Tensor, Tensor]:
+def _places(t: Tensor, path: Path) -> tuple[list[slice], Tensor, Tensor]:
     """
-    Tell transitions that are alone from groups that coincide.
+    Put transitions that coincide together.
 
-    Returns which of the sorted parameters `t` `[n]` are alone, bool `[n]`, and for each group of others, float64 `[groups]`, the
-    middles of the pieces before and after it.
+    At the ends of an open path the Jacobian does not change. The end of a closed one is its beginning.
+
+    Returns
+    -------
+    tuple
+        For each place, which of the sorted parameters `t` `[n]` are there, counted on beyond n where a place is around the
+        beginning of a loop; and the middles of the pieces before and after it, float64 `[places]`.
     """
-    gap, span = NEAR * path.span, path.span
-    before = torch.cat([t[-1:] - span if path.closed else t.new_zeros(1), t[:-1]])
-    after = torch.cat([t[1:], t[:1] + span if path.closed else t.new_full((1,), span)])
-    first, last = t - before > gap, after - t > gap
-    begin, end = (first & ~last).nonzero().view(-1), (last & ~first).nonzero().view(-1)
-    if len(begin) and begin[0] > end[0]:
-        # A group at the start of a loop begins before it.
-        end = end.roll(-1)
-    middles = ((before[begin] + t[begin]) / 2, (t[end] + after[end]) / 2)
-    return first & last, torch.remainder(middles[0], span), torch.remainder(middles[1], span)
+    gap, span, n = NEAR * path.span, path.span, len(t)
+    if path.closed:
+        first = torch.cat([t[:1] - (t[-1:] - span), t.diff()]) > gap
+        firsts = first.nonzero().view(-1)
+    else:
+        inner = ((t > gap) & (t < span - gap)).nonzero().view(-1)
+        firsts = inner[torch.cat([inner.new_ones(1), (t[inner].diff() > gap).long()])[: len(inner)].bool()]
+    if not len(firsts):
+        # None, or a loop that is one place.
+        return [], t.new_zeros(0), t.new_zeros(0)
+    stops = torch.cat([firsts[1:], firsts[:1] + n if path.closed else inner[-1:] + 1])
+    twice = torch.cat([t, t + span])
+    begins, ends = twice[firsts], twice[stops - 1]
+    if path.closed:
+        before, after = torch.cat([ends[-1:] - span, ends[:-1]]), torch.cat([begins[1:], begins[:1] + span])
+    else:
+        before, after = torch.cat([t.new_zeros(1), ends[:-1]]), torch.cat([begins[1:], t.new_full((1,), span)])
+    places = [slice(start, stop) for start, stop in zip(firsts.tolist(), stops.tolist(), strict=True)]
+    return places, torch.remainder((before + begins) / 2, span), torch.remainder((ends + after) / 2, span)
 
 
 def _jacobians(weights: Sequence[Tensor], chosen: Activation, path: Path, t: Tensor) -> Tensor:

@@ -28,6 +28,13 @@ from ...networks import MLPStack
 from ..compiling import compiled
 
 Array = Any
+
+
+def flat(values: Tensor) -> Tensor:
+    """Return values `[R, ...]` as `[R, W]`."""
+    return values.reshape(len(values), math.prod(values.shape[1:]))
+
+
 # Numbers of the largest value in a block of rows that goes through an affine map together: they stay in the second cache.
 BLOCK = 2**17
 # Rows, and numbers in them, that go through a matrix product together: so few that they stay in the second cache, and that not
@@ -311,7 +318,7 @@ class Graph:
         for stage in self.stages:
             values = self.through(stage, alive)
             alive = {name: values[name] for name in stage.alive}
-            alive[stage.result] = stage.pieces(values[stage.source].flatten(1)).view(-1, *stage.shape)
+            alive[stage.result] = stage.pieces(flat(values[stage.source])).view(len(points), *stage.shape)
         (value,) = self.tail(alive).values()
         return value
 
@@ -321,7 +328,7 @@ class Graph:
         if isinstance(stage.affine, Calls):
             return stage.affine(alive)
         (value,) = alive.values()
-        return {stage.source: stage.affine.shared(value.flatten(1), slice(0, 1))[0]}
+        return {stage.source: stage.affine.shared(flat(value), slice(0, 1))[0]}
 
 
 def network_pieces(name: str) -> Elementwise:

@@ -67,15 +67,33 @@ def _overtakings(
     behind = 0.0
     for _ in range(K):
         a, b = sign * begin[candidates[winner]], sign * end[candidates[winner]]
-        place, next_ = np.inf, -1
+        soonest, doubt = np.inf, 0.0
         for k in range(K):
             there = candidates[k]
             if there < 0 or sign * end[there] <= b + error:
                 continue
             gap = a - sign * begin[there]
             share = max(gap / (gap + sign * end[there] - b), behind)
-            higher = next_ >= 0 and sign * end[there] > sign * end[candidates[next_]]
-            if share < place or (share == place and higher):
+            if share < soonest:
+                soonest, doubt = share, error / (gap + sign * end[there] - b)
+        # Of those that overtake together, the one that ends highest; of equal ones the first.
+        highest = -np.inf
+        for k in range(K):
+            there = candidates[k]
+            if there < 0 or sign * end[there] <= b + error:
+                continue
+            gap = a - sign * begin[there]
+            share = max(gap / (gap + sign * end[there] - b), behind)
+            if share - soonest <= doubt + error / (gap + sign * end[there] - b):
+                highest = max(highest, sign * end[there])
+        place, next_ = np.inf, -1
+        for k in range(K):
+            there = candidates[k]
+            if there < 0 or sign * end[there] <= b + error or sign * end[there] < highest - error:
+                continue
+            gap = a - sign * begin[there]
+            share = max(gap / (gap + sign * end[there] - b), behind)
+            if next_ < 0 and share - soonest <= doubt + error / (gap + sign * end[there] - b):
                 place, next_ = share, k
         if next_ < 0:
             break

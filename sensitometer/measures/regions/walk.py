@@ -24,7 +24,7 @@ import torch
 from torch import Tensor
 
 from ...errors import InvalidInputError
-from .graph import Elementwise, Graph, Linear, Pieces
+from .graph import Elementwise, Graph, Linear, Pieces, flat
 
 Array = Any
 
@@ -223,7 +223,7 @@ class Walk:
                 several = Rows(traces.ravel(), np.tile(rows.t, len(traces)))
                 self._measure(values, several, networks)
                 for here in self._parts(self.geometry.begins(several.pair)):
-                    self._descend(0, {name: value[here] for name, value in values.items()}, several[here])
+                    self._descend({name: value[here] for name, value in values.items()}, several[here])
         empty = np.zeros(0, np.int64)
         columns = [np.concatenate(each) for each in zip(*self.kept, strict=True)] if self.kept else [empty] * 4 + [np.zeros(0)]
         return Crossings(self.counts, *columns)
@@ -247,7 +247,7 @@ class Walk:
         if not isinstance(stage.affine, Linear):
             yield slice(0, 1), stage.affine({self.graph.input: points})
             return
-        z = stage.affine.shared(points.flatten(1), slice(0, networks))
+        z = stage.affine.shared(flat(points), slice(0, networks))
         step = max(1, self.size // len(points))
         for start in range(0, networks, step):
             some = slice(start, min(start + step, networks))
@@ -256,8 +256,8 @@ class Walk:
     def _measure(self, values: Mapping[str, Tensor], rows: Rows, networks: slice) -> None:
         """Set the largest pre-activations of each stage by pair, at the vertices; refuse what float64 cannot tell."""
         for place, stage in enumerate(self.graph.stages):
-            z = values[stage.source].flatten(1)
-            np.maximum.at(self.largest[place], rows.pair, z.abs().amax(1).numpy())
+            z = flat(values[stage.source])
+            np.maximum.at(self.largest[place], rows.pair, z.abs().numpy().max(1, initial=0.0))
             highest = float(self.largest[place][rows.pair].max())
             if not np.isfinite(highest):
                 raise InvalidInputError(
@@ -297,9 +297,20 @@ class Walk:
             if start < stop:
                 yield slice(int(begins[start]), int(begins[stop - 1]) + step + 1)
 
-    def _descend(self, place: int, values: dict[str, Tensor], rows: Rows) -> None:
+    def _descend(self, values: dict[str, Tensor], rows: Rows) -> None:
+        """Take rows through all stages, each part to the last before the next."""
+        going = [self._stage(0, values, rows)]
+        while going:
+            part = next(going[-1], None)
+            if part is None:
+                going.pop()
+            else:
+                going.append(self._stage(len(going), *part))
+
+    def _stage(self, place: int, values: dict[str, Tensor], rows: Rows) -> Iterator[tuple[dict[str, Tensor], Rows]]:
+        """Count the changes of a stage, and yield the values of the stage above with a row at each, part by part."""
         stage = self.graph.stages[place]
-        z = values[stage.source].flatten(1).numpy()
+        z = flat(values[stage.source]).numpy()
         errors = ERROR * self.largest[place]
         last = place + 1 == len(self.graph.stages)
         if last and not self.keep:
@@ -315,8 +326,7 @@ class Walk:
             return
         insertion = self.geometry.insert(rows, found)
         for here in self._parts(insertion.begins):
-            part = insertion.rows[here]
-            self._descend(place + 1, self._above(place, values, z, found, insertion, here), part)
+            yield self._above(place, values, z, found, insertion, here), insertion.rows[here]
 
     def _above(
         self, place: int, values: Mapping[str, Tensor], z: Array, found: Found, insertion: Insertion, here: slice
@@ -341,5 +351,5 @@ class Walk:
         return self._next(place, {stage.result: h}, alive, networks, edges)
 
     def _alive(self, value: Tensor, insertion: Insertion, here: slice) -> Tensor:
-        mixed = self.geometry.mixed(value.flatten(1).numpy(), insertion, here)
-        return torch.from_numpy(mixed).view(-1, *value.shape[1:])
+        mixed = self.geometry.mixed(flat(value).numpy(), insertion, here)
+        return torch.from_numpy(mixed).view(len(mixed), *value.shape[1:])

@@ -8,9 +8,10 @@ Each operation is affine in the points, or piecewise linear; otherwise the model
 where it is called, and what can be had instead.
 """
 
+import inspect
 import itertools
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -107,7 +108,18 @@ def _state(module: nn.Module) -> Any:
     """Return what a graph depends on, beside what the module's code reads elsewhere."""
     tensors = [*module.named_parameters(), *module.named_buffers()]
     shapes = tuple((name, tuple(tensor.shape), tensor.dtype) for name, tensor in tensors)
-    return shapes, tuple((id(part), part.training) for part in module.modules())
+    return shapes, tuple((id(part), tuple(_attributes(part))) for part in module.modules())
+
+
+def _attributes(part: nn.Module) -> Iterator[tuple[str, Any]]:
+    """Yield what a module's code may read of it, beside parameters and buffers: plain values, and which objects others are."""
+    for name, value in vars(part).items():
+        if not name.startswith("_"):
+            yield name, value if _is_plain(value) else id(value)
+
+
+def _is_plain(value: Any) -> bool:
+    return isinstance(value, bool | int | float | str | None) or (isinstance(value, tuple) and all(map(_is_plain, value)))
 
 
 def as_model_takes(model: Callable[[Tensor], Tensor], points: Tensor) -> Tensor:
@@ -124,8 +136,9 @@ def _agrees(module: nn.Module, graph: Graph, points: Tensor) -> bool:
     expected, found = module(points.clone()), graph.outputs(points.cpu())
     if not isinstance(expected, Tensor) or expected.shape != found.shape:
         return False
+    same = max(SAME, 32 * torch.finfo(expected.dtype).eps)
     expected = expected.detach().cpu().double()
-    return bool((expected - found).abs().max() <= SAME * expected.abs().max().clamp(min=1e-300)) if expected.numel() else True
+    return bool(((expected - found).abs() <= same * expected.abs().max()).all())
 
 
 @torch.no_grad()
@@ -134,9 +147,11 @@ def _check_rows(graph: Graph, points: Tensor) -> None:
     points = points.cpu().double()
     probes = torch.cat([points, points.flip(0) * 0.5 + 0.1])[: max(2, PROBES)]
     together = graph.outputs(probes)
+    if not together.isfinite().all():
+        raise InvalidInputError("the model's numbers must be finite; they overflow float64 at points of the path")
     for place in range(len(probes)):
         alone = graph.outputs(probes[place : place + 1])[0]
-        if not torch.allclose(together[place], alone, rtol=1e-9, atol=1e-9 * float(together.abs().max().nan_to_num(1.0))):
+        if not torch.allclose(together[place], alone, rtol=1e-9, atol=1e-9 * float(together.abs().max())):
             raise InvalidInputError("model must treat each point alone, but the output of one point changes with the others")
 
 
@@ -150,11 +165,11 @@ def _read(module: nn.Module, points: Tensor) -> Program:
     if not isinstance(answer, Tensor) or not answer.is_floating_point():
         raise InvalidInputError(f"model must return a floating-point tensor; it returns {type(answer).__name__}")
     example = points[:1].repeat(2, *[1] * (points.ndim - 1))
+    sizes = {0: torch.export.Dim("points")}
+    first = next(iter(inspect.signature(module.forward).parameters.values()))
+    shapes = ((sizes,),) if first.kind is first.VAR_POSITIONAL else (sizes,)
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            program = torch.export.export(module, (example,), dynamic_shapes=({0: torch.export.Dim("points")},), strict=False)
-            program = program.run_decompositions({})
+        program = _exported(module, example, shapes)
     except InvalidInputError:
         raise
     except Exception as error:
@@ -164,6 +179,18 @@ def _read(module: nn.Module, points: Tensor) -> Program:
             "transitions along paths are counted without a graph by method='sampled'"
         ) from error
     return _Reader(program).program()
+
+
+def _exported(module: nn.Module, example: Tensor, shapes: Any) -> torch.export.ExportedProgram:
+    """Export a module for any number of points; by its byte code where its code asks for that number."""
+    with torch.no_grad(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            program = torch.export.export(module, (example,), dynamic_shapes=shapes, strict=False)
+        except torch._dynamo.exc.UserError:
+            program = torch.export.export(module, (example,), dynamic_shapes=shapes, strict=True)
+        decomposed: torch.export.ExportedProgram = program.run_decompositions({})
+        return decomposed
 
 
 class _Reader:
@@ -178,7 +205,7 @@ class _Reader:
         for spec in program.graph_signature.input_specs:
             if spec.kind == InputKind.USER_INPUT:
                 self.input = spec.arg.name
-            elif spec.kind == InputKind.CONSTANT_TENSOR or spec.persistent is False:
+            elif spec.kind == InputKind.CONSTANT_TENSOR:
                 self.constants[spec.arg.name] = program.constants[spec.target]
             else:
                 self.parameters[spec.arg.name] = spec.target
@@ -195,7 +222,7 @@ class _Reader:
                 self._add(node)
             elif node.op not in ("placeholder", "call_function", "output"):
                 raise InvalidInputError(f"model must be made of tensor operations alone; {where(node)} is {node.op}")
-        if self.output not in self.ops:
+        if self.output not in self.ops or self.ops[self.output].kind not in _VARYING:
             raise InvalidInputError("model must depend on its points; its output is constant")
         return Program(list(self.ops.values()), self.input, self.output, self.parameters, self.constants)
 
@@ -203,6 +230,8 @@ class _Reader:
         inputs = tuple(one.name for one in node.all_input_nodes)
         kinds = {self.ops[name].kind for name in inputs if name in self.ops}
         if not kinds & {"affine", "pieces", "input"} or not gives_tensors(node):
+            if torch.Tag.nondeterministic_seeded in getattr(node.target, "tags", ()):
+                raise InvalidInputError(f"model must not depend on chance, as {operation(node)} at {where(node)} does")
             # Of a value that depends on the points, what is no tensor is a size.
             kind = "sized" if kinds & {"sized", "affine", "pieces", "input"} else "constant"
             self.ops[node.name] = Op(node.name, inputs, _runner(node), kind)
@@ -279,6 +308,8 @@ class _Reader:
         value = node.meta.get("val")
         if not isinstance(value, Tensor):
             return (), 0
+        if not value.is_floating_point():
+            raise not_linear(node, f"{operation(node)} to {value.dtype}")
         places = [place for place, size in enumerate(value.shape) if not isinstance(size, int)]
         if len(places) != 1 or str(value.shape[places[0]]) != self.symbol:
             raise InvalidInputError(
@@ -298,7 +329,7 @@ class _Reader:
         if name in ("index", "index_select") and places != [0]:
             first = False
         if name == "getitem" or (name in LINEAR and first) or (name in PRODUCTS and len(varying) == 1 and first):
-            if name in PRODUCTS and len(places) != 1 and name != "einsum":
+            if name in PRODUCTS and len(_occurrences(node.args, varying)) != 1:
                 raise not_linear(node, f"{name} of two values that depend on the points")
             return
         if name == "where" and places and 0 not in places:
@@ -354,6 +385,13 @@ class _Reader:
         pieces = Op(above, (apart,), lambda _: None, "pieces", shape, batch, apart, lambda _: RELU, label(node))
         self.ops[above] = pieces
         self.ops[node.name] = Op(node.name, (*named, above), together, "affine", shape, batch, place=place)
+
+
+def _occurrences(argument: Any, nodes: Sequence[fx.Node]) -> list[fx.Node]:
+    """Return where some nodes are among arguments, in lists of them, too."""
+    if isinstance(argument, list | tuple):
+        return [one for part in argument for one in _occurrences(part, nodes)]
+    return [argument] if isinstance(argument, fx.Node) and argument in nodes else []
 
 
 _VARYING = ("affine", "pieces", "input")

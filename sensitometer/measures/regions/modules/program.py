@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ....errors import InvalidInputError
 from ..graph import Calls, Graph, Linear, Pieces, Stage
 
 
@@ -57,10 +58,12 @@ class Program:
 
     @torch.no_grad()
     def bind(self, module: nn.Module) -> Graph:
-        """Return the graph with the parameters of the module as they are now."""
+        """Return the graph with the parameters of the module as they are now; InvalidInputError if they are not finite."""
         known: dict[str, Any] = {name: _double(value) for name, value in self.constants.items()}
         for name, target in self.parameters.items():
             known[name] = _double(operator.attrgetter(target)(module))
+            if not known[name].isfinite().all():
+                raise InvalidInputError(f"the model's weights must be finite; some of {target} are not")
         for op in self.ops:
             if op.kind == "constant":
                 known[op.name] = op.run(known)
