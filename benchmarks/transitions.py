@@ -7,10 +7,10 @@ Transitions along paths: Sensitometer's exact count beside the paper's 2^20 samp
 The networks are relu networks without biases, random or trained for a few hundred steps; the paths are translations of MNIST's
 test images, and a line through two of them. regioncam counts the breakpoints of straight lines; without it that row has no other.
 
-The last lines are of a ResNet-20 with real weights, on the way from the first CIFAR10 test image to the second: shares of 0.1% and 1%
-of it. They need `../shared/models`, and CIFAR10 in `$SENSITOMETER_DATA`. Sampling counts the same if no unit crosses twice
-between two samples, and finds the same regions if no two transitions are between two samples. The row says how many samples that
-takes, by the exact positions, and how long these would take at the measured rate.
+The last lines are of a ResNet-20 with real weights, on 0.1% and 1% of the way from the first CIFAR10 test image to the second.
+They need `../shared/models`, and CIFAR10 in `$SENSITOMETER_DATA`. Sampling counts the same if no unit crosses twice between two
+samples, and finds the same regions if no two transitions are between two samples. The line says how many samples that takes, by
+the exact positions, and how long these would take at the measured rate.
 """
 
 import importlib.util
