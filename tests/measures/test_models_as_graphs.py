@@ -78,6 +78,16 @@ def exports(monkeypatch):
     return calls
 
 
+def test_paths_of_many_vertices_are_taken_in_parts(monkeypatch):
+    """More vertices on the same line: the counts are those of its two ends."""
+    model, (begin, end) = seeded(Residual), three_paths(3)[0].vertices[:2].double()
+    line, many = (paths.Polyline(begin.lerp(end, torch.linspace(0, 1, n).double().unsqueeze(1)), closed=False) for n in (2, 100))
+    network = MLP([normals(9, 3, seed=1), normals(8, 9, seed=2), normals(2, 8, seed=3)], "relu6")
+    expected = [counts(one, line) for one in (model, network)]
+    monkeypatch.setattr("sensitometer.measures.regions.walk.CHUNK", 1)
+    assert [counts(one, many) for one in (model, network)] == expected
+
+
 def test_parameters_are_read_at_each_call_and_the_graph_once(exports):
     model, path = seeded(Residual), three_paths(3)[0]
     model.train()

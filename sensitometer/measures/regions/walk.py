@@ -218,15 +218,25 @@ class Walk:
         """
         for paths in self._batches():
             points, rows = self.geometry.vertices(paths)
-            for networks, values in self._first(points):
-                traces = np.arange(networks.start, networks.stop)[:, None] * self.paths + paths.start + rows.pair
-                several = Rows(traces.ravel(), np.tile(rows.t, len(traces)))
-                self._measure(values, several, networks)
-                for here in self._parts(self.geometry.begins(several.pair)):
-                    self._descend({name: value[here] for name, value in values.items()}, several[here])
+            parts = list(self._parts(self.geometry.begins(rows.pair)))
+            # The errors of a path are those of all its vertices: a long one is taken twice, part by part.
+            for measuring, descending in ((True, True),) if len(parts) == 1 else ((True, False), (False, True)):
+                for here in parts:
+                    for networks, values in self._first(points[here]):
+                        pairs = np.arange(networks.start, networks.stop)[:, None] * self.paths + paths.start + rows.pair[here]
+                        several = Rows(pairs.ravel(), np.tile(rows.t[here], len(pairs)))
+                        if measuring:
+                            self._measure(values, several, networks)
+                        if descending:
+                            self._enter(values, several)
         empty = np.zeros(0, np.int64)
         columns = [np.concatenate(each) for each in zip(*self.kept, strict=True)] if self.kept else [empty] * 4 + [np.zeros(0)]
         return Crossings(self.counts, *columns)
+
+    def _enter(self, values: dict[str, Tensor], rows: Rows) -> None:
+        """Take the values after the first affine map through all stages, in chunks."""
+        for here in self._parts(self.geometry.begins(rows.pair)):
+            self._descend({name: value[here] for name, value in values.items()}, rows[here])
 
     def _batches(self) -> Iterator[slice]:
         """Yield the paths, as many at a time as the first stage's chunk holds."""
