@@ -214,7 +214,7 @@ def first_line(error: Exception) -> str:
 def check_evaluation_mode(model: nn.Module) -> None:
     """Raise InvalidInputError if a layer that would mix points, or drop some by chance, is in training mode."""
     for name, module in model.named_modules():
-        if module.training and isinstance(module, nn.modules.batchnorm._NormBase | nn.modules.dropout._DropoutNd):
+        if module.training and isinstance(module, nn.modules.batchnorm._NormBase | nn.modules.dropout._DropoutNd | nn.RReLU):
             raise InvalidInputError(
                 f"model must be in evaluation mode, but its layer {name or type(module).__name__!r} is in training mode: "
                 "call model.eval() first"

@@ -212,7 +212,7 @@ def _slice(trained: Trained, dataset: Dataset) -> dict[str, Tensor]:
     for when, network in (("before", _untrained(configuration, dataset)), ("after", trained.network)):
         try:
             lines = boundaries(network, plane, faces=False, most_faces=MOST_FACES)
-        except TooManyRegionsError:
+        except (TooManyRegionsError, InvalidInputError):  # the latter of weights that are too large for float64
             return {name: values for name, values in found.items() if name in ("slice.anchors", "slice.images", "slice.labels")}
         assert isinstance(lines, ExactBoundaries)
         found |= {

@@ -318,7 +318,7 @@ def test_counts_of_large_weights_are_those_of_rational_numbers(activation, size)
 def test_boundaries_that_float64_cannot_tell_apart_are_refused(activation, refused):
     weights = [1e14 * weight for weight in make_network(4, 6, 4, activation).weights]
     for path in (loop(3, 4), ellipse(4)):
-        with refused(r"pre-activations at layer 1 reach \d\.\de\+1\d, and float64 cannot tell boundaries \d apart"):
+        with refused(r"pre-activations at layer 1 reach \d\.\de\+1\d, and float64 cannot tell boundaries that are \d apart"):
             transitions(MLP(weights, activation), path)
 
 

@@ -243,65 +243,74 @@ def _rise(f0: float, c: float, f1: float, behind: float, error: float) -> float:
 
 
 @compiled
+def _apart(z: Array, row: int, one: int, other: int, sign: float, wide: float) -> Any:
+    """Return how far one pre-activation is above another, as the quadratic through three values."""
+    f0, f1 = sign * (z[row, one] - z[row, other]), sign * (z[row + 2, one] - z[row + 2, other])
+    return f0 * wide, sign * (z[row + 1, one] - z[row + 1, other]), f1 * wide
+
+
+@compiled
+def _behind(z: Array, row: int, who: Array, code: int, sign: float, error: float) -> int:
+    """Return the winner behind the first row of an arc: of those that are the largest there, the highest in the middle."""
+    winner = code
+    for k in range(len(who)):
+        if who[k] < 0 or sign * (z[row, who[k]] - z[row, who[code]]) < -error:
+            continue
+        gap = sign * (z[row + 1, who[k]] - z[row + 1, who[winner]])
+        if gap > error or (abs(gap) <= error and sign * (z[row + 2, who[k]] - z[row + 2, who[winner]]) > error):
+            winner = k
+    return winner
+
+
+@compiled
+def _overtaker(z: Array, row: int, who: Array, winner: int, behind: float, sign: float, tau: float, error: float) -> Any:
+    """Return the candidate that overtakes the winner next, -1 for none, and where."""
+    wide = 1 + tau * tau
+    places, slopes = np.full(len(who), np.inf), np.ones(len(who))
+    for k in range(len(who)):
+        if who[k] >= 0 and k != winner:
+            f0, c, f1 = _apart(z, row, who[k], who[winner], sign, wide)
+            if max(abs(f0), abs(c), abs(f1)) > error:
+                v = _rise(f0, c, f1, behind, error)
+                places[k], slopes[k] = v, abs((f0 + f1 - 2 * c) * v + (f1 - f0) / 2)
+    first, next_ = places.min(), -1
+    if first == np.inf:
+        return -1, first
+    for k in range(len(who)):
+        if places[k] == np.inf or places[k] - first > min(error / slopes[k], APART / tau) + APART:
+            continue
+        # Of those that overtake together, the one that rises most; of equal ones the first.
+        if next_ >= 0:
+            f0, c, f1 = _apart(z, row, who[k], who[next_], sign, wide)
+            if max(abs(f0), abs(c), abs(f1)) <= error or (f0 + f1 - 2 * c) * places[k] + (f1 - f0) / 2 <= 0:
+                continue
+        next_ = k
+    return next_, first
+
+
+@compiled
 def _winners(
     z: Array, begins: Array, codes: Array, pair: Array, t: Array, candidates: Array, sign: float, errors: Array
 ) -> Any:  # fmt: skip
     piece, unit_, place = [np.int64(0) for _ in range(0)], [np.int64(0) for _ in range(0)], [0.0 for _ in range(0)]
-    K = candidates.shape[1]
     for row in begins:
-        tau = math.tan((t[row + 2] - t[row]) / 4)
-        wide, error = 1 + tau * tau, errors[pair[row]]
+        tau, error = math.tan((t[row + 2] - t[row]) / 4), errors[pair[row]]
         for unit in range(len(candidates)):
-            who = candidates[unit]
-            winner = codes[row, unit]
-            # The winner behind the first row: of those that are the largest there, the highest in the middle.
-            for k in range(K):
-                if who[k] < 0 or sign * (z[row, who[k]] - z[row, who[codes[row, unit]]]) < -error:
-                    continue
-                gap = sign * (z[row + 1, who[k]] - z[row + 1, who[winner]])
-                if gap > error or (abs(gap) <= error and sign * (z[row + 2, who[k]] - z[row + 2, who[winner]]) > error):
-                    winner = k
-            if winner != codes[row, unit]:
-                piece.append(row)
-                unit_.append(np.int64(unit))
+            who, code = candidates[unit], codes[row, unit]
+            winner, behind, start = _behind(z, row, who, code, sign, error), -1.0, len(place)
+            if winner != code:
                 place.append(-1.0)
-            behind = -1.0
-            for _ in range(4 * K):
-                first, next_ = np.inf, -1
-                for turn in range(2):
-                    for k in range(K):
-                        if who[k] < 0 or k == winner:
-                            continue
-                        f0 = sign * (z[row, who[k]] - z[row, who[winner]]) * wide
-                        c = sign * (z[row + 1, who[k]] - z[row + 1, who[winner]])
-                        f1 = sign * (z[row + 2, who[k]] - z[row + 2, who[winner]]) * wide
-                        if max(abs(f0), abs(c), abs(f1)) <= error:
-                            continue
-                        v = _rise(f0, c, f1, behind, error)
-                        if turn == 0:
-                            first = min(first, v)
-                            continue
-                        slope = abs(((f0 + f1) - 2 * c) * v + (f1 - f0) / 2)
-                        if v == np.inf or v - first > min(error / slope, 1e-9 / tau) + 1e-9:
-                            continue
-                        # Of those that overtake together, the one that rises most; of equal ones the first.
-                        if next_ >= 0:
-                            g0 = sign * (z[row, who[k]] - z[row, who[next_]]) * wide
-                            d = sign * (z[row + 1, who[k]] - z[row + 1, who[next_]])
-                            g1 = sign * (z[row + 2, who[k]] - z[row + 2, who[next_]]) * wide
-                            if max(abs(g0), abs(d), abs(g1)) <= error or ((g0 + g1) - 2 * d) * v + (g1 - g0) / 2 <= 0:
-                                continue
-                        next_ = k
+            for _ in range(4 * len(who)):
+                next_, behind = _overtaker(z, row, who, winner, behind, sign, tau, error)
                 if next_ < 0:
                     break
-                piece.append(row)
-                unit_.append(np.int64(unit))
-                place.append(first)
-                winner, behind = next_, first
+                place.append(behind)
+                winner = next_
             if winner != codes[row + 2, unit]:
+                place.append(1.0)
+            for _ in range(start, len(place)):
                 piece.append(row)
                 unit_.append(np.int64(unit))
-                place.append(1.0)
     places = np.array(place)
     return _ordered(np.array(piece), np.array(unit_), np.zeros(len(places), np.int64), places, np.full(len(places), 2.0**-46), t)
 

@@ -37,6 +37,53 @@ def winners(z: Array, pair: Array, candidates: Array, sign: float, errors: Array
 
 
 @compiled
+def _behind(begin: Array, end: Array, candidates: Array, sign: float, before: int, error: float) -> int:
+    """Return the winner behind the first of two rows: of those that are the largest there, the one that rises most."""
+    largest, highest = -np.inf, -np.inf
+    for there in candidates:
+        if there >= 0:
+            largest = max(largest, sign * begin[there])
+    for there in candidates:
+        if there >= 0 and sign * begin[there] >= largest - error:
+            highest = max(highest, sign * end[there])
+    for k in range(len(candidates)):
+        there = candidates[k]
+        if there >= 0 and sign * begin[there] >= largest - error and sign * end[there] >= highest - error:
+            return k
+    return before
+
+
+@compiled
+def _overtaker(
+    begin: Array, end: Array, candidates: Array, sign: float, winner: int, behind: float, error: float
+) -> Any:  # fmt: skip
+    """Return the candidate that overtakes the winner next, -1 for none, and where."""
+    a, b = sign * begin[candidates[winner]], sign * end[candidates[winner]]
+    shares, doubts = np.full(len(candidates), np.inf), np.zeros(len(candidates))
+    soonest = 0
+    for k in range(len(candidates)):
+        there = candidates[k]
+        if there >= 0 and sign * end[there] > b + error:
+            gap = a - sign * begin[there]
+            approach = gap + sign * end[there] - b
+            shares[k], doubts[k] = max(gap / approach, behind), error / approach
+            if shares[k] < shares[soonest]:
+                soonest = k
+    if shares[soonest] == np.inf:
+        return -1, np.inf
+    # Of those that overtake together, the one that ends highest; of equal ones the first.
+    together = shares - shares[soonest] <= doubts + doubts[soonest]
+    highest = -np.inf
+    for k in range(len(candidates)):
+        if together[k]:
+            highest = max(highest, sign * end[candidates[k]])
+    for k in range(len(candidates)):
+        if together[k] and sign * end[candidates[k]] >= highest - error:
+            return k, shares[k]
+    return -1, np.inf
+
+
+@compiled
 def _overtakings(
     begin: Array, end: Array, candidates: Array, sign: float, before: int, after: int, error: float, places: Array
 ) -> int:
@@ -45,61 +92,17 @@ def _overtakings(
 
     `begin` and `end` are the pre-activations at the rows, `candidates` `[K]` those of one unit.
     """
-    K = len(candidates)
-    # The winner behind the first row: of those that are the largest there, the one that rises most.
-    largest, highest = -np.inf, -np.inf
-    for k in range(K):
-        if candidates[k] >= 0:
-            largest = max(largest, sign * begin[candidates[k]])
-    for k in range(K):
-        if candidates[k] >= 0 and sign * begin[candidates[k]] >= largest - error:
-            highest = max(highest, sign * end[candidates[k]])
-    winner = before
-    for k in range(K):
-        there = candidates[k]
-        if there >= 0 and sign * begin[there] >= largest - error and sign * end[there] >= highest - error:
-            winner = k
-            break
-    count = 0
+    winner, count, place = _behind(begin, end, candidates, sign, before, error), 0, 0.0
     if winner != before:
         places[count] = 0.0
         count += 1
-    behind = 0.0
-    for _ in range(K):
-        a, b = sign * begin[candidates[winner]], sign * end[candidates[winner]]
-        soonest, doubt = np.inf, 0.0
-        for k in range(K):
-            there = candidates[k]
-            if there < 0 or sign * end[there] <= b + error:
-                continue
-            gap = a - sign * begin[there]
-            share = max(gap / (gap + sign * end[there] - b), behind)
-            if share < soonest:
-                soonest, doubt = share, error / (gap + sign * end[there] - b)
-        # Of those that overtake together, the one that ends highest; of equal ones the first.
-        highest = -np.inf
-        for k in range(K):
-            there = candidates[k]
-            if there < 0 or sign * end[there] <= b + error:
-                continue
-            gap = a - sign * begin[there]
-            share = max(gap / (gap + sign * end[there] - b), behind)
-            if share - soonest <= doubt + error / (gap + sign * end[there] - b):
-                highest = max(highest, sign * end[there])
-        place, next_ = np.inf, -1
-        for k in range(K):
-            there = candidates[k]
-            if there < 0 or sign * end[there] <= b + error or sign * end[there] < highest - error:
-                continue
-            gap = a - sign * begin[there]
-            share = max(gap / (gap + sign * end[there] - b), behind)
-            if next_ < 0 and share - soonest <= doubt + error / (gap + sign * end[there] - b):
-                place, next_ = share, k
+    for _ in range(len(candidates)):
+        next_, place = _overtaker(begin, end, candidates, sign, winner, place, error)
         if next_ < 0:
             break
         places[count] = min(place, 1.0)
         count += 1
-        winner, behind = next_, place
+        winner = next_
     if winner != after:
         places[count] = 1.0
         count += 1

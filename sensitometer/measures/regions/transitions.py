@@ -49,7 +49,8 @@ class TransitionCount:
         int64 `[S, P, activations]`: by hidden layer, or by activation in the order in which the model calls them.
     names
         Of the activations: of the modules that call them, such as `layer1.0.relu`, or `layer1.0:relu` for a function that the
-        code of the module `layer1.0` calls; `layer 1`, `layer 2`, ... for an `MLP`.
+        code of the module `layer1.0` calls; `layer 1`, `layer 2`, ... for an `MLP`. Of a module that is sampled: of the
+        operations, such as `relu`.
     positions
         float64 `[n]` for each activation: the path's parameter at each transition, sorted; in lists for the activations, nested
         in lists for the paths and the networks where there are several. None if it was not asked for.
@@ -62,7 +63,9 @@ class TransitionCount:
 
     def __repr__(self) -> str:
         pairs = f"{' x '.join(map(str, self.total.shape))} counts, " if self.total.ndim else ""
-        return f"TransitionCount({pairs}{int(self.total.sum()):,} transitions of {self.per_layer.shape[-1]} activations)"
+        counts = [(int(self.total.sum()), "transition"), (self.per_layer.shape[-1], "activation")]
+        total, activations = (f"{count:,} {name}{'s' * (count != 1)}" for count, name in counts)
+        return f"TransitionCount({pairs}{total} of {activations})"
 
 
 def transitions(

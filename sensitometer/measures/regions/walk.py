@@ -277,7 +277,7 @@ class Walk:
             if apart <= 4 * ERROR * highest:
                 raise InvalidInputError(
                     f"the model's weights are too large: pre-activations at {stage.name} reach {highest:.1e}, and float64 cannot "
-                    f"tell boundaries {apart:g} apart from one another; scale the weights down"
+                    f"tell boundaries that are {apart:g} apart from one another; scale the weights down"
                 )
             if place + 1 < len(self.graph.stages):
                 h = stage.pieces(z)

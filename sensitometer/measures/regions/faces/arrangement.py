@@ -28,6 +28,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ....errors import InvalidInputError
 from ..graph import Elementwise, Graph, Linear, Stage
 from .lines import Segments
 from .polygons import Array, Polygons
@@ -76,7 +77,13 @@ def arrange(graph: Graph, basis: Tensor, last: int) -> Iterator[Piece]:
     def entered(stage: Stage, values: Mapping[str, Tensor], xy: Array, faces: Polygons, largest: Array) -> Refinement:
         shapes.update({name: tuple(value.shape[1:]) for name, value in values.items()})
         rows = {name: value.flatten(1).numpy() for name, value in values.items()}
-        return refine(rows, stage.source, xy, faces, stage.pieces, _rounding(stage, rows[stage.source], largest))
+        rounding = _rounding(stage, rows[stage.source], largest)
+        if isinstance(stage.pieces, Elementwise) and stage.pieces.apart <= 4 * float(rounding.max()):
+            raise InvalidInputError(
+                f"the model's weights are too large: float64 cannot tell boundaries at {stage.name} that are "
+                f"{stage.pieces.apart:g} apart from one another; scale the weights down"
+            )
+        return refine(rows, stage.source, xy, faces, stage.pieces, rounding)
 
     def through(stage: Stage, above: Stage, refined: Refinement, patch: Array, largest: Array) -> Refinement:
         vertices, faces = refined.faces.take(patch).compact()

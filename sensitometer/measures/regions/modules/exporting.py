@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, fx, nn
 from torch.export.graph_signature import InputKind, OutputKind
 from torch.fx.node import map_arg
+from torch.nn.parameter import is_lazy
 
 from ....errors import InvalidInputError
 from ...jacobian import REFUSALS, check_evaluation_mode, first_line, not_taken
@@ -68,7 +69,10 @@ def module_graph(model: Callable[[Tensor], Tensor], points: Tensor) -> Graph:
     """
     if not callable(model):
         raise InvalidInputError(f"model must be an MLP, an MLPStack, a module or another callable; got {type(model).__name__}")
+    if isinstance(model, torch.export.ExportedProgram):
+        model = model.module()
     module = model if isinstance(model, nn.Module) else _Wrapped(model)
+    _check_values(module)
     check_evaluation_mode(module)
     points = as_model_takes(module, points[:PROBES])
     state = _state(module), tuple(points.shape[1:])
@@ -83,6 +87,15 @@ def module_graph(model: Callable[[Tensor], Tensor], points: Tensor) -> Graph:
     if module is model:
         _PROGRAMS.setdefault(module, {})[state] = program
     return graph
+
+
+def _check_values(module: nn.Module) -> None:
+    """Refuse a module whose parameters have no values."""
+    for name, value in itertools.chain(module.named_parameters(), module.named_buffers()):
+        if is_lazy(value):
+            raise InvalidInputError(f"the model's {name} is not initialised: call the model once on points first")
+        if value.is_meta:
+            raise InvalidInputError(f"the model's {name} has no values: it is on the device meta")
 
 
 class _Wrapped(nn.Module):
@@ -163,7 +176,8 @@ def _read(module: nn.Module, points: Tensor) -> Program:
     except REFUSALS as error:
         raise not_taken(points, error) from error
     if not isinstance(answer, Tensor) or not answer.is_floating_point():
-        raise InvalidInputError(f"model must return a floating-point tensor; it returns {type(answer).__name__}")
+        got = f"one of {answer.dtype}" if isinstance(answer, Tensor) else type(answer).__name__
+        raise InvalidInputError(f"model must return a floating-point tensor; it returns {got}")
     example = points[:1].repeat(2, *[1] * (points.ndim - 1))
     sizes = {0: torch.export.Dim("points")}
     first = next(iter(inspect.signature(module.forward).parameters.values()))
@@ -176,7 +190,7 @@ def _read(module: nn.Module, points: Tensor) -> Program:
         # torch.export does not say what it raises for what it cannot trace
         raise InvalidInputError(
             f"model cannot be read as a graph, which exact regions need: torch.export says: {first_line(error)}; "
-            "transitions along paths are counted without a graph by method='sampled'"
+            "method='sampled' needs no graph"
         ) from error
     return _Reader(program).program()
 
@@ -323,7 +337,7 @@ class _Reader:
     def _check_affine(self, node: fx.Node, name: str, varying: Sequence[fx.Node]) -> None:
         given = arguments(node)
         if given.get("training") is True or given.get("train") is True:
-            raise InvalidInputError(f"model must be in evaluation mode; {where(node)} was exported in training mode")
+            raise InvalidInputError(f"model must be in evaluation mode, but {where(node)} calls {name} with training=True")
         places = [place for place, one in enumerate(node.args) if isinstance(one, fx.Node) and one in varying]
         first = name != "div" or (places == [0] and given.get("rounding_mode") is None)
         if name in ("index", "index_select") and places != [0]:
@@ -339,6 +353,8 @@ class _Reader:
         raise not_linear(node, f"{name} of two values that depend on the points" if name in PRODUCTS else name)
 
     def _add_pieces(self, node: fx.Node, maker: "Maker", varying: Sequence[fx.Node]) -> None:
+        if arguments(node).get("training") is True:
+            raise InvalidInputError(f"model must not depend on chance: {where(node)} calls {operation(node)} with training=True")
         source: Any = node.args[0]
         if [source] != list(varying):
             raise not_linear(node, f"{operation(node)} with limits that depend on the points")

@@ -90,7 +90,7 @@ def not_linear(node: fx.Node, what: str) -> InvalidInputError:
     """Return what to raise for an operation that is not piecewise linear."""
     return InvalidInputError(
         f"exact regions need a piecewise-linear model: {what} at {where(node)} is not; "
-        "transitions along paths are counted at samples by method='sampled'"
+        "method='sampled', where there is one, compares activations at samples"
     )
 
 
