@@ -22,13 +22,15 @@ from ...paths import Ellipse
 from ..compiling import compiled
 from .graph import Elementwise, Linear, Pieces
 from .maxima import winners
-from .segments import APART, apply, form, join, settle, sort
+from .segments import apply, form, join, settle, sort
 from .walk import Found, Insertion, Rows
 
 Array = Any
 
 # The arcs that an ellipse begins with.
 ARCS = 4
+# Crossings farther apart, in the path's parameter, never coincide, however slow their units are.
+APART = 1e-9
 
 
 @dataclass(frozen=True, eq=False)
