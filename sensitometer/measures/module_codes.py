@@ -22,6 +22,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from ..errors import InvalidInputError
 from .jacobian import REFUSALS, check_evaluation_mode, not_taken
+from .sampled import codes_of
 
 # What a call's arguments, by their names, say of the boundaries.
 Boundaries = Callable[[dict[str, Any]], Sequence[float]]
@@ -185,7 +186,7 @@ class ModuleCodes:
         def take(call: _Call) -> None:
             layout = next(place, None)
             if layout:
-                codes.append(_codes(layout.by_point(call.z, len(points)), call.boundaries))
+                codes.append(codes_of(layout.by_point(call.z, len(points)), call.boundaries))
 
         self._run(points, take)
         if len(codes) != len(self.names):
@@ -260,14 +261,6 @@ def _layout(fewer: _Call, more: _Call, changed: _Call) -> _Layout | None:
 def _same(one: Tensor, other: Tensor) -> bool:
     # The kernels may round otherwise where the neighbours are others.
     return torch.allclose(one, other, rtol=1e-3, atol=1e-5, equal_nan=True)
-
-
-def _codes(z: Tensor, boundaries: Sequence[float]) -> Tensor:
-    """Return how many boundaries are below each pre-activation, int8."""
-    codes = (z > boundaries[0]).to(torch.int8)
-    for boundary in boundaries[1:]:
-        codes += z > boundary
-    return codes
 
 
 @contextlib.contextmanager

@@ -4,7 +4,7 @@ Transitions between samples of a path, as the paper counts them (S3): $\sum_i \|
 What a sampled count misses are pairs of crossings of one unit between neighbouring samples (A.1.2).
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -99,19 +99,19 @@ def network_codes(network: MLP, activation: Activation, path: Path) -> tuple[Cod
 
     def codes(t: Tensor) -> list[Tensor]:
         z = path.combine(basis, t.to(basis.device))
-        found = [_codes(z, activation)]
+        found = [codes_of(z, activation.boundaries)]
         for weight in others:
             z = activation.apply_(z) @ weight.T
-            found.append(_codes(z, activation))
+            found.append(codes_of(z, activation.boundaries))
         return found
 
     return codes, max(64, CHUNK // max(len(weight) for weight in network.weights))
 
 
-def _codes(z: Tensor, activation: Activation) -> Tensor:
+def codes_of(z: Tensor, boundaries: Sequence[float]) -> Tensor:
     """Return how many boundaries lie below each pre-activation, int8."""
     sides = z.new_empty(z.shape, dtype=torch.bool)
-    first, *others = activation.boundaries
+    first, *others = boundaries
     codes = _above(sides, z, first).view(torch.int8)
     for limit in others:
         codes = codes + _above(torch.empty_like(sides), z, limit).view(torch.int8)

@@ -54,6 +54,7 @@ class Arcs:
 
     def __init__(self, paths: Sequence[Ellipse]) -> None:
         self.paths = paths
+        self.lengths = [2 * ARCS + 1] * len(paths)
 
     def vertices(self, paths: slice) -> tuple[Tensor, Rows]:
         """See `Geometry`: the ends and middles of the first arcs."""
@@ -71,9 +72,7 @@ class Arcs:
 
     def count(self, z: Array, rows: Rows, pieces: Pieces, errors: Array) -> Array:
         """See `Geometry`."""
-        found = self.find(z, rows, pieces, errors)
-        begins = self.begins(rows.pair)
-        return np.bincount(np.searchsorted(begins, found.piece), minlength=len(begins))
+        return np.bincount(self.find(z, rows, pieces, errors).piece, minlength=len(z))[self.begins(rows.pair)]
 
     def find(self, z: Array, rows: Rows, pieces: Pieces, errors: Array) -> Found:
         """See `Geometry`."""
@@ -88,25 +87,24 @@ class Arcs:
     def insert(self, rows: Rows, found: Found) -> Insertion:
         """See `Geometry`."""
         pair, t, *columns = _merge(self.begins(rows.pair), rows.pair, rows.t, found.piece, found.place)
-        return _Insertion(Rows(pair, t), self.begins(pair), *columns)
+        return _Insertion(found, Rows(pair, t), self.begins(pair), *columns)
 
     def mixed(self, values: Array, insertion: Insertion, here: slice) -> Array:
         """See `Geometry`."""
         assert isinstance(insertion, _Insertion)
         return _mixed(values, insertion.old[here], insertion.place[here], insertion.tau[here])
 
-    def activations(self, z: Array, pieces: Elementwise, found: Found, insertion: Insertion, here: slice) -> Array:
+    def activations(self, z: Array, pieces: Elementwise, insertion: Insertion, here: slice) -> Array:
         """See `Geometry`."""
         out = self.mixed(z, insertion, here)
-        first, last = insertion.first[here], insertion.last[here]
-        _activate(out, first, last, found.unit, found.boundary, *form(pieces))
+        found = insertion.found
+        _activate(out, insertion.first[here], insertion.last[here], found.unit, found.boundary, *form(pieces))
         return out
 
     def products(
         self,
         z: Array,
         pieces: Elementwise,
-        found: Found,
         insertion: Insertion,
         here: slice,
         linear: Linear,
@@ -115,7 +113,7 @@ class Arcs:
         largest: Array,
     ) -> Tensor:
         """See `Geometry`. All rows are products."""
-        h = torch.from_numpy(self.activations(z, pieces, found, insertion, here))
+        h = torch.from_numpy(self.activations(z, pieces, insertion, here))
         return linear.rows(h, networks, edges)
 
 

@@ -75,15 +75,6 @@ class Elementwise:
         h = torch.clamp(h + self.shift if self.shift else h, self.low, self.high, out=z if overwrite else None)
         return h if leaked is None else h.add_(leaked)
 
-    def slope(self, z: Tensor) -> Tensor:
-        """Return the derivative at the pre-activations `z` `[R, W]`; at a boundary that of the piece below it."""
-        inside = torch.ones_like(z)
-        if self.low > -math.inf:
-            inside[z <= self.boundaries[0]] = 0.0
-        if self.high < math.inf:
-            inside[z > self.boundaries[-1]] = 0.0
-        return self.scale * inside + torch.from_numpy(self.leak) * (z <= 0)
-
     @property
     def jumps(self) -> Array:
         """By how much the slope rises at each boundary; float64 `[B, W]`, or `[B, 1]` where all units have the same."""
@@ -168,8 +159,7 @@ class Linear:
         """
         Write the values of one network at rows `[n, fan_in]` that follow one another on a path to `out` `[n, fan_out]`.
 
-        These are at most one more than `block`.
-        Many units do not change between these rows: those that are off, or saturated. They are left out of the product.
+        The rows are at most one more than `block`. Units that are off or saturated at all of them are left out of the product.
         """
         weight = self.weights[network]
         wide = len(weight) >= WIDE and len(h) >= FEW_ROWS
@@ -217,14 +207,11 @@ class Calls:
     ----------
     run
         Maps the values that go in, by name and with the points first, to those that come out.
-    outputs
-        The names of what comes out.
     largest
         Numbers of the largest value at one point, on the way.
     """
 
     run: Callable[[Mapping[str, Tensor]], dict[str, Tensor]]
-    outputs: tuple[str, ...]
     largest: int
 
     def __call__(self, alive: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -289,8 +276,6 @@ class Graph:
         The affine map from what is alive after the last stage to the outputs; None for networks of the package.
     input
         The name of the points.
-    shape
-        Of a point.
     networks
         S; 1 for a model.
     """
@@ -298,7 +283,6 @@ class Graph:
     stages: tuple[Stage, ...]
     tail: Calls | None
     input: str
-    shape: tuple[int, ...]
     networks: int
 
     @property
@@ -331,25 +315,20 @@ class Graph:
         return {stage.source: stage.affine.shared(flat(value), slice(0, 1))[0]}
 
 
-def network_pieces(name: str) -> Elementwise:
-    """Return an activation of the package, which must be piecewise linear."""
-    chosen = activation(name)
-    assert chosen.clamp is not None
-    shift, low, high = chosen.clamp
-    return Elementwise(chosen.boundaries, 1.0, shift, low, high)
-
-
 def layer_names(stack: MLPStack) -> tuple[str, ...]:
     """Return the names of the hidden layers of networks of the package: `layer 1`, `layer 2` and so on."""
     return tuple(f"layer {place}" for place in range(1, len(stack.weights)))
 
 
 def stack_graph(stack: MLPStack) -> Graph:
-    """Return the graph of S networks of the package."""
-    pieces = network_pieces(stack.activation)
+    """Return the graph of S networks of the package, whose activation is piecewise linear."""
+    chosen = activation(stack.activation)
+    assert chosen.clamp is not None
+    shift, low, high = chosen.clamp
+    pieces = Elementwise(chosen.boundaries, 1.0, shift, low, high)
     stages = []
     for place, (name, weight) in enumerate(zip(layer_names(stack), stack.weights, strict=False), start=1):
         linear = Linear(weight.detach().cpu().double().transpose(1, 2).contiguous())
         width = weight.shape[1]
         stages.append(Stage(name, linear, pieces, f"z{place}", f"h{place}", (width,), (), width))
-    return Graph(tuple(stages), None, "h0", (stack.weights[0].shape[2],), len(stack))
+    return Graph(tuple(stages), None, "h0", len(stack))

@@ -110,25 +110,8 @@ def _overtakings(
 
 
 @compiled
-def count_winners(z: Array, pair: Array, candidates: Array, sign: float, errors: Array) -> Array:
-    """Return how many changes of the winner there are between each row and the next of its pair, int64 `[R - 1]`."""
-    codes = winners(z, pair, candidates, sign, errors)
-    counts, places = np.zeros(max(len(z) - 1, 0), np.int64), np.empty(candidates.shape[1] + 2)
-    for row in range(len(counts)):
-        if pair[row] != pair[row + 1]:
-            continue
-        error = errors[pair[row]]
-        for unit in range(len(candidates)):
-            before, after = codes[row, unit], codes[row + 1, unit]
-            # What is the largest at both ends is so between, too.
-            if before != after:
-                counts[row] += _overtakings(z[row], z[row + 1], candidates[unit], sign, before, after, error, places)
-    return counts
-
-
-@compiled
 def find_winners(z: Array, pair: Array, t: Array, candidates: Array, sign: float, errors: Array) -> Any:
-    """Return piece, unit, boundary (0), place and parameter of these changes, in the order of the path."""
+    """Return piece, unit, boundary (0), place and parameter of each change of a winner, in the order of the path."""
     codes = winners(z, pair, candidates, sign, errors)
     places = np.empty(candidates.shape[1] + 2)
     piece, unit_, where = [np.int64(0) for _ in range(0)], [np.int64(0) for _ in range(0)], [0.0 for _ in range(0)]
@@ -138,6 +121,7 @@ def find_winners(z: Array, pair: Array, t: Array, candidates: Array, sign: float
         error, start = errors[pair[row]], len(where)
         for unit in range(len(candidates)):
             before, after = codes[row, unit], codes[row + 1, unit]
+            # What is the largest at both ends is so between, too.
             if before != after:
                 count = _overtakings(z[row], z[row + 1], candidates[unit], sign, before, after, error, places)
                 for number in range(count):

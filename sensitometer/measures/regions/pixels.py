@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator
 from functools import cached_property
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ...activations import activation
 from ...errors import InvalidInputError
@@ -12,7 +12,9 @@ from ...networks import MLP, as_stack
 from ...paths import Slice
 from ..jacobian import REFUSALS, not_taken
 from ..module_codes import ModuleCodes
+from ..sampled import codes_of
 from .graph import layer_names
+from .modules.exporting import as_model_takes
 
 Model = MLP | Callable[[Tensor], Tensor]
 
@@ -80,11 +82,7 @@ class NetworkPoints:
         """Yield the codes of these layers, ascending; int8 `[n, W]`."""
         for layer, z in zip(range(layers[-1] + 1), self._preactivations(coordinates), strict=False):
             if layer in layers:
-                first, *others = self._activation.boundaries
-                codes = (z > first).view(torch.int8)
-                for boundary in others:
-                    codes += z > boundary
-                yield codes
+                yield codes_of(z, self._activation.boundaries)
 
     def logits(self, coordinates: Tensor) -> Tensor:
         """Return the logits, `[n, C]`."""
@@ -112,9 +110,6 @@ class ModelPoints:
         self._plane = plane
         self._basis = plane_basis(plane)
         self.numbers = WIDTH * plane.x1.numel()
-        parameters = model.parameters() if isinstance(model, nn.Module) else ()
-        like = next((one for one in parameters if one.is_floating_point()), plane.x1)
-        self._like = like.device, like.dtype
 
     @cached_property
     def _codes(self) -> ModuleCodes:
@@ -149,7 +144,7 @@ class ModelPoints:
         return logits
 
     def _points(self, coordinates: Tensor) -> Tensor:
-        return self._plane.combine(self._basis, coordinates).to(*self._like)
+        return as_model_takes(self._model, self._plane.combine(self._basis, coordinates), self._plane.x1)
 
 
 def points_of(model: Model, plane: Slice) -> NetworkPoints | ModelPoints:

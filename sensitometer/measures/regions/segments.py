@@ -19,7 +19,7 @@ from torch import Tensor
 from ...paths import Polyline
 from ..compiling import compiled
 from .graph import Elementwise, Linear, Pieces
-from .maxima import count_winners, find_winners
+from .maxima import find_winners
 from .walk import Found, Insertion, Rows
 
 Array = Any
@@ -46,11 +46,12 @@ class Segments:
 
     def __init__(self, paths: Sequence[Polyline]) -> None:
         self.paths = paths
+        self.lengths = [len(path.vertices) + path.closed for path in paths]
 
     def vertices(self, paths: slice) -> tuple[Tensor, Rows]:
         """See `Geometry`. A closed path has its first vertex at its end again."""
         points = [vertices(path).detach().cpu().double() for path in self.paths[paths]]
-        lengths = [len(one) for one in points]
+        lengths = self.lengths[paths]
         pair = np.repeat(np.arange(len(points)), lengths)
         return torch.cat(points), Rows(pair, np.concatenate([np.arange(length, dtype=np.float64) for length in lengths]))
 
@@ -60,9 +61,10 @@ class Segments:
 
     def count(self, z: Array, rows: Rows, pieces: Pieces, errors: Array) -> Array:
         """See `Geometry`."""
-        if not isinstance(pieces, Elementwise):
-            return count_winners(z, rows.pair, pieces.candidates, pieces.sign, errors)[self.begins(rows.pair)]
-        return _changes(z, rows.pair, np.array(pieces.boundaries), errors)[self.begins(rows.pair)]
+        begins = self.begins(rows.pair)
+        if isinstance(pieces, Elementwise):
+            return _changes(z, rows.pair, np.array(pieces.boundaries), errors)[begins]
+        return np.bincount(self.find(z, rows, pieces, errors).piece, minlength=len(z))[begins]
 
     def find(self, z: Array, rows: Rows, pieces: Pieces, errors: Array) -> Found:
         """See `Geometry`."""
@@ -75,7 +77,7 @@ class Segments:
     def insert(self, rows: Rows, found: Found) -> Insertion:
         """See `Geometry`."""
         pair, t, old, place, first, last = _merge(rows.pair, rows.t, found.piece, found.place, found.t)
-        return Insertion(Rows(pair, t), self.begins(pair), old, place, first, last)
+        return Insertion(found, Rows(pair, t), self.begins(pair), old, place, first, last)
 
     def mixed(self, values: Array, insertion: Insertion, here: slice) -> Array:
         """See `Geometry`."""
@@ -84,17 +86,16 @@ class Segments:
             return values[old[0] : old[-1] + 1]
         return _mixed(values, old, place)
 
-    def activations(self, z: Array, pieces: Elementwise, found: Found, insertion: Insertion, here: slice) -> Array:
+    def activations(self, z: Array, pieces: Elementwise, insertion: Insertion, here: slice) -> Array:
         """See `Geometry`."""
         out = np.empty((here.stop - here.start, z.shape[1]))
-        _activations(np.arange(here.start, here.stop), z, out, *_columns(insertion), found.unit, found.boundary, *form(pieces))
+        _activations(np.arange(here.start, here.stop), z, out, *_columns(insertion), *form(pieces))
         return out
 
     def products(
         self,
         z: Array,
         pieces: Elementwise,
-        found: Found,
         insertion: Insertion,
         here: slice,
         linear: Linear,
@@ -105,6 +106,7 @@ class Segments:
         """See `Geometry`."""
         out = torch.empty(here.stop - here.start, linear.weights.shape[2], dtype=torch.float64)
         jumps = np.ascontiguousarray(np.broadcast_to(pieces.jumps, (len(pieces.boundaries), z.shape[1])))
+        found = insertion.found
         change = _turns(z, found.piece, found.unit, found.boundary, jumps)
         columns, shape = _columns(insertion), form(pieces)
         size = linear.block
@@ -116,18 +118,13 @@ class Segments:
             weight = linear.weights[network]
             fastest = largest / max(float(weight.abs().max()), 1e-300)
             part = slice(here.start + start, here.start + stop)
-            places = _anchors(
-                part.start, part.stop, insertion.place, columns[2], columns[3], change, insertion.rows.pair, fastest
-            )
+            places = _anchors(part.start, part.stop, *columns[1:4], change, insertion.rows.pair, fastest)
             # Of two blocks in a row the last and the first is the same.
             for begin in range(0, max(1, len(places) - 1), size):
                 block = places[begin : begin + size + 1]
-                _activations(block, z, h.numpy(), *columns, found.unit, found.boundary, *shape)
+                _activations(block, z, h.numpy(), *columns, *shape)
                 linear.times(h[: len(block)], network, known[: len(block)])
-                _between(
-                    weight.numpy(), block, known.numpy(), out.numpy(), here.start, insertion.place, columns[2], columns[3],
-                    found.unit, change,
-                )  # fmt: skip
+                _between(weight.numpy(), block, known.numpy(), out.numpy(), here.start, *columns[1:5], change)
         return out
 
 
@@ -137,7 +134,8 @@ def vertices(path: Polyline) -> Tensor:
 
 
 def _columns(insertion: Insertion) -> tuple[Array, ...]:
-    return insertion.old, insertion.place, insertion.first, insertion.last
+    found = insertion.found
+    return insertion.old, insertion.place, insertion.first, insertion.last, found.unit, found.boundary
 
 
 def form(pieces: Elementwise) -> tuple[Any, ...]:
@@ -268,21 +266,23 @@ def _merge(pair: Array, t: Array, piece: Array, place: Array, t_new: Array) -> A
 
 
 @compiled
+def _mix(out: Array, values: Array, begin: int, share: float) -> None:
+    """Write to `out` `[W]` what is a share of the way from a row of `values` to the next; exact at both ends."""
+    first, second = values[begin], values[min(begin + 1, len(values) - 1)]
+    if share < 0.5:
+        for at in range(len(out)):
+            out[at] = first[at] + share * (second[at] - first[at])
+    else:
+        rest = 1.0 - share
+        for at in range(len(out)):
+            out[at] = second[at] - (second[at] - first[at]) * rest
+
+
+@compiled
 def _mixed(values: Array, old: Array, place: Array) -> Array:
-    W = values.shape[1]
-    out = np.empty((len(old), W))
+    out = np.empty((len(old), values.shape[1]))
     for row in range(len(old)):
-        begin, share = old[row], place[row]
-        if share == 0.0:
-            for at in range(W):
-                out[row, at] = values[begin, at]
-        elif share < 0.5:
-            for at in range(W):
-                out[row, at] = values[begin, at] + share * (values[begin + 1, at] - values[begin, at])
-        else:
-            rest = 1.0 - share
-            for at in range(W):
-                out[row, at] = values[begin + 1, at] - (values[begin + 1, at] - values[begin, at]) * rest
+        _mix(out[row], values, old[row], place[row])
     return out
 
 
@@ -305,20 +305,9 @@ def _activations(
     places: Array, z: Array, out: Array, old: Array, place: Array, first: Array, last: Array, unit: Array, boundary: Array,
     limits: Array, scale: float, shift: float, low: float, high: float, leaky: bool, leak: Array,
 ) -> None:  # fmt: skip
-    W = z.shape[1]
     for number in range(len(places)):
         row = places[number]
-        begin, share = old[row], place[row]
-        if share == 0.0:
-            for at in range(W):
-                out[number, at] = z[begin, at]
-        elif share < 0.5:
-            for at in range(W):
-                out[number, at] = z[begin, at] + share * (z[begin + 1, at] - z[begin, at])
-        else:
-            rest = 1.0 - share
-            for at in range(W):
-                out[number, at] = z[begin + 1, at] - (z[begin + 1, at] - z[begin, at]) * rest
+        _mix(out[number], z, old[row], place[row])
         for found in range(first[row], last[row]):
             out[number, unit[found]] = limits[boundary[found]]
         apply(out[number], scale, shift, low, high, leaky, leak)

@@ -91,6 +91,8 @@ class Insertion:
 
     Attributes
     ----------
+    found
+        The changes.
     rows
         All rows, R'.
     begins
@@ -103,6 +105,7 @@ class Insertion:
         int64 `[R']`: from which to before which of the crossings found are at each row.
     """
 
+    found: Found
     rows: Rows
     begins: Array
     old: Array
@@ -116,6 +119,8 @@ class Geometry(Protocol):
 
     step: int
     """The rows that a piece has beyond its first."""
+    lengths: list[int]
+    """How many points each path begins with."""
 
     def vertices(self, paths: slice) -> tuple[Tensor, Rows]:
         """Return the points `[n, ...]` with which some paths begin, float64, and their rows for the first network."""
@@ -139,14 +144,13 @@ class Geometry(Protocol):
     def mixed(self, values: Array, insertion: Insertion, here: slice) -> Array:
         """Return what is `values` `[R, n]` at the old rows at some of the rows, `here`."""
 
-    def activations(self, z: Array, pieces: Elementwise, found: Found, insertion: Insertion, here: slice) -> Array:
+    def activations(self, z: Array, pieces: Elementwise, insertion: Insertion, here: slice) -> Array:
         """Return the activations at some of the rows, `here`; a unit is exactly on its boundary wherever it crosses."""
 
     def products(
         self,
         z: Array,
         pieces: Elementwise,
-        found: Found,
         insertion: Insertion,
         here: slice,
         linear: Linear,
@@ -243,8 +247,7 @@ class Walk:
         stage = self.graph.stages[0]
         most = min(self.size, max(1, FIRST_CHUNK // (self.graph.networks * stage.width)))
         start, points = 0, 0
-        for path in range(self.paths):
-            length = len(self.geometry.vertices(slice(path, path + 1))[1].t)
+        for path, length in enumerate(self.geometry.lengths):
             if points and points + length > most:
                 yield slice(start, path)
                 start, points = path, 0
@@ -336,11 +339,9 @@ class Walk:
             return
         insertion = self.geometry.insert(rows, found)
         for here in self._parts(insertion.begins):
-            yield self._above(place, values, z, found, insertion, here), insertion.rows[here]
+            yield self._above(place, values, z, insertion, here), insertion.rows[here]
 
-    def _above(
-        self, place: int, values: Mapping[str, Tensor], z: Array, found: Found, insertion: Insertion, here: slice
-    ) -> dict[str, Tensor]:
+    def _above(self, place: int, values: Mapping[str, Tensor], z: Array, insertion: Insertion, here: slice) -> dict[str, Tensor]:
         """Return the values after the affine map of the stage above, at some of the rows."""
         stage, above = self.graph.stages[place], self.graph.stages[place + 1]
         part = insertion.rows[here]
@@ -349,12 +350,10 @@ class Walk:
         if isinstance(above.affine, Linear) and isinstance(stage.pieces, Elementwise):
             largest = self.largest[place + 1]
             return {
-                above.source: self.geometry.products(
-                    z, stage.pieces, found, insertion, here, above.affine, networks, edges, largest
-                )
+                above.source: self.geometry.products(z, stage.pieces, insertion, here, above.affine, networks, edges, largest)
             }
         if isinstance(stage.pieces, Elementwise):
-            h = torch.from_numpy(self.geometry.activations(z, stage.pieces, found, insertion, here))
+            h = torch.from_numpy(self.geometry.activations(z, stage.pieces, insertion, here))
         else:
             h = stage.pieces(torch.from_numpy(self.geometry.mixed(z, insertion, here)))
         alive = {name: self._alive(values[name], insertion, here) for name in stage.alive}

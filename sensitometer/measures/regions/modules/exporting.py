@@ -18,13 +18,11 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor, fx, nn
 from torch.export.graph_signature import InputKind, OutputKind
-from torch.fx.node import map_arg
 from torch.nn.parameter import is_lazy
 
 from ....errors import InvalidInputError
 from ...jacobian import REFUSALS, check_evaluation_mode, first_line, not_taken
 from ..graph import Graph
-from .convolution import convolve
 from .operations import (
     LINEAR,
     PIECES,
@@ -41,6 +39,7 @@ from .operations import (
     where,
 )
 from .program import Op, Program
+from .running import convolution, runner
 
 _CONVOLUTIONS = {"conv1d", "conv2d", "conv3d"}
 _NORMALISATIONS = {"batch_norm", "_native_batch_norm_legit_no_training"}
@@ -75,9 +74,9 @@ def module_graph(model: Callable[[Tensor], Tensor], points: Tensor) -> Graph:
     _check_values(module)
     check_evaluation_mode(module)
     points = as_model_takes(module, points[:PROBES])
-    state = _state(module), tuple(points.shape[1:])
-    program = _remembered(module, state)
-    if program is not None:
+    state, shape = _state(module), tuple(points.shape[1:])
+    before, program = _PROGRAMS.get(module, {}).get(shape, (None, None))
+    if program is not None and before == state:
         graph = program.bind(module)
         if _agrees(module, graph, points):
             return graph
@@ -85,8 +84,12 @@ def module_graph(model: Callable[[Tensor], Tensor], points: Tensor) -> Graph:
     graph = program.bind(module)
     _check_rows(graph, points)
     if module is model:
-        _PROGRAMS.setdefault(module, {})[state] = program
+        _PROGRAMS.setdefault(module, {})[shape] = state, program
     return graph
+
+
+# The newest program of each module for points of each shape, and the module's state when it was read.
+_PROGRAMS: "WeakKeyDictionary[nn.Module, dict[tuple[int, ...], tuple[Any, Program]]]" = WeakKeyDictionary()
 
 
 def _check_values(module: nn.Module) -> None:
@@ -110,13 +113,6 @@ class _Wrapped(nn.Module):
         return self.function(x)
 
 
-_PROGRAMS: "WeakKeyDictionary[nn.Module, dict[Any, Program]]" = WeakKeyDictionary()
-
-
-def _remembered(module: nn.Module, state: Any) -> "Program | None":
-    return _PROGRAMS.get(module, {}).get(state)
-
-
 def _state(module: nn.Module) -> Any:
     """Return what a graph depends on, beside what the module's code reads elsewhere."""
     tensors = [*module.named_parameters(), *module.named_buffers()]
@@ -135,11 +131,10 @@ def _is_plain(value: Any) -> bool:
     return isinstance(value, bool | int | float | str | None) or (isinstance(value, tuple) and all(map(_is_plain, value)))
 
 
-def as_model_takes(model: Callable[[Tensor], Tensor], points: Tensor) -> Tensor:
-    """Return points of the type and on the device of a module's parameters; as they are if it has none."""
-    if not isinstance(model, nn.Module):
-        return points
-    own = next((one for one in itertools.chain(model.parameters(), model.buffers()) if one.is_floating_point()), points)
+def as_model_takes(model: Callable[[Tensor], Tensor], points: Tensor, like: Tensor | None = None) -> Tensor:
+    """Return points of the type and on the device of a module's parameters, or of `like` if it has none."""
+    tensors = itertools.chain(model.parameters(), model.buffers()) if isinstance(model, nn.Module) else ()
+    own = next((one for one in tensors if one.is_floating_point()), points if like is None else like)
     return points.to(own.device, own.dtype)
 
 
@@ -227,7 +222,7 @@ class _Reader:
         (self.output,) = (one.arg.name for one in program.graph_signature.output_specs if one.kind == OutputKind.USER_OUTPUT)
         (placeholder,) = (node for node in self.nodes if node.op == "placeholder" and node.name == self.input)
         self.symbol = str(placeholder.meta["val"].shape[0])
-        self.ops[self.input] = Op(self.input, (), lambda _: None, "input", tuple(placeholder.meta["val"].shape[1:]))
+        self.ops[self.input] = Op(self.input, (), _nothing, "input", tuple(placeholder.meta["val"].shape[1:]))
 
     def program(self) -> Program:
         """Return the program, or raise InvalidInputError with the operation that is not taken."""
@@ -243,12 +238,12 @@ class _Reader:
     def _add(self, node: fx.Node) -> None:
         inputs = tuple(one.name for one in node.all_input_nodes)
         kinds = {self.ops[name].kind for name in inputs if name in self.ops}
-        if not kinds & {"affine", "pieces", "input"} or not gives_tensors(node):
+        if not kinds & _VARYING or not gives_tensors(node):
             if torch.Tag.nondeterministic_seeded in getattr(node.target, "tags", ()):
                 raise InvalidInputError(f"model must not depend on chance, as {operation(node)} at {where(node)} does")
             # Of a value that depends on the points, what is no tensor is a size.
-            kind = "sized" if kinds & {"sized", "affine", "pieces", "input"} else "constant"
-            self.ops[node.name] = Op(node.name, inputs, _runner(node), kind)
+            kind = "sized" if kinds & {"sized", *_VARYING} else "constant"
+            self.ops[node.name] = Op(node.name, inputs, runner(node), kind)
             return
         name = operation(node)
         varying = [one for one in node.all_input_nodes if self.ops.get(one.name) and self.ops[one.name].kind in _VARYING]
@@ -261,12 +256,12 @@ class _Reader:
             return
         self._check_affine(node, name, varying)
         shape, batch = self._layout(node)
-        run = _runner(node)
+        run = runner(node)
         if name in _CONVOLUTIONS and varying == [node.args[0]]:
             run = self._convolved(node)
         elif name in _NORMALISATIONS and self._follows_convolution(node):
             inputs, run = self._folded(node)
-        self.ops[node.name] = Op(node.name, inputs, run, "affine", shape, batch, place=where(node), target=name)
+        self.ops[node.name] = Op(node.name, inputs, run, "affine", shape, batch, target=name)
         if isinstance(node.meta.get("val"), tuple | list):
             # At once: no tuple lives on after a piecewise-linear operation.
             for user in node.users:
@@ -275,13 +270,13 @@ class _Reader:
 
     def _convolved(self, node: fx.Node) -> Callable[[Mapping[str, Any]], Any]:
         """Return what evaluates a convolution."""
-        given, convolution = arguments(node), _convolution(node)
+        given, convolve = arguments(node), convolution(node)
         x, weight, bias = given["input"].name, given["weight"].name, given["bias"]
-        return lambda values: convolution(values[x], values[weight], None if bias is None else values[bias.name])
+        return lambda values: convolve(values[x], values[weight], None if bias is None else values[bias.name])
 
     def _follows_convolution(self, node: fx.Node) -> bool:
         """Return whether a batch normalisation is all that is made of a convolution."""
-        (before,) = (argument for argument in node.args[:1])
+        before = node.args[0]
         return isinstance(before, fx.Node) and self.ops[before.name].target in _CONVOLUTIONS and len(before.users) == 1
 
     def _folded(self, node: fx.Node) -> tuple[tuple[str, ...], Callable[[Mapping[str, Any]], Any]]:
@@ -308,11 +303,11 @@ class _Reader:
 
         self.ops[weight] = Op(weight, inputs, folded_weight, "constant")
         self.ops[bias] = Op(bias, inputs, folded_bias, "constant")
-        x, convolution = below["input"].name, _convolution(before)
+        x, convolve = below["input"].name, convolution(before)
         several = isinstance(node.meta.get("val"), tuple | list)
 
         def run(values: Mapping[str, Any]) -> Any:
-            result = convolution(values[x], values[weight], values[bias])
+            result = convolve(values[x], values[weight], values[bias])
             return (result,) if several else result
 
         return (x, weight, bias), run
@@ -358,30 +353,25 @@ class _Reader:
         source: Any = node.args[0]
         if [source] != list(varying):
             raise not_linear(node, f"{operation(node)} with limits that depend on the points")
-        name, value = node, node.meta["val"]
-        if isinstance(value, tuple | list):
-            used: dict[Any, fx.Node] = {user.args[1]: user for user in node.users}
-            if any(user.users for place, user in used.items() if place != 0):
-                raise not_linear(node, f"the place of the winner of {operation(node)}")
-            name = used[0]
-            for place, user in used.items():
-                if place != 0:
-                    self.ops[user.name] = Op(user.name, (), lambda _: None, "unused")
-        shape, batch = self._layout(name)
-        of_source = self.ops[source.name]
-        pieces = maker(node, arguments(node), of_source.shape, of_source.batch, shape)
-        self.ops[node.name] = Op(
-            name.name, (source.name,), lambda _: None, "pieces", shape, batch, source.name, pieces, label(node)
-        )
-        if name is not node:
-            self.ops[name.name] = self.ops.pop(node.name)
+        result = node
+        if isinstance(node.meta["val"], tuple | list):
+            # The winners' values, and their places.
+            for user in node.users:
+                if user.args[1] == 0:
+                    result = user
+                elif user.users:
+                    raise not_linear(node, f"the place of the winner of {operation(node)}")
+                else:
+                    self.ops[user.name] = Op(user.name, (), _nothing, "unused")
+        shape, batch = self._layout(result)
+        below, name = self.ops[source.name], result.name
+        pieces = maker(node, arguments(node), below.shape, below.batch, shape)
+        self.ops[name] = Op(name, (source.name,), _nothing, "pieces", shape, batch, source.name, pieces, label(node))
 
     def _add_of_two(self, node: fx.Node, kind: str) -> None:
         """Add `b + relu(a - b)` for the maximum of a and b, or `a - relu(a - b)` for the minimum."""
         one, other = (argument.name if isinstance(argument, fx.Node) else argument for argument in node.args[:2])
         shape, batch = self._layout(node)
-        full = list(shape)
-        full.insert(batch, -1)
         apart, above = f"{node.name}.difference", f"{node.name}.above"
 
         def value(values: Mapping[str, Any], name: Any) -> Any:
@@ -396,11 +386,9 @@ class _Reader:
             return value(values, one) - values[above]
 
         named = tuple(name for name in (one, other) if isinstance(name, str))
-        place = where(node)
-        self.ops[apart] = Op(apart, named, difference, "affine", shape, batch, place=place)
-        pieces = Op(above, (apart,), lambda _: None, "pieces", shape, batch, apart, lambda _: RELU, label(node))
-        self.ops[above] = pieces
-        self.ops[node.name] = Op(node.name, (*named, above), together, "affine", shape, batch, place=place)
+        self.ops[apart] = Op(apart, named, difference, "affine", shape, batch)
+        self.ops[above] = Op(above, (apart,), _nothing, "pieces", shape, batch, apart, lambda _: RELU, label(node))
+        self.ops[node.name] = Op(node.name, (*named, above), together, "affine", shape, batch)
 
 
 def _occurrences(argument: Any, nodes: Sequence[fx.Node]) -> list[fx.Node]:
@@ -410,50 +398,9 @@ def _occurrences(argument: Any, nodes: Sequence[fx.Node]) -> list[fx.Node]:
     return [argument] if isinstance(argument, fx.Node) and argument in nodes else []
 
 
-_VARYING = ("affine", "pieces", "input")
+def _nothing(values: Mapping[str, Any]) -> None:
+    """Evaluate what the engine evaluates itself."""
 
 
-def _runner(node: fx.Node) -> Callable[[Mapping[str, Any]], Any]:
-    """Return what evaluates a node, in float64 on the processor, from all values by name."""
-    # The layout of the memory is not always that of the module's own values.
-    target: Any = torch.reshape if operation(node) in ("view", "_unsafe_view") else node.target
-    args, kwargs = _plain(node.args), _plain(node.kwargs)
-
-    def run(values: Mapping[str, Any]) -> Any:
-        def get(one: fx.Node) -> Any:
-            return values[one.name]
-
-        return target(*map_arg(args, get), **map_arg(kwargs, get))
-
-    return run
-
-
-def _convolution(node: fx.Node) -> Callable[[Tensor, Tensor, Tensor | None], Tensor]:
-    """Return a convolution of input, weight and bias: a faster loop for 3 x 3 pixels, unless gradients go through it."""
-    target: Any = node.target
-    given = arguments(node)
-    settings = {"stride": [1, 1], "padding": [1, 1], "dilation": [1, 1], "groups": 1, "transposed": False}
-    common = all(given.get(name, value) == value for name, value in settings.items())
-    common = common and list(given["weight"].meta["val"].shape[2:]) == [3, 3]
-    others = node.args[3:]
-
-    def run(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        if common and not x.requires_grad:
-            return convolve(x, weight, bias)
-        result: Tensor = target(x, weight, bias, *others, **{key: value for key, value in node.kwargs.items() if key != "bias"})
-        return result
-
-    return run
-
-
-def _plain(argument: Any) -> Any:
-    """Replace floating-point types by float64, and devices by the processor."""
-    if isinstance(argument, torch.dtype):
-        return torch.float64 if argument.is_floating_point else argument
-    if isinstance(argument, torch.device):
-        return torch.device("cpu")
-    if isinstance(argument, list | tuple):
-        return type(argument)(_plain(one) for one in argument) if type(argument) in (list, tuple) else argument
-    if isinstance(argument, dict):
-        return {name: _plain(one) for name, one in argument.items()}
-    return argument
+# The kinds of values that depend on the points.
+_VARYING = {"affine", "pieces", "input"}

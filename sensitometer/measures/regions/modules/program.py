@@ -1,5 +1,6 @@
 """A module's exported program, sorted: its operations in order, and how they become the stages of a graph."""
 
+import functools
 import math
 import operator
 from collections.abc import Callable, Mapping, Sequence
@@ -30,8 +31,10 @@ class Op:
         Of a value that is a tensor of points: the shape at one point, and which dimension the points are.
     source, pieces
         Of `pieces`: the pre-activations' name, and the operation, from the constants.
-    place
-        Where it is called, for people.
+    label
+        Of `pieces`: what people call it.
+    target
+        Of `affine`: its operator.
     """
 
     name: str
@@ -42,7 +45,7 @@ class Op:
     batch: int = 0
     source: str = ""
     pieces: Callable[[Mapping[str, Any]], Pieces] | None = None
-    place: str = ""
+    label: str = ""
     target: str = ""
 
 
@@ -67,7 +70,7 @@ class Program:
         for op in self.ops:
             if op.kind == "constant":
                 known[op.name] = op.run(known)
-        by_name = {op.name: op for op in self.ops}
+        last_use = {name: place for place, op in enumerate(self.ops) for name in op.inputs} | {self.output: len(self.ops)}
         stages: list[Stage] = []
         alive, calls = [self.input], list[Op]()
         for place, op in enumerate(self.ops):
@@ -76,47 +79,38 @@ class Program:
             if op.kind != "pieces":
                 continue
             assert op.pieces is not None
-            later = self._needed(place, by_name)
+            there = [*alive, *(one.name for one in calls)]
+            later = tuple(name for name in there if last_use.get(name, 0) > place)
             outputs = tuple(dict.fromkeys([op.source, *later]))
-            affine = self._affine(alive, calls, outputs, known, by_name)
-            widths = {name: math.prod(by_name[name].shape) for name in outputs}
+            widths = {name: math.prod(self.by_name[name].shape) for name in outputs}
             width = max(sum(widths.values()), math.prod(op.shape) + sum(widths[name] for name in later))
-            stages.append(Stage(op.place, affine, op.pieces(known), op.source, op.name, op.shape, later, width))
+            affine = self._affine(alive, calls, outputs, known)
+            stages.append(Stage(op.label, affine, op.pieces(known), op.source, op.name, op.shape, later, width))
             alive, calls = [*later, op.name], []
-        tail = self._calls(alive, calls, (self.output,), known, by_name)
-        return Graph(tuple(stages), tail, self.input, by_name[self.input].shape, 1)
+        return Graph(tuple(stages), self._calls(alive, calls, (self.output,), known), self.input, 1)
 
-    def _needed(self, place: int, by_name: Mapping[str, Op]) -> tuple[str, ...]:
-        """Return the values of points that were there before an operation, and are needed after it."""
-        used = {name for op in self.ops[place + 1 :] for name in op.inputs} | {self.output}
-        before = self.ops[:place]
-        return tuple(op.name for op in before if op.kind in ("affine", "pieces", "input") and op.name in used)
+    @functools.cached_property
+    def by_name(self) -> dict[str, Op]:
+        """The operations by their names."""
+        return {op.name: op for op in self.ops}
 
-    def _calls(
-        self,
-        alive: Sequence[str],
-        calls: Sequence[Op],
-        outputs: tuple[str, ...],
-        known: Mapping[str, Any],
-        by_name: Mapping[str, Op],
-    ) -> Calls:
+    def _calls(self, alive: Sequence[str], calls: Sequence[Op], outputs: tuple[str, ...], known: Mapping[str, Any]) -> Calls:
         """Return the affine map from what is alive to the outputs."""
-        sized = [op for op in self.ops if op.kind == "sized"]
         needed = {name for op in calls for name in op.inputs}
-        used_sizes: list[Op] = []
-        for op in reversed(sized):
-            if op.name in needed:
-                used_sizes.insert(0, op)
+        sizes: list[Op] = []
+        for op in reversed(self.ops):
+            if op.kind == "sized" and op.name in needed:
+                sizes.insert(0, op)
                 needed |= set(op.inputs)
-        batch = {name: by_name[name].batch for name in (*alive, *outputs)}
-        input_rank = by_name[self.input]
+        batch = {name: self.by_name[name].batch for name in (*alive, *outputs)}
+        point = self.by_name[self.input].shape
 
         def run(given: Mapping[str, Tensor]) -> dict[str, Tensor]:
             values = dict(known)
             rows = len(next(iter(given.values())))
             # Sizes are asked of the points, which may be gone: of points that take no memory.
-            values[self.input] = torch.empty(rows, *input_rank.shape, device="meta")
-            for op in used_sizes:
+            values[self.input] = torch.empty(rows, *point, device="meta")
+            for op in sizes:
                 values[op.name] = op.run(values)
             for name, value in given.items():
                 values[name] = value.movedim(0, batch[name]) if batch[name] else value
@@ -124,26 +118,21 @@ class Program:
                 values[op.name] = op.run(values)
             return {name: values[name].movedim(batch[name], 0) if batch[name] else values[name] for name in outputs}
 
-        sizes = [math.prod(by_name[name].shape) for name in (*alive, *(op.name for op in calls))]
-        return Calls(run, outputs, max(sizes, default=1))
+        numbers = [math.prod(self.by_name[name].shape) for name in (*alive, *(op.name for op in calls))]
+        return Calls(run, max(numbers))
 
     def _affine(
-        self,
-        alive: Sequence[str],
-        calls: Sequence[Op],
-        outputs: tuple[str, ...],
-        known: Mapping[str, Any],
-        by_name: Mapping[str, Op],
+        self, alive: Sequence[str], calls: Sequence[Op], outputs: tuple[str, ...], known: Mapping[str, Any]
     ) -> Linear | Calls:
         """Return the affine map from what is alive to the outputs; `Linear` if it is one matrix product and nothing else."""
         products = [op for op in calls if op.target not in _SAME_NUMBERS]
         if len(alive) == len(outputs) == len(products) == 1 and products[0].target == "linear" and not products[0].batch:
             (op,) = products
             weight, bias = (known.get(name) for name in (*op.inputs[1:], "", "")[:2])
-            flat = len(by_name[op.inputs[0]].shape) == 1
-            if flat and isinstance(weight, Tensor) and math.prod(by_name[outputs[0]].shape) == len(weight):
+            flat = len(self.by_name[op.inputs[0]].shape) == 1
+            if flat and isinstance(weight, Tensor) and math.prod(self.by_name[outputs[0]].shape) == len(weight):
                 return Linear(weight.T.contiguous().unsqueeze(0), None if bias is None else bias.unsqueeze(0))
-        return self._calls(alive, calls, outputs, known, by_name)
+        return self._calls(alive, calls, outputs, known)
 
 
 # Operations after which the numbers of each point are the same, in the same order, if the points come first on both sides.
