@@ -16,7 +16,7 @@ from interleaved import Contender, main, peak, ratio
 
 from sensitometer import matmul
 
-# Of a whole test set where that takes seconds. With few points the start-up shows, a factorisation of the first layer.
+# A whole test set where that takes seconds. With few points the start-up shows, a factorisation of the first layer.
 CASES = [
     {"inputs": 784, "width": 200, "depth": 5, "classes": 10, "points": 10_000},
     {"inputs": 3072, "width": 200, "depth": 5, "classes": 10, "points": 10_000},

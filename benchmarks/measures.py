@@ -1,5 +1,5 @@
 """
-What a survey's measures cost beside its training: all stacks of the quick survey, trained and measured as a survey does.
+The cost of a survey's measures beside its training: all stacks of the quick survey, trained and measured as a survey does.
 
     python benchmarks/measures.py
 
@@ -28,7 +28,7 @@ TITLE = f"Measures of the {SURVEY} survey beside its training, piecewise-linear 
 
 @dataclass
 class Cost:
-    """Of the networks of one width and depth: how many there are, and the seconds that they took, all together."""
+    """The networks of one width and depth: how many there are, and the seconds that they took, all together."""
 
     networks: int = 0
     seconds: dict[str, float] = field(default_factory=lambda: defaultdict(float))

@@ -177,7 +177,7 @@ def table(results: Sequence[Mapping[str, Any]]) -> str:
             cells[4:6] = f"{median(one['seconds'] for one in theirs):.1f}", f"{ratio:.1f}"
             cells[7:] = f"{other:,.0f}", f"{peak / other:.2f}"
             notes.append(
-                f"Of {mine[0]['faces']:,} faces: "
+                f"Out of {mine[0]['faces']:,} faces: "
                 + "".join(
                     f"{len(found[key])} {key} (largest area {max(found[key], default=0.0):.1e}), "
                     for key in ("only ours", "only theirs")

@@ -1,5 +1,5 @@
 """
-What a survey costs beyond the training: networks that train nothing, through all that a network goes through.
+The cost of a survey beyond the training: networks that train nothing, through all that a network goes through.
 
     pip install optuna ray -c constraints.txt
     python benchmarks/survey.py
@@ -197,7 +197,7 @@ def in_turns(folder: Path) -> dict[str, float]:
 
 @dataclasses.dataclass(frozen=True)
 class Taken:
-    """What a process has taken: seconds, and GB of memory."""
+    """The cost of a process: seconds, and GB of memory."""
 
     seconds: float
     memory: float
@@ -216,7 +216,7 @@ def timed(*command: str) -> Taken:
     return Taken(*(median(float(answer[place]) for answer in answers) for place in (0, 1)))
 
 
-# What is done with the large survey, each in a process of its own.
+# The commands on the large survey, each in a process of its own.
 ENUMERATE = "from sensitometer.survey import load_spec; print(len({one.id for one in load_spec('large')[0].configurations()}))"
 GO_ON = """
 import sys

@@ -31,7 +31,7 @@ TITLE = "Transitions along paths, exact, float64"
 DATA = "SENSITOMETER_DATA"
 INPUTS, CLASSES = 784, 10
 SAMPLES = 2**20
-# Of one measurement, at least, s.
+# The least time of one measurement, s.
 TIME = 0.3
 TRAINING = {"train_points": 4000, "steps": 400, "batch": 128, "rate": 0.02}
 SAMPLED, EXACT = ("exact", "sampled", "peak"), ("exact", "peak")
@@ -94,7 +94,7 @@ def _operations(network: Any, found: Any, path: Any) -> float:
     """
     Return the operations of the products that a path takes: of each hidden layer with the vertices and the breakpoints below.
 
-    Those of the layer right below it are left out: they are interpolated, but for a few, which are not counted.
+    The breakpoints of the layer right below it are left out: they are interpolated, but for a few, which are not counted.
     """
     per_layer = found.per_layer.double().reshape(-1, found.per_layer.shape[-1]).mean(0)
     first = path[0] if isinstance(path, list) else path

@@ -1,5 +1,5 @@
 r"""
-What a survey keeps of a network beside its row: arrays, in `DIR/arrays/ID.safetensors`. Imports no torch.
+The arrays that a survey keeps for a network beside its row, in `DIR/arrays/ID.safetensors`. Imports no torch.
 
 Their names say what measured them (the keys of `[measure]`) and what they are. N are points, B bins of angle, M segments, and an
 image is uint8 `[channels, height, width]`, stretched so that its darkest pixel is 0 and its brightest 255.
@@ -54,7 +54,7 @@ from .errors import StoreError
 SUFFIX = ".safetensors"
 # Bins of an ellipse: of fewer none may be within 0.2 radians of the middle between two of its three points.
 FEWEST_BINS = 16
-# What is measured together is kept together, and one entry a point, or a bin.
+# Measures that are taken together are kept together, one entry per point, or per bin.
 _NORMS = ("jacobian_norm", "label_jacobian_norm", "logit_jacobian_norm")
 TOGETHER = {
     "points": ("index", "label", "predicted", "confidence", "cross_entropy", "l2_loss", *_NORMS),

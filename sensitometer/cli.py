@@ -87,7 +87,7 @@ def run(spec: str, out: Path, executor: str, address: str | None, workers: int |
     from .survey import run_survey
     from .survey.progress import TerminalReporter
 
-    # What the command finds goes to standard output, on its own.
+    # The command's findings go to standard output, on their own.
     with TerminalReporter(Console(stderr=True)) as reporter:
         store = run_survey(
             spec, out, executor=executor, address=address, workers=workers, device=device, limit=limit, reporter=reporter
@@ -394,7 +394,7 @@ def doctor() -> None:
     """
     Check this machine: versions, device, and the matrix products, how fast and how right.
 
-    What was measured here before, for `plan` and for the sizes of stacks, is measured anew when it is next needed.
+    Step times that were measured here before, for `plan` and for the sizes of stacks, are measured anew when next needed.
     """
     import importlib.metadata
     import platform

@@ -94,7 +94,7 @@ class Configuration:
             self._check_integer(name, least)
         self._check_positive("init_scale")
         if self.full_batch:
-            # What does not apply must not make two configurations of one network.
+            # A setting that does not apply must not make two configurations of one network.
             for name, value in (("learning_rate", None), ("batch_size", None), ("steps", min(self.steps, MOST_LBFGS_ITERATIONS))):
                 object.__setattr__(self, name, value)
         else:
@@ -136,7 +136,7 @@ class Configuration:
 
     @property
     def stack_key(self) -> tuple[str | int | None, ...]:
-        """What the networks of one stack have in common: all but seed, learning rate, initial scale and labels."""
+        """The settings that the networks of one stack share: all but seed, learning rate, initial scale and labels."""
         shape = (self.dataset, self.width, self.depth, self.activation)
         return (*shape, self.optimizer, self.batch_size, self.augmentation, self.loss, self.steps)
 

@@ -7,8 +7,8 @@ from contextlib import contextmanager
 from . import matmul
 from .errors import InvalidInputError
 
-# What a GPU multiplies with, in the rows of results. `SENSITOMETER_MATMUL=tf32` asks for the second: faster, with 10 bits of
-# precision instead of 23.
+# The precision of a GPU's products, in the rows of results. `SENSITOMETER_MATMUL=tf32` asks for the second: faster, with 10 bits
+# instead of 23.
 FULL, TF32 = "cublas", "cublas-tf32"
 
 

@@ -53,6 +53,6 @@ def all_finite(layers: Sequence[Tensor]) -> Tensor:
     """Return which networks have finite weights only, `[S]`."""
     sums = torch.stack([layer.sum((1, 2)) for layer in layers])
     if not sums.isfinite().all():
-        # That of finite float32 weights may overflow, but not in float64, in which it takes far longer.
+        # The sum of finite float32 weights may overflow, but not in float64, in which it takes far longer.
         sums = torch.stack([layer.sum((1, 2), dtype=torch.float64) for layer in layers])
     return sums.isfinite().all(0)

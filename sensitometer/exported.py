@@ -57,7 +57,7 @@ _NODE_TYPES = (None, "builtins.tuple", "builtins.list", "builtins.dict")
 
 
 class _Refused(Exception):  # noqa: N818  it never leaves this module
-    """What in the file is not taken."""
+    """A part of the file that is not taken."""
 
 
 def load_exported(path: str | Path, *, trust_pickle: bool = False) -> Callable[[Tensor], Tensor]:

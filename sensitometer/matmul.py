@@ -56,14 +56,14 @@ _active = STOCK
 @dataclass(frozen=True)
 class Probe:
     """
-    What one path did on this machine, one thread.
+    The performance of one path on this machine, one thread.
 
     Attributes
     ----------
     path
         `stock` or `mkl-as-intel`.
     rates
-        Of each round, the rate at each of PROBE_SHAPES, in GFLOP/s. Rounds of the paths alternate.
+        The rate of each round at each of PROBE_SHAPES, in GFLOP/s. Rounds of the paths alternate.
     error
         Largest error against float64, relative to the largest value of the product.
     """

@@ -41,14 +41,14 @@ class Mean:
 @dataclass(frozen=True, eq=False)
 class Measurement:
     """
-    What was measured of a model.
+    The measures of a model.
 
     Attributes
     ----------
     points
         Which points of the test set, int64 `[N]`, in random order.
     values
-        What was measured at each of them.
+        The measures at each of them.
     transitions
         Along the translation loops of the first P of them, int64 `[P]`; None if they were not counted.
     uncounted

@@ -94,7 +94,7 @@ def _from_pickle(path: str, trusted: bool) -> nn.Module:
         )
     try:
         with _current_folder(), warnings.catch_warnings():
-            # Of what torch.load does itself with TorchScript, the user of a file need not be told.
+            # The user of a file need not be told what torch.load does itself with TorchScript.
             warnings.filterwarnings("ignore", "'torch.load' received a zip file that looks like a TorchScript", UserWarning)
             module = torch.load(path, map_location="cpu", weights_only=False)
     except Exception as error:

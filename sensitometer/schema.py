@@ -8,7 +8,7 @@ from typing import NamedTuple
 from urllib.parse import quote
 
 SCHEMA_VERSION = 3
-# Those that `upgrade` brings up to date.
+# The versions that `upgrade` brings up to date.
 EARLIER_VERSIONS = (1, 2)
 FILE = "survey.sqlite"
 
@@ -57,13 +57,13 @@ TABLES = {
     "networks": ", ".join(f"{name} {kind}" for name, kind in COLUMNS.items()),
     # How many networks of a kind are trained together, and the predicted seconds of each.
     "stack_sizes": "kind TEXT PRIMARY KEY, networks INTEGER NOT NULL, seconds REAL NOT NULL",
-    # What is trained together: see `Stack`.
+    # Networks that are trained together: see `Stack`.
     "stacks": "number INTEGER PRIMARY KEY, kind TEXT NOT NULL, networks INTEGER NOT NULL, missing INTEGER NOT NULL, "
     "seconds REAL NOT NULL, accident TEXT",
     # The networks of each stack, in the order in which they are trained side by side.
     "members": "stack INTEGER NOT NULL, seed INTEGER NOT NULL, id TEXT NOT NULL, place INTEGER NOT NULL, "
     "PRIMARY KEY (stack, seed, id)",
-    # What each run has stored: networks, the predicted and the measured seconds of their stacks, and when it last did.
+    # The results of each run: networks, the predicted and the measured seconds of their stacks, and when it last did.
     "runs": "begun_at REAL NOT NULL, writer TEXT, workers INTEGER, networks INTEGER, predicted REAL, measured REAL, last_at REAL",
 }
 # The key of these is all there is to look up.
@@ -98,7 +98,7 @@ class Stack(NamedTuple):
     seconds
         Predicted time of one worker.
     accident
-        What ended the worker that trained them before, in a larger stack; None if nothing did.
+        The reason why the worker that trained them before, in a larger stack, ended; None if it did not.
     """
 
     number: int
@@ -111,7 +111,7 @@ class Stack(NamedTuple):
 
 class Run(NamedTuple):
     """
-    What a run has stored.
+    The results of a run.
 
     Parameters
     ----------
@@ -155,7 +155,7 @@ def upgrade(connection: sqlite3.Connection) -> None:
     new = ("stack_sizes", "stacks", "members", "runs")
     try:
         connection.execute("BEGIN IMMEDIATE")
-        # Of the runs before there is nothing but when they began.
+        # The runs before have nothing but when they began.
         connection.execute("DROP TABLE runs")
         for name in new:
             connection.execute(_table(name, "IF NOT EXISTS"))

@@ -35,9 +35,9 @@ EXPORTS = (".parquet", ".csv")
 
 _STORED = tuple(name for name in COLUMNS if name != "stored_at")
 _INSERT = f"INSERT INTO networks ({', '.join(_STORED)}, stored_at) VALUES ({', '.join('?' * len(COLUMNS))})"
-# Of a stack: how many of its networks are not stored.
+# How many networks of a stack are not stored.
 _MISSING = "(SELECT count(*) FROM members WHERE stack = number AND id NOT IN (SELECT id FROM networks))"
-# Of the last run: one more stack.
+# One more stack of the last run.
 _COUNT_STACK = """
 UPDATE runs SET last_at = ?, networks = networks + ?, measured = measured + ?,
     predicted = predicted + (SELECT seconds FROM stacks WHERE number = ?)
@@ -394,7 +394,7 @@ class Store:
                 yield
                 self._connection.execute("COMMIT")
             finally:
-                # Of a transaction that a full disk has ended there is nothing left to take back.
+                # A transaction that a full disk has ended has nothing left to take back.
                 if self._connection.in_transaction:
                     self._connection.execute("ROLLBACK")
         except (sqlite3.Error, OverflowError) as error:

@@ -1,4 +1,4 @@
-"""What goes with the generalization gap: Kendall's tau of the gap against each measure (paper, 4.3 and Figures 1 and 5)."""
+"""Correlations with the generalization gap: Kendall's tau of the gap against each measure (paper, 4.3 and Figures 1 and 5)."""
 
 import math
 from collections.abc import Iterable

@@ -1,5 +1,5 @@
 r"""
-What the Jacobian norms of single points say of their losses and of errors (paper, 4.4), and the bounds between them (A.3).
+The relation of the Jacobian norms of single points to their losses and to errors (paper, 4.4), and the bounds between them (A.3).
 
 With $\ell$ the cross-entropy at a point of class $y$, $n$ classes, and $M = E\,\|\partial f / \partial x^T\|_F^2 / n$,
 $$\sqrt{n M / (n - 1)}\, e^{-\ell} (1 - e^{-\ell}) \lesssim \|J_y\|_2 \lesssim \sqrt{2 M}\, e^{-\ell} (1 - e^{-\ell}) \quad (5)$$
@@ -17,7 +17,7 @@ from scipy.stats import kendalltau, rankdata
 
 from ..errors import InvalidInputError
 
-# Of fewer points a rank correlation says nothing.
+# A rank correlation of fewer points says nothing.
 FEWEST_WRONG = 10
 # How far from the bounds (5), or from the approximation (7), a norm may be and still be near: between a half and twice the value.
 NEAR = 2.0

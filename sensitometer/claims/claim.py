@@ -21,13 +21,13 @@ class Claim:
     Parameters
     ----------
     number
-        Of the claim, 1 to 6, in the order of docs/definitions.md.
+        The number of the claim, 1 to 6, in the order of docs/definitions.md.
     subject
-        What part of the claim this is about: a data set, or a factor; empty for the claim as a whole.
+        The part of the claim that this is about: a data set, or a factor; empty for the claim as a whole.
     quantity
-        What is tested: a column of the survey, or `boundaries`; empty where there is nothing to test.
+        The quantity that is tested: a column of the survey, or `boundaries`; empty where there is nothing to test.
     statement
-        What is claimed, in a line.
+        The claim, in a line.
     statistic
         Name of what was computed.
     value, low, high
@@ -42,7 +42,7 @@ class Claim:
         Whether it is the seeds that are independent, since they alone choose the points at which networks are measured: then
         `configurations` is their number.
     detail
-        What else the statistic is made of.
+        The rest of what the statistic is made of.
     obstacle
         Why the claim cannot be tested whatever the interval; empty if it can be.
     """
@@ -81,7 +81,7 @@ class Claim:
 
     @property
     def reason(self) -> str:
-        """What the verdict rests on, in a line; for `not enough data`, what is missing."""
+        """The basis of the verdict, in a line; for `not enough data`, what is missing."""
         if self.obstacle:
             return self.obstacle
         clusters = "seeds" if self.seeds else "configurations"

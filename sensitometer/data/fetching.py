@@ -30,7 +30,7 @@ _ROUNDS = 2
 @dataclass(frozen=True, slots=True)
 class Fetched:
     """
-    What `fetch_dataset` did.
+    The result of `fetch_dataset`.
 
     Parameters
     ----------

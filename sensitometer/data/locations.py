@@ -16,7 +16,7 @@ ROOT_VARIABLE = "SENSITOMETER_DATA"
 @dataclass(frozen=True, slots=True)
 class DatasetStatus:
     """
-    What one data set is, and whether it is on this machine.
+    One data set, and whether it is on this machine.
 
     Parameters
     ----------

@@ -25,7 +25,7 @@ def read_idx(path: Path, shape: tuple[int, ...]) -> UInt8Array:
         The file: a magic number and the length of each axis as big-endian 32-bit integers, then the elements, the last
         axis fastest (the format that was published with MNIST).
     shape
-        What it must hold: (N,) for labels, (N, height, width) for images.
+        The shape that it must hold: (N,) for labels, (N, height, width) for images.
 
     Returns
     -------

@@ -1,4 +1,4 @@
-"""What each data set is: its files, shapes, counts, classes, and where its authors' files can be had, with their SHA-256."""
+"""The data sets: their files, shapes, counts, classes, and where its authors' files can be had, with their SHA-256."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -84,7 +84,7 @@ class Source:
     train, test
         The two sets; those of a data set that is part of a library have no files.
     downloads
-        What `fetch_dataset` downloads; nothing for a data set that is part of a library.
+        The files that `fetch_dataset` downloads; nothing for a data set that is part of a library.
     mirrors
         Addresses that each hold every download, tried in this order; each ends in a slash.
     label_bytes

@@ -54,7 +54,7 @@ class Panel(NamedTuple):
 @dataclass(frozen=True)
 class SliceData:
     """
-    What Figure 3 draws.
+    The data that Figure 3 draws.
 
     Parameters
     ----------
@@ -85,7 +85,7 @@ class SliceData:
 
     @property
     def looks(self) -> Sequence[style.Look]:
-        """Of the lines and of the insets' frames."""
+        """Entries for the lines and for the insets' frames."""
         return LOOKS
 
     @property
@@ -130,7 +130,7 @@ def _typical(store: Store, networks: pd.DataFrame) -> Network | None:
     for state in STATES:
         changes = []
         for network in networks[networks["state"] == state].to_dict("records"):
-            # Of these the arrays are small; the boundaries themselves are read of the one that is drawn.
+            # Their arrays are small; the boundaries themselves are read of the one that is drawn.
             after, before = (store.arrays(network["id"], f"slice.{when}.distance") for when in ("after", "before"))
             if after and before:
                 change = _change(before["slice.before.distance"], after["slice.after.distance"])

@@ -1,4 +1,4 @@
-"""What the figures with the generalization gap on the vertical axis share."""
+"""The common part of the figures with the generalization gap on the vertical axis."""
 
 import math
 from collections.abc import Hashable, Sequence
@@ -33,7 +33,7 @@ class Panel(NamedTuple):
 @dataclass(frozen=True)
 class GapData:
     """
-    What a figure of the gap draws.
+    The data that a figure of the gap draws.
 
     Parameters
     ----------
@@ -59,7 +59,7 @@ class GapData:
 
     @property
     def looks(self) -> list[style.Look]:
-        """Of each kind of labels that occurs."""
+        """An entry for each kind of labels that occurs."""
         return [look for kind, look in style.LABELS.items() if (self.points["labels"] == kind).any()]
 
     @property

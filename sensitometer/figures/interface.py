@@ -1,4 +1,4 @@
-"""What a figure is: `collect(store)` makes plain tables, `draw(data, axes)` draws nothing but these."""
+"""The interface of a figure: `collect(store)` makes plain tables, `draw(data, axes)` draws nothing but these."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Store(Protocol):
 
 
 class FigureData(Protocol):
-    """What a figure draws."""
+    """The data that a figure draws."""
 
     @property
     def panels(self) -> Sequence[object]:
@@ -49,7 +49,7 @@ class FigureData(Protocol):
 
     @property
     def looks(self) -> Sequence[Look]:
-        """What the legend names, in its order."""
+        """The entries of the legend, in its order."""
         ...
 
     @property
@@ -81,7 +81,7 @@ def check_axes(axes: Sequence[Axes], panels: Sequence[object]) -> None:
 @dataclass(frozen=True)
 class SavedFigures:
     """
-    What `save_figures` did.
+    The result of `save_figures`.
 
     Parameters
     ----------

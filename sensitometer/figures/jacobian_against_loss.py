@@ -28,11 +28,11 @@ CAPTION = (
 )
 # The data sets of Figure App. 9.
 ELSEWHERE = ("fashion-mnist", "cifar100")
-# Of each data set and loss, as in the paper.
+# Networks for each data set and loss, as in the paper.
 MOST_NETWORKS = 5
 NORM_LABEL = "Jacobian norm at the point\n" r"($\|\partial\,\mathrm{softmax}(f)\,/\,\partial x\|_F$)"
 LOOKS = {True: style.Look("correctly classified", style.GREY, "o"), False: style.Look("wrongly classified", style.GREY, "x")}
-# What is said of each network beside its points.
+# The columns of each network beside its points.
 SETTINGS = ("dataset", "loss", "id", "width", "depth", "activation", "optimizer", "learning_rate")
 
 
@@ -61,7 +61,7 @@ class Panel(NamedTuple):
 @dataclass(frozen=True)
 class LossData:
     """
-    What Figure 6 or App. 9 draws.
+    The data that Figure 6 or App. 9 draws.
 
     Parameters
     ----------
@@ -86,7 +86,7 @@ class LossData:
 
     @property
     def looks(self) -> list[style.Look]:
-        """Of correct and wrong points, if there are any."""
+        """Entries for correct and wrong points, if there are any."""
         return [look for correct, look in LOOKS.items() if (self.points["correct"] == correct).any()]
 
     @property
@@ -160,7 +160,7 @@ def points_of_random_networks(store: Store, networks: pd.DataFrame, values: dict
     store
         The survey's store.
     networks
-        Those to choose from.
+        The networks to choose from.
     values
         By column, the names of arrays. Points where one is no finite number, as where logits overflow, are left out: they have no
         place on the axes, and no rank.

@@ -75,7 +75,7 @@ class Panel(NamedTuple):
 @dataclass(frozen=True)
 class BoundsData:
     """
-    What Figure App. 11 draws.
+    The data that Figure App. 11 draws.
 
     Parameters
     ----------
@@ -103,7 +103,7 @@ class BoundsData:
 
     @property
     def looks(self) -> list[style.Look]:
-        """Of correct and wrong points, if there are any."""
+        """Entries for correct and wrong points, if there are any."""
         return [look for correct, look in LOOKS.items() if (self.points["correct"] == correct).any()]
 
     @property

@@ -45,7 +45,7 @@ NEAR_PEAK, BEYOND = 0.3, 0.05
 @dataclass(frozen=True)
 class RazorData:
     """
-    What Figure App. 10 draws.
+    The data that Figure App. 10 draws.
 
     Parameters
     ----------
@@ -61,7 +61,7 @@ class RazorData:
 
     @property
     def panels(self) -> tuple[str, ...]:
-        """What is expected, and what might be."""
+        """The expected outcome, and possible ones."""
         return PANELS
 
     @property
@@ -71,7 +71,7 @@ class RazorData:
 
     @property
     def looks(self) -> list[style.Look]:
-        """Of both models."""
+        """Entries for both models."""
         return list(LOOKS.values())
 
     @property

@@ -47,7 +47,7 @@ class Panel(NamedTuple):
 @dataclass(frozen=True)
 class PairData:
     """
-    What Figure 4 draws.
+    The data that Figure 4 draws.
 
     Parameters
     ----------
@@ -70,7 +70,7 @@ class PairData:
 
     @property
     def looks(self) -> list[style.Look]:
-        """Of each data set."""
+        """An entry for each data set."""
         return list(style.dataset_looks(self.pairs["dataset"].unique()).values())
 
     @property

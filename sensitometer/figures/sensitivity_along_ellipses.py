@@ -68,7 +68,7 @@ class Points(NamedTuple):
 @dataclass(frozen=True)
 class EllipseData:
     r"""
-    What Figure 2 draws.
+    The data that Figure 2 draws.
 
     Parameters
     ----------
@@ -95,7 +95,7 @@ class EllipseData:
 
     @property
     def looks(self) -> list[style.Look]:
-        """Of each kind of ellipse that occurs."""
+        """An entry for each kind of ellipse that occurs."""
         return [look for kind, look in KINDS.items() if (self.profiles["kind"] == kind).any()]
 
     @property

@@ -1,4 +1,4 @@
-"""What all figures share: colours, panels, axes, titles, the legend. Only this file and `two_looks` know of two looks."""
+"""The style of all figures: colours, panels, axes, titles, the legend. Only this file and `two_looks` know of two looks."""
 
 import math
 from collections.abc import Iterable, Mapping, Sequence

@@ -60,7 +60,7 @@ class Loop(NamedTuple):
 @dataclass(frozen=True)
 class LoopData:
     """
-    What Figure App. 7 draws: coordinates in the plane drawn, in units of the inputs, the loop's mean at 0.
+    The data that Figure App. 7 draws: coordinates in the plane drawn, in units of the inputs, the loop's mean at 0.
 
     Parameters
     ----------

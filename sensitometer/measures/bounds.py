@@ -1,5 +1,5 @@
 r"""
-What is known of each point of a labelled set, and the bounds that its loss puts on its Jacobian (paper, A.3, A.5.6, A.5.7).
+Values at each point of a labelled set, and the bounds that its loss puts on its Jacobian (paper, A.3, A.5.6, A.5.7).
 
 With $\ell$ the cross-entropy at a point of class $y$, $n$ classes, and $M = E\,\|\partial f / \partial x^T\|_F^2 / n$ over the
 points, the paper derives, for rows of the logit Jacobian that are alike and independent,
@@ -38,7 +38,7 @@ NUMBERS = 2**22
 @dataclass(frozen=True, eq=False)
 class PointValues:
     r"""
-    What was measured at each of N points; float64 `[N]` unless said otherwise.
+    The measures at each of N points; float64 `[N]` unless said otherwise.
 
     Attributes
     ----------
@@ -195,7 +195,7 @@ def _of_callable(
     check_points(x)
     if chunk_size is not None and (not isinstance(chunk_size, int) or chunk_size < 1):
         raise InvalidInputError(f"chunk_size must be a whole number of at least 1; got {chunk_size!r}")
-    # Of copies, here and below, as models may work in place on what they are given.
+    # Copies, here and below, as models may work in place on what they are given.
     C = _logits_shape(model, x[:1].clone())[1]
     y = _classes(y, len(x), "y")
     _check_target(y, C, "y")

@@ -1,5 +1,5 @@
 """
-What the Jacobian pass does with single numbers, compiled for the processor: what `elementwise.py` says, in one pass each.
+The operations of `elementwise.py` on single numbers, compiled for the processor, in one pass each.
 
 A point is a column, and the innermost loops go along points, so that they are vectors of the processor.
 """

@@ -1,5 +1,5 @@
 r"""
-What the Jacobian pass does with single numbers between its matrix products, in torch: on any device, for any type of numbers.
+The operations on single numbers between the matrix products of the Jacobian pass, in torch: on any device, in any type.
 
 `compiled_elementwise.py` is for processors; this is its plain twin.
 """
@@ -14,7 +14,7 @@ from .workspace import Workspace
 
 
 class Elementwise(Protocol):
-    """What is done with single numbers."""
+    """Operations on single numbers."""
 
     def activate(self, activation: Activation, h: Tensor, slope: Tensor, space: Workspace) -> None:
         """Make pre-activations `h` `[S, W, n]` activations, and write the derivatives there to `slope`."""
@@ -36,7 +36,7 @@ class Elementwise(Protocol):
 
 @dataclass(frozen=True)
 class Mixing:
-    """What makes the Jacobian of the probabilities from that of the logits."""
+    """The matrix that makes the Jacobian of the probabilities from that of the logits."""
 
     p: Tensor  # [S, C, n]
     others: Tensor  # p without its largest over the factor, [S, C, n]

@@ -39,7 +39,7 @@ class JacobianNormEstimate:
     standard_error
         Its standard error, `[N]`.
     projections
-        Of how many random projections each is the mean.
+        The number of random projections that each is the mean of.
     """
 
     norm: Tensor
@@ -84,7 +84,7 @@ def jacobian_norm_estimate(
         An argument is not as above.
     """
     _check(model, x, of, projections, generator, chunk_size)
-    # Of a copy, as models may work in place on what they are given.
+    # A copy, as models may work in place on what they are given.
     C = _logits_shape(model, x[:1].clone())[1]
     size = chunk_size or max(1, min(POINTS, NUMBERS // x[0].numel()))
     device = generator.device if generator is not None else torch.device("cpu")

@@ -18,7 +18,7 @@ from .workspace import Workspace
 KINDS = ("probabilities", "logits")
 # Numbers in a chunk of whole Jacobians of an arbitrary model, 4 MiB: its activations, which nobody counts, take far more.
 GENERIC_CHUNK = 2**20
-# What a model may raise that is given points of a shape which it does not take.
+# A model may raise these when it is given points of a shape that it does not take.
 REFUSALS = (RuntimeError, TypeError, ValueError, LookupError, AttributeError, AssertionError)
 
 Model = MLP | MLPStack | Callable[[Tensor], Tensor]
@@ -179,7 +179,7 @@ def gradient(output: Tensor, points: Tensor, weights: Tensor | None = None, *, k
     if output.requires_grad:
         (found,) = torch.autograd.grad(output, points, weights, retain_graph=keep, allow_unused=True)
     if found is None:
-        # That of a constant is 0, but a model that detaches its input looks the same.
+        # A constant has the gradient 0, but a model that detaches its input looks the same.
         raise InvalidInputError(
             "the model's logits do not depend on its input through autograd (detached, or constant); "
             "expected a differentiable model"

@@ -222,7 +222,7 @@ def row_of(logits: Tensor, own: Tensor, of: str) -> Tensor:
     r"""
     Return what row y of the Jacobian mixes from those of the logits, float64 `[S, C, n]`.
 
-    That is row y of $\mathrm{diag}(p) - p p^T$ for probabilities, of the identity for logits; `own` y is `[S, 1, n]`.
+    It is row y of $\mathrm{diag}(p) - p p^T$ for probabilities, of the identity for logits; `own` y is `[S, 1, n]`.
     """
     if of == "logits":
         return torch.zeros_like(logits).scatter_(1, own, 1.0)

@@ -24,7 +24,7 @@ from ..errors import InvalidInputError
 from .jacobian import REFUSALS, check_evaluation_mode, not_taken
 from .sampled import codes_of
 
-# What a call's arguments, by their names, say of the boundaries.
+# The boundaries, from a call's arguments by their names.
 Boundaries = Callable[[dict[str, Any]], Sequence[float]]
 
 
@@ -75,7 +75,7 @@ FUSED = {
     *("_transformer_encoder_layer_fwd", "_native_multi_head_attention", "_addmm_activation"),
     *("mkldnn_rnn_layer", "_cudnn_rnn", "miopen_rnn", "_thnn_fused_lstm_cell", "_thnn_fused_gru_cell"),
 }
-# Those that torch does without if it is told to leave a library alone, which convolutions had rather not do without.
+# Operators that torch avoids if it is told to leave a library alone; convolutions are faster with the library.
 OF_LIBRARIES = {"mkldnn_rnn_layer", "_cudnn_rnn"}
 NAMES = {"_prelu_kernel": "prelu", "rrelu_with_noise": "rrelu", "log_sigmoid_forward": "log_sigmoid"}
 # The probes: two numbers of points that no other dimension follows.
@@ -117,7 +117,7 @@ class _Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
             given.update(kwargs or {})
             boundaries = OPERATORS[plain](given)
             if boundaries:
-                # Of a gated linear unit the second half is the gate.
+                # The second half of a gated linear unit is the gate.
                 z = args[0].chunk(2, given["dim"])[1] if plain == "glu" else args[0]
                 # nn.ReLU6 is a hardtanh to torch.
                 relu6 = plain == "hardtanh" and tuple(boundaries) == (0.0, 6.0)

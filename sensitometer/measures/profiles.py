@@ -1,5 +1,5 @@
 r"""
-What happens along a path (paper, Figure 2): the density of transitions and the Jacobian norm as functions of the angle.
+Profiles along a path (paper, Figure 2): the density of transitions and the Jacobian norm as functions of the angle.
 
 The angle of a path runs from 0 to $2\pi$: an ellipse's own, and on a polyline $2\pi$ times the share of the parameter's span. At
 angles of one's own, such as those of the training points, the norms are `jacobian_norm(model, path.points(angles))`.
@@ -81,7 +81,7 @@ def path_profile(
     bins
         Into how many equal angles the path is divided.
     of
-        Whose Jacobian: see `jacobian_norm`.
+        As in `jacobian_norm`.
     method, samples
         How transitions are counted: see `transitions`.
 

@@ -1,7 +1,7 @@
 r"""
 Transitions between samples of a path, as the paper counts them (S3): $\sum_i \|c(z_i) - c(z_{i+1})\|_1$ over K samples.
 
-What a sampled count misses are pairs of crossings of one unit between neighbouring samples (A.1.2).
+A sampled count misses pairs of crossings of one unit between neighbouring samples (A.1.2).
 """
 
 from collections.abc import Callable, Sequence
@@ -25,7 +25,7 @@ Codes = Callable[[Tensor], list[Tensor]]
 @dataclass(frozen=True)
 class Sampled:
     """
-    What was counted along one path.
+    The counts along one path.
 
     Attributes
     ----------

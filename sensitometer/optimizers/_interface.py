@@ -1,4 +1,4 @@
-"""What the training engine asks of an optimizer that takes minibatches."""
+"""The interface of an optimizer that takes minibatches."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence

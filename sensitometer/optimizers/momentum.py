@@ -12,7 +12,7 @@ class Momentum(Optimizer):
     r"""
     Momentum of TensorFlow 1, not Nesterov's: $v \leftarrow \mu v + g$, $w \leftarrow w - \eta v$, $\mu = 0.9$ (paper, A.5.5).
 
-    What is stored is $u = \eta v$: the error signal is multiplied by the learning rate, the product that makes the gradient
+    The stored value is $u = \eta v$: the error signal is multiplied by the learning rate, the product that makes the gradient
     computes $\mu u + \eta g$, and the update of all layers of all networks is one subtraction. A learning rate that decays
     multiplies $u$ too, which leaves $v$ as it was.
     """

@@ -23,7 +23,7 @@ from .spec import Spec, parse_spec
 # Rows that are read together from a damaged file, before they are read one by one.
 AT_ONCE = 1024
 DAMAGED = f"{FILE}.damaged"
-# Of a results file and what SQLite keeps beside it.
+# The endings of a results file and of what SQLite keeps beside it.
 SUFFIXES = ("", "-wal", "-shm")
 # Bytes of a page of SQLite, unless told otherwise.
 PAGE = 4096
@@ -31,7 +31,7 @@ PAGE = 4096
 
 @dataclass(frozen=True)
 class Finding:
-    """What is wrong, and how it can be mended; None if it cannot, or takes care of itself."""
+    """A fault, and how it can be mended; None if it cannot, or takes care of itself."""
 
     wrong: str
     repair: str | None = None
@@ -153,7 +153,7 @@ def _files(store: Store, spec: Spec, repair: bool) -> Iterator[Finding]:
     """Look for networks whose weights or arrays should have been kept, and are not there or not whole."""
     for folder, whole, wanted, without_any in (
         (WEIGHTS, _whole, spec.survey.keep_weights, ("failed",)),
-        # Of a network that diverged nothing that is measured means anything.
+        # No measure of a network that diverged means anything.
         (ARRAYS, _whole_arrays, spec.measure.keeps_arrays, ("failed", "diverged")),
     ):
         # In this order: files are written before the rows.

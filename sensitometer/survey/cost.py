@@ -1,4 +1,4 @@
-"""What training and measuring networks takes: floating-point operations, memory, time. Imports no torch."""
+"""The cost of training and measuring networks: floating-point operations, memory, time. Imports no torch."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -9,17 +9,17 @@ from .speed import Pace, Shape
 
 # Points of a chunk of the full batch, for its time.
 CHUNK = 256
-# Of L-BFGS: nearly all iterations take their first trial step (measured on digits: 1.01 to 1.3).
+# Nearly all iterations of L-BFGS take their first trial step (measured on digits: 1.01 to 1.3).
 EVALUATIONS_AN_ITERATION = 1.1
-# Of L-BFGS: the two loops over a full history, a weight; 85 to 130 ns on a busy core. These and the other seconds below are those
-# of a core, and `Pace.elementwise` makes them another device's.
+# The two loops of L-BFGS over a full history, per weight; 85 to 130 ns on a busy core. These and the other seconds below are
+# those of a core, and `Pace.elementwise` makes them another device's.
 SECONDS_A_WEIGHT = 9e-8
 # A forward pass costs a third of a step; train accuracy is looked at every fifth epoch.
 FORWARD_SHARE = 1 / 3
 CHECKS_SHARE = FORWARD_SHARE / 5
 # Copies of the weights that a training holds: the weights, what the optimizer keeps, and those that have left.
 COPIES = {"sgd": 2, "momentum": 3, "adam": 5, "rmsprop": 5, "lbfgs": 38}
-# Of the evaluation and the measures, which follow: the stack again, and a layer or all of it in float64.
+# Copies that the evaluation and the measures hold afterwards: the stack again, and a layer or all of it in float64.
 COPIES_MEASURED = 7
 # Points of a loop at which transitions are sampled that cannot be counted exactly; as in the paper.
 TRANSITION_SAMPLES = 2**20
@@ -31,23 +31,24 @@ WALK_BYTES, LAYER_BYTES, SAMPLE_BYTES = 2**26, 2**24, 24
 # of the digits, 6 with the 28 of MNIST; after training, the means of the networks of `quick`. Units that saturate on both sides
 # have more, most of all in networks of large initial weights, which are chaotic.
 CROSSINGS = {"relu": 1.1, "relu6": 1.2, "hardtanh": 3.3, "hardsigmoid": 2.2}
-# Seconds of a unit at a breakpoint and at a sample, its product apart; of a layer along one loop, and of a layer of a stack.
-# Measured on the networks of `quick` on one core of an AMD EPYC, where they predict most shapes within a factor of two.
+# Seconds of a unit at a breakpoint and at a sample, its product apart; of a layer along one loop, and of a layer of a stack. On
+# one core of an AMD EPYC they predict 1.1 to 2.5 times the seconds that untrained ReLU and HardSigmoid networks of the shapes of
+# `quick` take.
 SECONDS_A_BREAKPOINT, SECONDS_A_SAMPLE = 5e-9, 2.5e-9
 SECONDS_A_LOOP, SECONDS_A_WALK = 1.2e-5, 7e-4
 # Operations per second of the exact counts' products in float64, which a core of a processor does, wherever the networks are
 # trained: 42e9, of which units that do not change between breakpoints save four tenths.
 EXACT_RATE = 7e10
-# Of the two slices of a network: seconds for each pair of its hidden units, since lines cut one another; bytes kept for each pair
+# The two slices of a network: seconds for each pair of its hidden units, since lines cut one another; bytes kept for each pair
 # of a unit of the last hidden layer, whose boundaries these are, and any hidden unit. Measured on ReLU6 networks of 7 hidden
 # layers of 100 units, 11 of 60 and 14 of 300. A processor does that, wherever the networks are trained.
 SECONDS_A_PAIR, BYTES_A_PAIR = 7e-6, 25
 # Memory of a slice whose faces are not kept, and of each pair of hidden units: 105, 164 and 485 MB for the same three networks.
 SLICE_BYTES, SLICE_BYTES_A_PAIR = 150_000_000, 20
 # Ellipses along which sensitivity is measured. A line through them crosses a unit of a layer twice, about as a loop of so many
-# vertices does; but its pieces have a row in the middle, too, none of it interpolated, and their crossings are roots: 2 to 7
-# times as long for networks of widths 16 to 500 and depths 4 to 15.
-ELLIPSES, ELLIPSE_VERTICES, ARC = 3, 4, 4.0
+# vertices does; but its pieces have a row in the middle, too, none of it interpolated, and their crossings are roots: untrained
+# ReLU networks of widths 64 to 500 and depths 4 to 15 take 1.5 to 2.7 times as long.
+ELLIPSES, ELLIPSE_VERTICES, ARC = 3, 4, 2.0
 # Bytes kept of each point, and of each bin of an ellipse; of a picture's pixel; of the translation loop, its pictures apart.
 BYTES_A_POINT, BYTES_A_BIN, PICTURES, BYTES_A_TRANSLATION = 56, 16, 6, 8_000
 
@@ -133,7 +134,7 @@ def transition_flops(configuration: Configuration, sizes: Sizes) -> float:
     """
     Return the operations of counting transitions, as expected: products at each point, of the first layer at the vertices.
 
-    What is a point only by crossings of the layer right below is interpolated.
+    Points that are crossings of the layer right below alone are interpolated.
     """
     c = configuration
     first = 2.0 * sizes.loop_vertices * sizes.inputs * c.width
@@ -216,9 +217,9 @@ class CostModel:
     Parameters
     ----------
     sizes
-        Of each data set, by name.
+        The sizes of each data set, by name.
     speeds
-        Of steps, measured or assumed.
+        The speeds of steps, measured or assumed.
     checked
         Whether networks stop at an accuracy, which has to be looked at.
     """

@@ -15,16 +15,16 @@ from .speed import Shape
 EFFICIENCY = 0.6
 # A short kernel in a CUDA graph: Gray, Getting Started with CUDA Graphs, NVIDIA, 2019: https://developer.nvidia.com/blog/cuda-graphs
 KERNEL_SECONDS = 3.4e-6
-# Of a step, as `training/backpropagation.py` takes it. A layer's: its product, activation and derivative, and the two products of
-# its gradients. The others: the minibatch is gathered, the loss has four, and the optimizer steps.
+# The kernels of a step, as `training/backpropagation.py` takes it. A layer has its product, activation and derivative, and the
+# two products of its gradients. The others: the minibatch is gathered, the loss has four, and the optimizer steps.
 KERNELS_A_LAYER, KERNELS_A_STEP = 5, 6
 # How often a number in memory is read or written, with ReLU and Momentum: a weight, a unit at a point, a pixel of a minibatch.
 WEIGHT_PASSES, UNIT_PASSES, PIXEL_PASSES = 7, 11, 4
-# Those of the weight that are the optimizer's, and how many more a pixel has if it is moved.
+# The passes over a weight with each optimizer, and how many more a pixel has if it is moved.
 OPTIMIZER_PASSES = {"sgd": 2, "momentum": 5, "adam": 9, "rmsprop": 7}
 AUGMENTATION_PASSES = 3
-# What one core moves, bytes a second: L-BFGS's two loops over a history of 10 pass 100 times over a weight, in the 90 ns that
-# `cost.SECONDS_A_WEIGHT` has for them.
+# The bandwidth of one core, bytes per second: L-BFGS's two loops over a history of 10 pass 100 times over a weight, in the
+# 90 ns that `cost.SECONDS_A_WEIGHT` has for them.
 CORE_BANDWIDTH = 4.4e9
 BYTES = 4
 

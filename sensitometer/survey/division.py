@@ -15,12 +15,12 @@ from .stacks import StackSize, make_stacks
 
 class Division(NamedTuple):
     """
-    What a store lacks of a survey.
+    The part of a survey that a store lacks.
 
     Parameters
     ----------
     sizes
-        Of the kinds of networks that it has not met.
+        The stack sizes of the kinds of networks that it has not met.
     stacks
         Kind, predicted seconds and networks of each, in the order of the survey: that of their first networks.
     """

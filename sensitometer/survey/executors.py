@@ -78,7 +78,7 @@ class Executor(Protocol):
         Raises
         ------
         SensitometerError
-            What keeps the workers from setting themselves up: a missing data set, a device that is not there.
+            The reason why the workers cannot set themselves up: a missing data set, a device that is not there.
         """
 
     @property
@@ -95,7 +95,7 @@ class Executor(Protocol):
         Raises
         ------
         SensitometerError
-            What stands in the way of all stacks: a folder that cannot be written to, workers that cannot be started.
+            The obstacle to all stacks: a folder that cannot be written to, workers that cannot be started.
         """
 
     def close(self) -> None:
@@ -111,7 +111,7 @@ class LocalExecutor:
     workers
         How many; None: one a processor that this process may use, or one a GPU.
     device
-        What they train on.
+        The device that they train on.
     command
         The program of a worker.
 
@@ -288,7 +288,7 @@ class _Process:
         self._process.wait()
         for pipe in (self._process.stdin, self._process.stdout):
             assert pipe is not None
-            # What the process did not live to read is still in the buffer.
+            # Requests that the process did not live to read are still in the buffer.
             with contextlib.suppress(BrokenPipeError):
                 pipe.close()
 

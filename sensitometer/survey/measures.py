@@ -1,4 +1,4 @@
-"""What a survey measures of trained networks: means over test points for their rows (paper, S3), and what is kept as arrays."""
+"""Measures of the trained networks of a survey: means over test points for their rows (paper, S3), and what is kept as arrays."""
 
 import math
 from collections.abc import Sequence
@@ -31,7 +31,7 @@ class Measures:
     transition_samples
         Points of each path at which networks of tanh are sampled.
     kept_points, path_bins, slices
-        What is kept as arrays: the measures of so many random test points; sensitivity along ellipses in so many bins of angle;
+        The arrays that are kept: the measures of N random test points; sensitivity along ellipses in N bins of angle;
         whether boundaries on a slice.
 
     Raises
@@ -115,7 +115,7 @@ def mean_transitions(stack: MLPStack, dataset: Dataset, measures: Measures) -> d
     try:
         return {"transitions": (_total_transitions(stack, x, dataset, measures) / len(x)).tolist()}
     except InvalidInputError:
-        # Of a network whose weights are so large that float64 cannot tell its boundaries apart, there is no count.
+        # There is no count for a network whose weights are so large that float64 cannot tell its boundaries apart.
         if len(stack) == 1:
             return {"transitions": [math.nan]}
     alone = [MLPStack([weight[place : place + 1] for weight in stack.weights], stack.activation) for place in range(len(stack))]

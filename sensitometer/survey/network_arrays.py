@@ -1,4 +1,4 @@
-"""What a survey keeps of a network as arrays: the measures that `sensitometer.arrays` names, taken."""
+"""The arrays that a survey keeps for a network: takes the measures that `sensitometer.arrays` names."""
 
 import math
 from dataclasses import fields
@@ -22,7 +22,7 @@ from .measures import Measures
 
 # Draws of three points that lie on no line: of real images all do but for copies.
 TRIES = 100
-# Of the first hidden layer, units whose crossings of a translation loop are kept; points of the curve from vertex to vertex, and
+# Units of the first hidden layer whose crossings of a translation loop are kept; points of the curve from vertex to vertex, and
 # how many of its images.
 UNITS, STEPS, IMAGES = 24, 16, 4
 # Linear regions of a slice beyond which its boundaries are not kept: some minutes of work. A network of the paper's shape has a
@@ -47,7 +47,7 @@ def measure_arrays(trained: Trained, dataset: Dataset, measures: Measures) -> di
 
 def _points(trained: Trained, dataset: Dataset, count: int) -> dict[str, Tensor]:
     """Return the measures of random test points (paper, A.5.6)."""
-    # Of the network, not of its seed alone: what a survey says of points then does not hang on one draw.
+    # The network decides, not its seed alone: what a survey says about points then does not hang on one draw.
     configuration = trained.configuration
     stream = generator(configuration.seed, f"measured points of {configuration.id}")
     chosen = torch.randperm(len(dataset.test.y), generator=stream)[:count]
@@ -121,7 +121,7 @@ def _paths(trained: Trained, dataset: Dataset, measures: Measures) -> dict[str, 
     for kind, profile in profiles.items():
         found[f"paths.{kind}.transition_density"] = profile.transition_density[0]
         found[f"paths.{kind}.jacobian_norm"] = profile.jacobian_norm[0]
-    # Of fewer shifts there is no wave.
+    # Fewer shifts have no wave.
     drawn = method == "exact" and dataset.image_shape[2] > 2
     return found | (_translation(trained, dataset) if drawn else {})
 

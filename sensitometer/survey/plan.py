@@ -1,4 +1,4 @@
-"""What a survey takes, on this machine or on GPUs that are not here. Trains nothing and imports no torch."""
+"""The cost of a survey, on this machine or on GPUs that are not here. Trains nothing and imports no torch."""
 
 import math
 import os
@@ -28,7 +28,7 @@ from .spec import Spec
 from .speed import Pace, Speeds, Timer
 from .stacks import LIBRARIES, StackSize, kinds, stack_sizes
 
-# Of a row and its place in the index, as SQLite stores them: 303 and 341 in the surveys `quick` and `fashion-quick`.
+# Bytes of a row and of its place in the index, as SQLite stores them: 303 and 341 in the surveys `quick` and `fashion-quick`.
 BYTES_A_ROW = 350
 # Until a worker has loaded its libraries and its data.
 START_SECONDS = 4.0
@@ -41,7 +41,7 @@ Shapes = dict[tuple[int, int], int]
 @dataclass(frozen=True)
 class Plan:
     """
-    What a survey takes. Early stopping, which nobody can predict, would take it off operations and time.
+    The cost of a survey. Early stopping, which nobody can predict, would take it off operations and time.
 
     Attributes
     ----------
@@ -50,7 +50,7 @@ class Plan:
     shapes
         Networks of each width and depth.
     too_large
-        Those of them that are larger than a worker's share of the memory, and are stored as failed; what follows is without them.
+        The networks that are larger than a worker's share of the memory, and are stored as failed; what follows is without them.
     flops
         Floating-point operations of training and measuring.
     seconds
@@ -65,7 +65,7 @@ class Plan:
         Bytes on disk: of the results file, of the arrays and the weights if they are kept, and at most of the states of trainings
         under way.
     assumed
-        What the time comes from if no step was measured, in words.
+        The source of the time if no step was measured, in words.
     """
 
     networks: int

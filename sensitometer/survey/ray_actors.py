@@ -1,4 +1,4 @@
-"""What runs in the actors of a Ray cluster: a worker process each, or a process that times steps on a GPU. Imports no torch."""
+"""The actors of a Ray cluster: a worker process each, or a process that times steps on a GPU. Imports no torch."""
 
 import contextlib
 import platform
@@ -27,14 +27,14 @@ FOLDERS = (SAVED, WEIGHTS, ARRAYS)
 
 
 class Trained(NamedTuple):
-    """What an actor answers of a stack, and the bytes of the files that it left, by their paths in the survey's folder."""
+    """An actor's answer for a stack, and the bytes of the files that it left, by their paths in the survey's folder."""
 
     answer: Answer
     files: dict[str, bytes]
 
 
 class Host:
-    """What runs in an actor: one worker process, with folders of the machine that it is on. Returns errors, as they are."""
+    """An actor: one worker process, with folders of the machine that it is on. Returns errors, as they are."""
 
     def about(self) -> dict[str, str]:
         """Return where this is, and the version of the package there."""
@@ -90,7 +90,7 @@ class Host:
 
 
 class Clock:
-    """What runs in an actor with a GPU: the process that times steps on it. Returns errors, as they are."""
+    """An actor with a GPU: the process that times steps on it. Returns errors, as they are."""
 
     def __init__(self) -> None:
         self._probe = _Probe(matmul.STOCK, "cuda")

@@ -93,7 +93,7 @@ class RayExecutor:
     Parameters
     ----------
     address
-        Of the cluster: `HOST:PORT`, or `auto` for the one that this machine is part of. None: that of `RAY_ADDRESS`; without it
+        The cluster: `HOST:PORT`, or `auto` for the one that this machine is part of. None: that of `RAY_ADDRESS`; without it
         one that is started on this machine, and ends with this executor.
     workers
         How many; None: one a processor of the cluster, or one a GPU.
@@ -373,8 +373,8 @@ def _connect(address: str | None, workers: int | None) -> str:
             ray.init(address=address, **_QUIET)
         except Exception as error:
             raise WorkerError(f"cannot connect to a Ray cluster at {address}: {line(error)}") from error
-    # What Ray says of a machine or process that died goes to standard output, whatever the level, and has no public switch. The
-    # run says what became of the stacks.
+    # Ray's messages about a machine or process that died go to standard output, whatever the level, and have no public switch.
+    # The run says what became of the stacks.
     ray._private.worker._worker_logs_enabled = False
     return str(ray.get_runtime_context().gcs_address)
 

@@ -38,7 +38,7 @@ INNOCENT = 3
 
 
 class Reporter(Protocol):
-    """What a run tells while it runs."""
+    """Told of the progress of a run."""
 
     def start(self, networks: int, stored: int, wanted: int, left: float) -> None:
         """Begin: so many networks in all, so many of them stored, so many to be trained now, in about so many seconds."""
@@ -88,7 +88,7 @@ def run_survey(
     executor
         `local`: worker processes on this machine. `ray`: on the machines of a Ray cluster.
     address
-        Of the Ray cluster; None: that of `RAY_ADDRESS`, or one that is started on this machine.
+        The address of the Ray cluster; None: that of `RAY_ADDRESS`, or one that is started on this machine.
     workers
         How many stacks are trained at a time; None: one a processor, or one a GPU.
     device

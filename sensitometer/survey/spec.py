@@ -1,4 +1,4 @@
-"""What a survey trains: a TOML specification, checked key by key, and the set of configurations that it stands for."""
+"""The networks of a survey: a TOML specification, checked key by key, and the set of configurations that it stands for."""
 
 import importlib.resources
 import itertools
@@ -389,7 +389,7 @@ def _check_data(spec: Spec, name: str) -> None:
             )
             raise InvalidInputError(f"measure.{key}: {expected}; got {str(getattr(spec.measure, key)).lower()}")
     if spec.measure.paths or spec.measure.slice:
-        # Of so many some three are of one class.
+        # Three of them are of one class at least.
         least = 2 * source.classes + 1
         if most < least:
             expected = f"expected at least {least} for {name}, among which are three of one class, for measure.paths or .slice"

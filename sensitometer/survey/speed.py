@@ -58,7 +58,7 @@ class Shape(NamedTuple):
 class Pace(Protocol):
     """How fast a device trains, measured or assumed."""
 
-    # What an elementwise pass takes it, where it takes one core of a processor 1.
+    # The time of an elementwise pass, where one core of a processor takes 1.
     elementwise: float
 
     def step(self, shape: Shape) -> float:
@@ -72,7 +72,7 @@ class Pace(Protocol):
 
 
 class Timer(Protocol):
-    """What takes the times."""
+    """Takes the times."""
 
     def step(self, *shape: int) -> float:
         """Return the seconds of one step of a stack, given the fields of its `Shape`."""
@@ -98,7 +98,7 @@ class Speeds:
     device
         `cpu`, or a CUDA device.
     timer
-        What takes the times; None: a process of its own, which ends with this context.
+        The clock of steps; None: a process of its own, which ends with this context.
     """
 
     elementwise = 1.0

@@ -10,10 +10,10 @@ from typing import NamedTuple
 from ..configuration import Configuration
 from .cost import CostModel, stack_bytes, walk_bytes
 
-# What a larger stack must gain to be worth its coarser division of the work, and how many doublings without gain end the search.
+# The gain that makes a larger stack worth its coarser division of the work, and how many doublings without gain end the search.
 WORTH_IT = 0.97
 TRIES = 2
-# What a step costs whatever the size of the stack is some tens of microseconds a layer: where a layer takes so many seconds, more
+# Some tens of microseconds per layer are the same whatever the size of the stack: where a layer takes this many seconds, more
 # networks gain nothing, and steps of many would take long to measure.
 LONG_LAYER = 0.005
 # The share of the memory that stacks may fill; the rest is for the libraries and for what was estimated too low.

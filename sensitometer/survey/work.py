@@ -34,12 +34,12 @@ class Result:
     network
         The trained network.
     row
-        What a survey stores of it, by column.
+        The row that a survey stores for it, by column.
     arrays
-        What a survey keeps of it beside the row, by name (`sensitometer.arrays`); nothing with `train`, which keeps the network.
+        The arrays that it keeps beside the row, by name (`sensitometer.arrays`); nothing with `train`, which keeps the network.
     """
 
-    # Whose numbers would fill pages.
+    # The numbers would fill pages.
     network: MLP = field(repr=False)
     row: dict[str, Any]
     arrays: dict[str, NDArray[Any]] = field(repr=False)
@@ -64,7 +64,7 @@ def train(
     Parameters
     ----------
     configurations
-        What to train, all on `dataset`.
+        The networks to train, all on `dataset`.
     schedule
         Learning-rate decay and early stopping; the paper's when None.
     jacobian_points
@@ -160,7 +160,7 @@ def _row(trained: Trained, dataset: Dataset, means: dict[str, float], device: st
         "id": configuration.id,
         **configuration.as_dict(),
         "state": trained.state,
-        # Of a network that diverged, nothing that was measured means anything.
+        # No measure of a network that diverged means anything.
         **(measured if trained.state != "diverged" else {}),
         "weights": number_of_weights(configuration, dataset.train.x.shape[1], dataset.classes),
         "steps_done": trained.steps_done,

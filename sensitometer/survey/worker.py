@@ -30,7 +30,7 @@ def main() -> None:
     """Answer jobs until standard input ends."""
     # Ctrl-C reaches every process of the terminal; the parent decides what becomes of its workers.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    # What libraries print must not come between the answers.
+    # Output of libraries must not come between the answers.
     answers = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
     jobs: SimpleQueue[dict[str, Any]] = SimpleQueue()

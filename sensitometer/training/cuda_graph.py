@@ -47,7 +47,7 @@ class GraphedStep:
             self.graph.replay()
 
     def _on_side_stream(self, x: Tensor, index: Tensor, labels: Tensor, moves: Tensor | None) -> None:
-        # What runs before a capture must not run on the stream that all others wait for.
+        # Operations before a capture must not run on the stream that all others wait for.
         current, side = torch.cuda.current_stream(), _side_stream(x.device)
         side.wait_stream(current)
         with torch.cuda.stream(side):

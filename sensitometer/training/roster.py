@@ -39,7 +39,7 @@ class Ended:
 
 class Roster:
     """
-    What a run trains, and who is still in training.
+    The networks that a run trains, and which of them are still in training.
 
     Attributes
     ----------

@@ -1,4 +1,4 @@
-"""What the networks of a survey share in their training."""
+"""The training settings that the networks of a survey share."""
 
 from dataclasses import dataclass
 
@@ -8,7 +8,7 @@ from ..errors import InvalidInputError
 @dataclass(frozen=True)
 class Schedule:
     """
-    What the networks of a survey share in their training.
+    The training settings that the networks of a survey share.
 
     Parameters
     ----------

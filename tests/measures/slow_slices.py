@@ -76,7 +76,7 @@ def area_and_centroid(polygon):
 
 
 def preactivations(weights, basis, activation, layer, point):
-    """Those of one layer at one point."""
+    """The pre-activations of one layer at one point."""
     low, high, shift = PIECES[activation]
     h = [at(function, point) for function in basis]
     for weight in weights[:layer]:

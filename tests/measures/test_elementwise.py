@@ -1,4 +1,4 @@
-"""What is compiled of the Jacobian pass, against the same in torch, which any device runs; and the whole pass with either."""
+"""The compiled part of the Jacobian pass, against the same in torch, which any device runs; and the whole pass with either."""
 
 import pytest
 import torch

@@ -96,7 +96,7 @@ def sorted_segments(found):
 
 
 def middles(segments):
-    """Whose each segment is and its middle, sorted so that rounding, and two middles above one another, change no order."""
+    """The owner of each segment and its middle, sorted so that rounding, and two middles above one another, change no order."""
     rows = [(*who, *(sum(c) / 2 for c in zip(*ends, strict=True))) for *who, ends in segments]
     return torch.tensor(sorted(rows, key=lambda row: (*row[:3], row[3] + row[4] / math.pi)), dtype=torch.float64)
 
@@ -274,7 +274,7 @@ def test_all_boundaries_of_a_plane_through_the_origin_are_rays():
     assert float(found.areas.min()) > 1e-6
 
 
-# Of two vectors x and y, three points of a plane through 0.
+# Three points of a plane through 0, from two vectors x and y.
 THROUGH_ZERO = {
     "0 itself": lambda x, y: (0 * x, x, y),
     "a point and its negative": lambda x, y: (x, -x, y),

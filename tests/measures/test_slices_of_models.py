@@ -173,7 +173,7 @@ def residual():
 
 
 def pre_activation_lives_on():
-    """What is cut is needed afterwards, as it was."""
+    """The pre-activations are needed afterwards, as they were."""
     a, b, c = nn.Linear(5, 8), nn.Linear(8, 6), nn.Linear(6, 2)
 
     def run(m, x):
@@ -436,7 +436,7 @@ def test_boundary_along_part_of_a_line_of_the_stage_below(patch, monkeypatch):
 
 
 def test_three_candidates_that_are_equal_on_one_line_have_one_segment():
-    """Of 0, p and 2 p the second is never the largest alone."""
+    """The second of 0, p and 2 p is never the largest alone."""
     rows = [(0.0, 0.0, 0.0), (1.0, 0.0, 0.0), (2.0, 0.0, 0.0)]
     found = boundaries(Model(lambda m, x: m.a(x).amax(1, keepdim=True), a=on_plane(*rows)), flat_slice())
     assert (found.faces, lines_of(found, 0)) == (2, [[(0.0, -1.0), (0.0, 1.0)]])

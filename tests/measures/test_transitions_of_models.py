@@ -300,7 +300,7 @@ def test_pieces_of_size_0():
 
 
 def test_channels_last_and_back():
-    """What torch wrote as a view, because the points were contiguous there."""
+    """torch wrote a view, because the points were contiguous there."""
     model = Function(lambda x: x.permute(0, 2, 3, 1).relu().permute(0, 3, 1, 2).flatten(1).abs())
     check(model, *three_paths(2, 4, 2))
 

@@ -279,7 +279,7 @@ def _overtaker(z: Array, row: int, who: Array, winner: int, behind: float, sign:
     for k in range(len(who)):
         if places[k] == np.inf or places[k] - first > min(error / slopes[k], APART / tau) + APART:
             continue
-        # Of those that overtake together, the one that rises most; of equal ones the first.
+        # Several may overtake together: the one that rises most wins, and the first of equal ones.
         if next_ >= 0:
             f0, c, f1 = _apart(z, row, who[k], who[next_], sign, wide)
             if max(abs(f0), abs(c), abs(f1)) <= error or (f0 + f1 - 2 * c) * places[k] + (f1 - f0) / 2 <= 0:

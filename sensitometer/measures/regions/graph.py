@@ -238,7 +238,7 @@ class Stage:
     Attributes
     ----------
     name
-        Of the module that calls the operation, or of the operation itself.
+        The name of the module that calls the operation, or of the operation itself.
     affine
         Leads to the pre-activations, and to the other values that are alive. `Linear` takes and gives one value alone.
     pieces
@@ -246,7 +246,7 @@ class Stage:
     source, result
         The names of its pre-activations and of what it returns.
     shape
-        Of the result at one point.
+        The shape of the result at one point.
     alive
         The names of the values that are needed afterwards, beside the result.
     width

@@ -71,7 +71,7 @@ def _overtaker(
                 soonest = k
     if shares[soonest] == np.inf:
         return -1, np.inf
-    # Of those that overtake together, the one that ends highest; of equal ones the first.
+    # Several may overtake together: the one that ends highest wins, and the first of equal ones.
     together = shares - shares[soonest] <= doubts + doubts[soonest]
     highest = -np.inf
     for k in range(len(candidates)):
@@ -121,7 +121,7 @@ def find_winners(z: Array, pair: Array, t: Array, candidates: Array, sign: float
         error, start = errors[pair[row]], len(where)
         for unit in range(len(candidates)):
             before, after = codes[row, unit], codes[row + 1, unit]
-            # What is the largest at both ends is so between, too.
+            # A candidate that is the largest at both ends is so between, too.
             if before != after:
                 count = _overtakings(z[row], z[row + 1], candidates[unit], sign, before, after, error, places)
                 for number in range(count):

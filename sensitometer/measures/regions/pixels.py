@@ -20,9 +20,9 @@ Model = MLP | Callable[[Tensor], Tensor]
 
 # Pre-activations at once on a grid, 8 MiB in float32.
 BAND = 2**21
-# Of a model that is not of this package, so many numbers for each of a point's: its widest activation is not known.
+# Numbers for each number of a point, in a model that is not of this package: its widest activation is not known.
 WIDTH = 64
-# Of a plane through 0, units in the last place of the largest of its points.
+# How far a plane through 0 may miss it, in units in the last place of the largest of its points.
 ROUNDING = 4
 
 

@@ -26,7 +26,7 @@ Array = Any
 
 # Crossings farther apart, in the path's parameter, never coincide, however slow their units are.
 APART = 1e-9
-# So many crossings of a piece, and more, are sorted by merging.
+# The number of crossings of a piece from which on they are sorted by merging.
 MANY = 64
 # Rows at most that are interpolated between two products: so few that their rounding errors do not add up to much.
 BETWEEN = 15
@@ -119,7 +119,7 @@ class Segments:
             fastest = largest / max(float(weight.abs().max()), 1e-300)
             part = slice(here.start + start, here.start + stop)
             places = _anchors(part.start, part.stop, *columns[1:4], change, insertion.rows.pair, fastest)
-            # Of two blocks in a row the last and the first is the same.
+            # A block begins with the row that the block before ends with.
             for begin in range(0, max(1, len(places) - 1), size):
                 block = places[begin : begin + size + 1]
                 _activations(block, z, h.numpy(), *columns, *shape)

@@ -54,11 +54,11 @@ class ExactBoundaries:
         int64 `[M]`: whose boundary each segment is, and which of the activation's boundaries, from 0. The units of one layer are
         numbered as in `flatten`. A maximum has one boundary, 0: where another of its candidates wins.
     corners
-        Those of all faces, counter-clockwise, one face after the other; float64 `[I, 2]`.
+        The corners of all faces, counter-clockwise, one face after the other; float64 `[I, 2]`.
     offsets
         Face i has the corners `offsets[i]` to `offsets[i + 1]`; int64 `[F + 1]`. The faces are convex and tile the square.
     names
-        Those of `layers`: as in `TransitionCount.names`.
+        The names of `layers`, as in `TransitionCount.names`.
     """
 
     layers: tuple[int, ...]
@@ -144,7 +144,7 @@ class SampledBoundaries:
     along
         The same for each pixel and the next of its column; int32 `[R - 1, R]`.
     names
-        Those of `layers`: of an `MLP` as in `ExactBoundaries`, of another model as in `ModuleCodes`.
+        The names of `layers`: as in `ExactBoundaries` for an `MLP`, as in `ModuleCodes` for another model.
     """
 
     layers: tuple[int, ...]

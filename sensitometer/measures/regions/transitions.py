@@ -48,9 +48,9 @@ class TransitionCount:
     per_layer
         int64 `[S, P, activations]`: by hidden layer, or by activation in the order in which the model calls them.
     names
-        Of the activations: of the modules that call them, such as `layer1.0.relu`, or `layer1.0:relu` for a function that the
-        code of the module `layer1.0` calls; `layer 1`, `layer 2`, ... for an `MLP`. Of a module that is sampled: of the
-        operations, such as `relu`.
+        The names of the modules that call the activations, such as `layer1.0.relu`, or `layer1.0:relu` for a function that the
+        code of the module `layer1.0` calls; `layer 1`, `layer 2`, ... for an `MLP`. A module that is sampled
+        has the names of the operations, such as `relu`.
     positions
         float64 `[n]` for each activation: the path's parameter at each transition, sorted; in lists for the activations, nested
         in lists for the paths and the networks where there are several. None if it was not asked for.
@@ -126,7 +126,7 @@ def transitions(
     return _shaped(counted, layer_names(stack), *several)
 
 
-# Of each path: int64 `[layers]`, and the positions by layer.
+# For each path: int64 `[layers]`, and the positions by layer.
 _Counts = list[tuple[Tensor, list[Tensor] | None]]
 
 

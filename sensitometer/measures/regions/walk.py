@@ -9,9 +9,9 @@ Residual connections, convolutions, biases and pooling need nothing of their own
 Breakpoints of many paths and networks go through each stage together, in chunks: what has grown too long is divided, and each
 part goes to the last stage before the next part starts. So memory is bounded by the number of stages, not by that of crossings.
 
-What is within the rounding error of a boundary is on it, and crossings of a piece whose places differ by no more coincide. All
-units of a network without biases are 0 together where a path goes through 0: if rounding parted them, all stages above would
-be noise in between.
+Pre-activations within the rounding error of a boundary are on it, and crossings of a piece whose places differ by no more
+coincide. All units of a network without biases are 0 together where a path goes through 0: if rounding parted them, all stages
+above would be noise in between.
 """
 
 import itertools
@@ -115,7 +115,7 @@ class Insertion:
 
 
 class Geometry(Protocol):
-    """What differs between straight segments and arcs of an ellipse."""
+    """The differences between straight segments and arcs of an ellipse."""
 
     step: int
     """The rows that a piece has beyond its first."""
@@ -132,7 +132,7 @@ class Geometry(Protocol):
         """
         Return how many changes there are on each piece, int64 `[pieces]`.
 
-        What is within the `errors`, by pair, of a boundary is put on it in `z` `[R, W]`.
+        Pre-activations `z` `[R, W]` within the `errors`, by pair, of a boundary are put on it.
         """
 
     def find(self, z: Array, rows: Rows, pieces: Pieces, errors: Array) -> Found:
@@ -168,7 +168,7 @@ class Geometry(Protocol):
 @dataclass
 class Crossings:
     """
-    What a walk has found.
+    The changes that a walk has found.
 
     Attributes
     ----------

@@ -13,8 +13,8 @@ crosses. For units that are the largest of several pre-activations, see `winners
   come upon one corner in different rounds agree on it, and it is computed once, always in the same way.
 - A corner on a boundary belongs to both sides. A chord that would cut off less than `TOLERANCE` of its face's extent, or less
   than what rounding leaves unknown, touches the face, and does not cut it.
-- What rounding cannot tell from being on a boundary is put exactly on it, so that the stages above see no noise: in a network
-  without biases all boundaries of a slice through 0 meet there, and units that are alike cancel.
+- Pre-activations that rounding cannot tell from a boundary are put exactly on it, so that the stages above see no noise: in a
+  network without biases all boundaries of a slice through 0 meet there, and units that are alike cancel.
 - When a stage has made many faces they are parted into patches, and each is taken through all further stages before the next is
   begun: memory is bounded by the patch and the number of stages, beside what is returned.
 
@@ -45,7 +45,7 @@ SQUARE = np.array([[-1.0, -1.0], [1.0, -1.0], [1.0, 1.0], [-1.0, 1.0]])
 
 @dataclass(frozen=True)
 class Piece:
-    """What one patch gives in one stage: segments, sides of faces at a boundary (`Refinement.sides`), and in the last, faces."""
+    """The results of a patch in one stage: segments, sides of faces at a boundary (`Refinement.sides`), in the last one faces."""
 
     stage: int
     segments: Segments

@@ -7,7 +7,7 @@ import numpy as np
 
 from .polygons import Array, Polygons, following, mix, numbered, over, ranges, starts, two_sided
 
-# Of a face's extent: rounding leaves about 1e-15 of it, and of what is thinner than this nothing is known.
+# A share of a face's extent: rounding leaves about 1e-15 of it, and nothing is known of thinner parts than this.
 TOLERANCE = 2.0**-43
 
 

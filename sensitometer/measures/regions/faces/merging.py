@@ -25,7 +25,7 @@ def merged(faces: Polygons, side: Array, group: Array, old: int) -> Polygons:
     before = line[_preceding(count)]
     stays = (corner < old) | (line != before)
     done = Polygons(over(np.add, stays.astype(np.int64), count), corner[stays]) if len(count) else Polygons(count, corner)
-    # Those that are no single polygon have no corners here.
+    # Groups that are no single polygon have no corners here.
     failed = np.ones(int(name.max()) + 1, bool)
     failed[np.unique(whose[place])] = False
     rest = [faces.take(np.flatnonzero(~joins)), part.take(np.flatnonzero(failed[name])), done]

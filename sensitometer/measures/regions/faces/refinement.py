@@ -28,7 +28,7 @@ class Refinement:
     Attributes
     ----------
     values
-        What is alive, the stage's pre-activations `source` among it, at the corners before the cut; each `[V, n]`.
+        The values that are alive, the stage's pre-activations `source` among them, at the corners before the cut; each `[V, n]`.
     pairs
         As in `Functions`.
     meetings

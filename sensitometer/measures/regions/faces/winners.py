@@ -24,7 +24,7 @@ from .units import bits, set_bits
 PART = 2**21
 # Numbers at once where winners are sought at all vertices: they stay in the second cache.
 BLOCK = 2**16
-# Of the candidates of a unit few are the largest somewhere in one face: the others are soon left out.
+# Few candidates of a unit are the largest somewhere in one face: the others are soon left out.
 FEW = 16
 
 

@@ -63,7 +63,7 @@ def _convolve(h: Array, weight: Array, bias: Array, out: Array, planes: Array, s
                     for x in range(W):
                         planes[c, at + x] = h[start + r, c, y, x]
         for o in range(0, outputs, 2):
-            # Of an odd number of channels the last is computed twice.
+            # The last of an odd number of channels is computed twice.
             other = min(o + 1, outputs - 1)
             first, second = sums[0, :n], sums[1, :n]
             first[:] = bias[o]

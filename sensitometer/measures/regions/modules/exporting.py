@@ -241,7 +241,7 @@ class _Reader:
         if not kinds & _VARYING or not gives_tensors(node):
             if torch.Tag.nondeterministic_seeded in getattr(node.target, "tags", ()):
                 raise InvalidInputError(f"model must not depend on chance, as {operation(node)} at {where(node)} does")
-            # Of a value that depends on the points, what is no tensor is a size.
+            # A value that depends on the points and is no tensor is a size.
             kind = "sized" if kinds & {"sized", *_VARYING} else "constant"
             self.ops[node.name] = Op(node.name, inputs, runner(node), kind)
             return

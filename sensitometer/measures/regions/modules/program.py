@@ -22,19 +22,19 @@ class Op:
     Attributes
     ----------
     name, inputs
-        Of what it returns, and of what it takes.
+        The names of its result, and of the values that it takes.
     run
         Evaluates it, from all values by name.
     kind
         `constant`: of parameters alone; `sized`: of parameters and the number of points; `affine` or `pieces`: of the points.
     shape, batch
-        Of a value that is a tensor of points: the shape at one point, and which dimension the points are.
+        The shape of a result at one point, and which dimension the points are, if it is a tensor of points.
     source, pieces
-        Of `pieces`: the pre-activations' name, and the operation, from the constants.
+        The pre-activations' name, and the operation from the constants; for `pieces` alone.
     label
-        Of `pieces`: what people call it.
+        A name for people; for `pieces` alone.
     target
-        Of `affine`: its operator.
+        The operator; for `affine` alone.
     """
 
     name: str
