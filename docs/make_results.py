@@ -15,13 +15,13 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import NamedTuple
 
-from sensitometer.arrays import read_arrays, write_arrays
 from sensitometer.claims import Claim, check_claims
 from sensitometer.cli import QUANTITY_NAMES
 from sensitometer.figures import save_figures
 from sensitometer.figures.catalogue import figure_module
-from sensitometer.schema import FILE
 from sensitometer.store import ARRAYS, SPECIFICATION, Store, open_survey
+from sensitometer.store.arrays import read_arrays, write_arrays
+from sensitometer.store.schema import FILE
 from sensitometer.survey import load_spec, run_survey
 
 DOCS = Path(__file__).parent

@@ -15,8 +15,8 @@ import pytest
 
 from sensitometer.configuration import FIELDS, Configuration
 from sensitometer.errors import StoreError
-from sensitometer.schema import COLUMNS, CONFIGURATION_COLUMNS, FILE, SCHEMA_VERSION, STATES, Member, Run, Stack
 from sensitometer.store import SPECIFICATION, Store, open_survey
+from sensitometer.store.schema import COLUMNS, CONFIGURATION_COLUMNS, FILE, SCHEMA_VERSION, STATES, Member, Run, Stack
 
 NOISE = random.Random(0)
 SPEC = '[survey]\nname = "über"\n'
@@ -255,7 +255,7 @@ def test_a_full_disk_is_one_line_and_what_was_stored_stays(store, fails):
 
 
 def test_a_writer_that_never_ends_is_not_waited_for_without_end(store, fails, monkeypatch):
-    monkeypatch.setattr("sensitometer.schema.TIMEOUT", 0.1)
+    monkeypatch.setattr("sensitometer.store.schema.TIMEOUT", 0.1)
     other = sqlite3.connect(store.folder / FILE, isolation_level=None)
     other.execute("BEGIN IMMEDIATE")
     with Store(store.folder) as waiting, fails("cannot store network .*: database is locked"):

@@ -7,8 +7,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.stats import t
 
-from ..arrays import FEWEST_BINS
 from ..errors import InvalidInputError
+from ..store.arrays import FEWEST_BINS
 
 # How near a point of an ellipse is to a training point, or to the middle between two, in radians: a fifth of the way to the next.
 NEAR = 0.2

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from ..analysis.means import contrast, dip, mean_interval
 from ..analysis.points import bound_shares, error_auroc, precision_at_errors, rank_correlation_of_wrong
 from ..analysis.seeds import cluster_codes
-from ..arrays import FEWEST_BINS
 from ..data.sources import find_source
+from ..store.arrays import FEWEST_BINS
 from .claim import Claim
 
 Arrays = dict[str, NDArray[Any]]

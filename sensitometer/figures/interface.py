@@ -30,7 +30,7 @@ class Store(Protocol):
         ...
 
     def arrays(self, id_: str, prefix: str | tuple[str, ...] = "") -> dict[str, NDArray[Any]]:
-        """Return the arrays kept of a network whose names begin so, by name: see `sensitometer.arrays`."""
+        """Return the arrays kept of a network whose names begin so, by name: see `sensitometer.store.arrays`."""
         ...
 
 

@@ -21,14 +21,7 @@ from ..errors import MissingDataError
 from . import style
 from .interface import Store, check_axes
 from .jacobian_against_loss import LOOKS as POINT_LOOKS
-from .jacobian_against_loss import (
-    LOSSES,
-    draw_points,
-    fitted_of_true_labels,
-    network_row,
-    points_of_random_networks,
-    wrong_line,
-)
+from .jacobian_against_loss import LOSSES, draw_points, fitted_of_true_labels, network_row, points_of_random_networks, wrong_line
 
 CAPTION = (
     "Random test points of one random network that fits its true labels, trained on\n"

@@ -17,9 +17,7 @@ from matplotlib.patches import Rectangle
 from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, MaxNLocator, NullFormatter, NullLocator
 from numpy.typing import NDArray
 
-from .two_looks import GREY as GREY
-from .two_looks import PAPER_WIDTH, in_paper, paper_label
-from .two_looks import drawing as drawing
+from .two_looks import GREY, PAPER_WIDTH, in_paper, paper_label
 
 
 class Look(NamedTuple):

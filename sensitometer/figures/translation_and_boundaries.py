@@ -1,7 +1,7 @@
 r"""
 Figure App. 7: the loop through all translations of an image, and the boundaries of linear regions that it crosses.
 
-The loop lies in many dimensions and is drawn projected on a plane (`sensitometer.arrays` says on which). Exact are the loop,
+The loop lies in many dimensions and is drawn projected on a plane (`store/arrays.py` says on which). Exact are the loop,
 since a straight segment is projected to a straight one, and where boundaries cross it. A boundary of a unit of the first hidden
 layer is a hyperplane, straight everywhere; a stroke is its intersection with the plane that goes through the crossing and is
 parallel to the one drawn. Each crossing has such a plane of its own, so a stroke is where the boundary is only near its crossing,

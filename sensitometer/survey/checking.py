@@ -12,11 +12,11 @@ from typing import Any
 
 import msgspec
 
-from ..arrays import SUFFIX, read_arrays
 from ..configuration import FIELDS, Configuration
 from ..errors import InvalidInputError, StoreError
-from ..schema import COLUMNS, FILE, Member, connect, create
 from ..store import ARRAYS, SAVED, SPECIFICATION, WEIGHTS, Store
+from ..store.arrays import SUFFIX, read_arrays
+from ..store.schema import COLUMNS, FILE, Member, connect, create
 from .runner import being_written, only_writer
 from .spec import Spec, parse_spec
 

@@ -5,8 +5,8 @@ from typing import NamedTuple
 
 from ..configuration import Configuration
 from ..errors import StoreError
-from ..schema import Member
 from ..store import Store
+from ..store.schema import Member
 from .plan import choose_stack_sizes
 from .spec import Spec
 from .speed import Timer

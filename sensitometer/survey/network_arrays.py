@@ -1,4 +1,4 @@
-"""The arrays that a survey keeps for a network: takes the measures that `sensitometer.arrays` names."""
+"""The arrays that a survey keeps for a network: takes the measures that `sensitometer.store.arrays` names."""
 
 import math
 from dataclasses import fields

@@ -13,10 +13,10 @@ from filelock import FileLock
 from ray.exceptions import GetTimeoutError, RayError, RayTaskError
 
 from .. import matmul
-from ..arrays import SUFFIX
 from ..configuration import Configuration
 from ..errors import SensitometerError, WorkerError
 from ..store import ARRAYS, SAVED, WEIGHTS
+from ..store.arrays import SUFFIX
 from .executors import WORKER, Answer, WorkerHost
 from .speed import _Probe
 from .stacks import saved_state

@@ -21,8 +21,8 @@ from ..data.locations import data_root, require_files
 from ..data.sources import find_source
 from ..device import check_device_name
 from ..errors import InvalidInputError, StoreError
-from ..schema import Stack
 from ..store import ARRAYS, SAVED, SPECIFICATION, WEIGHTS, Store
+from ..store.schema import Stack
 from .division import Division, configurations, divide
 from .executors import Executor, LocalExecutor, Lost, Row
 from .plan import SECONDS_BETWEEN_SAVES

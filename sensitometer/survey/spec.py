@@ -14,10 +14,10 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta
 
-from ..arrays import FEWEST_BINS
 from ..configuration import Configuration
 from ..data.sources import find_source
 from ..errors import InvalidInputError
+from ..store.arrays import FEWEST_BINS
 from .cost import TRANSITION_SAMPLES, Sizes
 from .grid import Grid, draw_places
 
@@ -99,7 +99,7 @@ class MeasureSection(_Section, frozen=True):
     Transitions are those along the translation loops of these points. Networks of tanh, for which they cannot be counted exactly,
     are sampled at `transition_samples` points of each path.
 
-    And what is kept of each network as arrays (`sensitometer.arrays`): the measures of `points` random test points; sensitivity
+    And what is kept of each network as arrays (`store/arrays.py`): the measures of `points` random test points; sensitivity
     along three ellipses, in `paths` bins of angle; the boundaries on a `slice` before and after training.
     """
 

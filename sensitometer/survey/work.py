@@ -14,7 +14,7 @@ from ..data import Dataset
 from ..device import arithmetic, check_device, matmul_path
 from ..errors import InvalidInputError
 from ..networks import MLP
-from ..schema import COLUMNS
+from ..store.schema import COLUMNS
 from ..training import Saver, Schedule, Trained, train_stack
 from .cost import TRANSITION_SAMPLES, CostModel, number_of_weights
 from .measures import Measures, measure_sound
@@ -36,7 +36,7 @@ class Result:
     row
         The row that a survey stores for it, by column.
     arrays
-        The arrays that it keeps beside the row, by name (`sensitometer.arrays`); nothing with `train`, which keeps the network.
+        The arrays that it keeps beside the row, by name (`store/arrays.py`); nothing with `train`, which keeps the network.
     """
 
     # The numbers would fill pages.

@@ -18,10 +18,10 @@ from queue import SimpleQueue
 from typing import Any
 
 from .. import matmul
-from ..arrays import SUFFIX, write_arrays
 from ..configuration import Configuration
 from ..errors import SensitometerError
 from ..store import ARRAYS, SAVED, WEIGHTS
+from ..store.arrays import SUFFIX, write_arrays
 from .stacks import saved_state
 from .wire import receive, send
 

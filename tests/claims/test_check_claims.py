@@ -9,10 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from made_up import MEASURES, Survey, ellipses, measured, network, on_slice, related, single_points
 
-from sensitometer.arrays import write_arrays
 from sensitometer.claims import DOES_NOT_HOLD, HOLDS, NOT_ENOUGH_DATA, check_claims
 from sensitometer.errors import InvalidInputError
 from sensitometer.store import ARRAYS, Store
+from sensitometer.store.arrays import write_arrays
 
 # --- any survey
 

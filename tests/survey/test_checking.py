@@ -11,8 +11,8 @@ import torch
 
 from sensitometer.errors import StoreError
 from sensitometer.networks import MLP
-from sensitometer.schema import FILE
 from sensitometer.store import Store
+from sensitometer.store.schema import FILE
 from sensitometer.survey.checking import check_survey
 from sensitometer.survey.runner import only_writer
 from sensitometer.survey.spec import parse_spec

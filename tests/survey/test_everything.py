@@ -4,7 +4,7 @@ import pytest
 
 import sensitometer as sm
 from sensitometer.configuration import ACTIVATIONS, AUGMENTATIONS, LABELS, LOSSES, OPTIMIZERS
-from sensitometer.schema import STATES
+from sensitometer.store.schema import STATES
 from sensitometer.survey import run_survey
 
 EVERYTHING = f"""

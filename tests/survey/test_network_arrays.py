@@ -12,11 +12,11 @@ from reference import crossings
 
 import sensitometer as sm
 from sensitometer import paths
-from sensitometer.arrays import write_arrays
 from sensitometer.data import Points
 from sensitometer.errors import InvalidInputError, StoreError
 from sensitometer.measures import boundaries, path_profile, point_values
 from sensitometer.networks import MLP
+from sensitometer.store.arrays import write_arrays
 from sensitometer.survey import network_arrays
 from sensitometer.survey.checking import check_survey
 from sensitometer.survey.measures import Measures

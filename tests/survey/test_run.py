@@ -21,8 +21,8 @@ from safetensors import safe_open
 
 import sensitometer as sm
 from sensitometer.errors import DataError, StoreError
-from sensitometer.schema import COLUMNS, RESULT_COLUMNS
 from sensitometer.store import Store
+from sensitometer.store.schema import COLUMNS, RESULT_COLUMNS
 from sensitometer.survey.division import divide
 from sensitometer.survey.executors import LocalExecutor
 from sensitometer.survey.runner import Silent, train_missing

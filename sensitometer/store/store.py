@@ -8,21 +8,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
+from ..errors import InvalidInputError, StoreError
 from .arrays import SUFFIX, read_arrays
-from .errors import InvalidInputError, StoreError
-from .schema import (
-    COLUMNS,
-    EARLIER_VERSIONS,
-    FILE,
-    SCHEMA_VERSION,
-    STATES,
-    Member,
-    Run,
-    Stack,
-    connect,
-    create,
-    upgrade,
-)
+from .schema import COLUMNS, EARLIER_VERSIONS, FILE, SCHEMA_VERSION, STATES, Member, Run, Stack, connect, create, upgrade
 
 if TYPE_CHECKING:
     import pandas
@@ -329,7 +317,7 @@ class Store:
         """
         Return the arrays of a network whose names begin with `prefix`, or with one of several, by name.
 
-        `sensitometer.arrays` says what they are.
+        `sensitometer.store.arrays` says what they are.
 
         Raises
         ------

@@ -49,7 +49,7 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
-from .errors import StoreError
+from ..errors import StoreError
 
 SUFFIX = ".safetensors"
 # Bins of an ellipse: of fewer none may be within 0.2 radians of the middle between two of its three points.
