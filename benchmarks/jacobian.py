@@ -87,7 +87,7 @@ def theirs(case: Mapping[str, Any]) -> Callable[[], float]:
 
 def _flops(case: Mapping[str, Any]) -> float:
     from sensitometer.configuration import Configuration
-    from sensitometer.survey.cost import jacobian_flops
+    from sensitometer.survey.scheduling.cost import jacobian_flops
 
     return jacobian_flops(Configuration("random", case["width"], case["depth"]), case["inputs"], case["classes"], points=1)
 

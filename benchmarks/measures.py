@@ -49,9 +49,9 @@ def measure() -> dict[tuple[int, int], Cost]:
 
     from sensitometer.data import load_dataset
     from sensitometer.survey import load_spec
-    from sensitometer.survey.division import configurations, divide
-    from sensitometer.survey.measures import Measures, measure_sound
+    from sensitometer.survey.job.means import Measures, measure_sound
     from sensitometer.survey.runner import setup
+    from sensitometer.survey.scheduling.division import configurations, divide
     from sensitometer.training import Schedule, train_stack
 
     torch.set_num_threads(1)

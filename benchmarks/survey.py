@@ -38,11 +38,11 @@ from sensitometer import matmul
 from sensitometer.configuration import Configuration
 from sensitometer.store import Store
 from sensitometer.survey import load_spec
-from sensitometer.survey.division import divide
-from sensitometer.survey.executors import Executor, LocalExecutor
+from sensitometer.survey.execution.executors import Executor, LocalExecutor
+from sensitometer.survey.execution.wire import receive, send
 from sensitometer.survey.runner import Silent, train_missing
+from sensitometer.survey.scheduling.division import divide
 from sensitometer.survey.spec import Spec, parse_spec
-from sensitometer.survey.wire import receive, send
 
 TITLE = "Surveys of networks that train nothing"
 WORKER = (sys.executable, str(Path(__file__).resolve()), "--worker")
@@ -118,7 +118,7 @@ def local(networks: int, folder: Path) -> float:
 
 def actor(networks: int, folder: Path) -> float:
     """Return the seconds that a survey takes with an actor of a Ray cluster that is started for it."""
-    from sensitometer.survey.ray_executor import RayExecutor
+    from sensitometer.survey.execution.ray_executor import RayExecutor
 
     return surveyed(networks, folder, RayExecutor(None, 1, "cpu", WORKER))
 
@@ -222,7 +222,7 @@ GO_ON = """
 import sys
 from sensitometer.store import Store
 from sensitometer.survey import load_spec
-from sensitometer.survey.division import divide
+from sensitometer.survey.scheduling.division import divide
 from sensitometer.survey.runner import Silent, train_missing
 
 class FirstStack:

@@ -50,7 +50,7 @@ CASES = [*SHAPES, *SETTINGS]
 
 def _flops(case: Mapping[str, Any]) -> float:
     from sensitometer.configuration import Configuration
-    from sensitometer.survey.cost import step_flops
+    from sensitometer.survey.scheduling.cost import step_flops
 
     one = Configuration("random", case["width"], case["depth"], batch_size=BATCH)
     return step_flops(one, case["inputs"], CLASSES, POINTS)

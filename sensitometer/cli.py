@@ -400,8 +400,8 @@ def doctor() -> None:
     import platform
 
     from . import matmul
-    from .survey.plan import default_workers
-    from .survey.speed import Speeds
+    from .survey.scheduling.plan import default_workers
+    from .survey.scheduling.speed import Speeds
 
     choice = matmul.choose(fresh=True)
     Speeds(choice.path).forget()

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..configuration import Configuration
-from .cost import Sizes, training_flops
+from .scheduling.cost import Sizes, training_flops
 
 # Places of a grid that are drawn from at once.
 DRAWN_AT_ONCE = 2**20

@@ -23,11 +23,11 @@ from ..device import check_device_name
 from ..errors import InvalidInputError, StoreError
 from ..store import ARRAYS, SAVED, SPECIFICATION, WEIGHTS, Store
 from ..store.schema import Stack
-from .division import Division, configurations, divide
-from .executors import Executor, LocalExecutor, Lost, Row
-from .plan import SECONDS_BETWEEN_SAVES
+from .execution.executors import Executor, LocalExecutor, Lost, Row
+from .scheduling.division import Division, configurations, divide
+from .scheduling.plan import SECONDS_BETWEEN_SAVES
+from .scheduling.stacks import saved_state
 from .spec import Spec, load_spec, parse_spec
-from .stacks import saved_state
 from .status import seconds_left
 
 # The second holds the name of who has the first: what is in a lock is lost when another tries it.
@@ -147,7 +147,7 @@ def _executor(name: str, address: str | None, workers: int | None, device: str) 
     if name == "ray":
         if importlib.util.find_spec("ray") is None:
             raise InvalidInputError("the executor ray needs Ray: pip install 'sensitometer[ray]'")
-        from .ray_executor import RayExecutor
+        from .execution.ray_executor import RayExecutor
 
         return RayExecutor(address, workers, device)
     if name != "local":

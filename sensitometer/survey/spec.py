@@ -18,8 +18,8 @@ from ..configuration import Configuration
 from ..data.sources import find_source
 from ..errors import InvalidInputError
 from ..store.arrays import FEWEST_BINS
-from .cost import TRANSITION_SAMPLES, Sizes
 from .grid import Grid, draw_places
+from .scheduling.cost import TRANSITION_SAMPLES, Sizes
 
 # Characters that would end a line, or do something to a terminal.
 CONTROL = r"[\x00-\x1f\x7f-\x9f\u2028\u2029]"

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from sensitometer.configuration import FIELDS, Configuration
 from sensitometer.errors import InvalidInputError
-from sensitometer.survey.cost import training_flops
+from sensitometer.survey.scheduling.cost import training_flops
 from sensitometer.survey.spec import load_spec, parse_spec, preset_names
 
 from .conftest import SMALL

@@ -10,15 +10,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from .. import errors, matmul
-from ..configuration import Configuration
-from ..errors import InvalidInputError, SensitometerError, WorkerError
-from .plan import default_workers
-from .speed import Timer
+from ... import errors, matmul
+from ...configuration import Configuration
+from ...errors import InvalidInputError, SensitometerError, WorkerError
+from ..scheduling.plan import default_workers
+from ..scheduling.speed import Timer
 from .wire import receive, send
 
 Row = dict[str, Any]
-WORKER = (sys.executable, "-m", "sensitometer.survey.worker")
+WORKER = (sys.executable, "-m", "sensitometer.survey.execution.worker")
 # Stacks that wait for a worker, for each: so many that none is idle while the one before is stored.
 WAITING = 1
 
@@ -71,7 +71,7 @@ class Executor(Protocol):
         Parameters
         ----------
         setup
-            The arguments of `sensitometer.survey.worker._Worker`.
+            The arguments of `sensitometer.survey.execution.worker._Worker`.
         most
             How many stacks there are.
 
@@ -207,7 +207,7 @@ class WorkerHost:
     Parameters
     ----------
     setup
-        The first message that `sensitometer.survey.worker` takes.
+        The first message that `sensitometer.survey.execution.worker` takes.
     command
         The program.
     gpu

@@ -3,12 +3,12 @@
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from ..configuration import Configuration
-from ..errors import StoreError
-from ..store import Store
-from ..store.schema import Member
+from ...configuration import Configuration
+from ...errors import StoreError
+from ...store import Store
+from ...store.schema import Member
+from ..spec import Spec
 from .plan import choose_stack_sizes
-from .spec import Spec
 from .speed import Timer
 from .stacks import StackSize, make_stacks
 

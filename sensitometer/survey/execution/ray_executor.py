@@ -28,12 +28,12 @@ from typing import Any
 import ray
 from ray.exceptions import ActorUnavailableError, OutOfMemoryError, RayError, RayTaskError
 
-from ..configuration import Configuration
-from ..errors import InvalidInputError, SensitometerError, StoreError, WorkerError
+from ...configuration import Configuration
+from ...errors import InvalidInputError, SensitometerError, StoreError, WorkerError
+from ..scheduling.plan import default_workers
+from ..scheduling.speed import Timer
 from .executors import WAITING, WORKER, Answer, Lost
-from .plan import default_workers
 from .ray_actors import PATIENCE_SECONDS, Host, RemoteTimer, end, line
-from .speed import Timer
 
 # Seconds that a cluster has to answer when it is connected to.
 CONNECT_SECONDS = 30.0

@@ -4,7 +4,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from ..configuration import Configuration
+from ...configuration import Configuration
 from .speed import Pace, Shape
 
 # Points of a chunk of the full batch, for its time.

@@ -17,8 +17,8 @@ from typing import Any, NamedTuple, Protocol
 import msgspec
 from filelock import FileLock
 
-from .. import matmul
-from ..errors import InvalidInputError, WorkerError
+from ... import matmul
+from ...errors import InvalidInputError, WorkerError
 
 FILE = "speeds.json"
 # Wider layers run at the rate of these.
@@ -33,7 +33,7 @@ _PROBE = """
 import sys
 from sensitometer import matmul
 matmul.activate(sys.argv[1])
-from sensitometer.survey.step_timer import serve
+from sensitometer.survey.scheduling.step_timer import serve
 serve(sys.argv[2])
 """
 

@@ -17,10 +17,10 @@ from sensitometer.errors import InvalidInputError, StoreError
 from sensitometer.measures import boundaries, path_profile, point_values
 from sensitometer.networks import MLP
 from sensitometer.store.arrays import write_arrays
-from sensitometer.survey import network_arrays
 from sensitometer.survey.checking import check_survey
-from sensitometer.survey.measures import Measures
-from sensitometer.survey.network_arrays import UNITS, measure_arrays, training_anchors
+from sensitometer.survey.job import arrays as network_arrays
+from sensitometer.survey.job.arrays import UNITS, measure_arrays, training_anchors
+from sensitometer.survey.job.means import Measures
 from sensitometer.survey.spec import parse_spec
 from sensitometer.training import train_stack
 

@@ -12,8 +12,8 @@ from sensitometer.configuration import ACTIVATIONS
 from sensitometer.data import Dataset, Points
 from sensitometer.paths import translation
 from sensitometer.survey import load_spec
-from sensitometer.survey.measures import Measures, mean_jacobian_norms, mean_transitions
-from sensitometer.survey.work import train_and_measure
+from sensitometer.survey.job.means import Measures, mean_jacobian_norms, mean_transitions
+from sensitometer.survey.job.work import train_and_measure
 from sensitometer.training import train_stack
 
 SAMPLES = 300
@@ -58,7 +58,7 @@ def test_more_loops_than_are_taken_at_once_have_the_same_mean(digits, activation
     measures = Measures(0, 5, SAMPLES)
     stack = small_stack(activation)
     together = [result.row["transitions"] for result in train_and_measure(stack, digits, measures=measures)]
-    monkeypatch.setattr("sensitometer.survey.cost.LOOP_NUMBERS", 2 * 8 * 64)
+    monkeypatch.setattr("sensitometer.survey.scheduling.cost.LOOP_NUMBERS", 2 * 8 * 64)
     assert [result.row["transitions"] for result in train_and_measure(stack, digits, measures=measures)] == together
 
 

@@ -11,7 +11,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from sensitometer.configuration import Configuration
 from sensitometer.networks import initial_weights, layer_shapes
 from sensitometer.survey import load_spec, run_survey
-from sensitometer.survey.cost import (
+from sensitometer.survey.scheduling.cost import (
     CostModel,
     Sizes,
     jacobian_flops,
@@ -23,12 +23,12 @@ from sensitometer.survey.cost import (
     transition_seconds,
     walk_bytes,
 )
-from sensitometer.survey.plan import plan
+from sensitometer.survey.scheduling.plan import plan
+from sensitometer.survey.scheduling.speed import Speeds
+from sensitometer.survey.scheduling.stacks import stack_networks
 from sensitometer.survey.spec import parse_spec
-from sensitometer.survey.speed import Speeds
-from sensitometer.survey.stacks import stack_networks
 
-from .conftest import SMALL
+from ..conftest import SMALL
 
 INPUTS, CLASSES = 20, 7
 SHAPES = [(1, 2), (5, 3), (16, 6)]

@@ -1,4 +1,4 @@
-"""A worker that trains nothing: it answers as `sensitometer.survey.worker` does, and does what a network's width says."""
+"""A worker that trains nothing: it answers as the real one does, and does what a network's width says."""
 
 import contextlib
 import os
@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 
 from sensitometer.configuration import Configuration
-from sensitometer.survey.wire import receive, send
+from sensitometer.survey.execution.wire import receive, send
 
 # Widths that stand for accidents; all others are trained at once.
 DIES, TOO_LARGE, EXITS, REFUSES, SLOW, NOISY = 9001, 9002, 9003, 9004, 9005, 9006

@@ -7,16 +7,16 @@ from collections.abc import Callable
 
 import torch
 
-from .. import matmul
-from ..activations import activation
-from ..configuration import Configuration
-from ..device import arithmetic, check_device
-from ..errors import InvalidInputError
-from ..networks import layer_shapes
-from ..optimizers import optimizer_class
-from ..training.augmentation import Augmentation
-from ..training.backpropagation import TrainingStack, flat_layers
-from ..training.cuda_graph import WARM_UP_STEPS, GraphedStep
+from ... import matmul
+from ...activations import activation
+from ...configuration import Configuration
+from ...device import arithmetic, check_device
+from ...errors import InvalidInputError
+from ...networks import layer_shapes
+from ...optimizers import optimizer_class
+from ...training.augmentation import Augmentation
+from ...training.backpropagation import TrainingStack, flat_layers
+from ...training.cuda_graph import WARM_UP_STEPS, GraphedStep
 from .speed import machine_memory
 
 # Seconds that one measurement takes, at least. Of so many the shortest counts: in the others the machine had more to do.

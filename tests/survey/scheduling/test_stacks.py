@@ -9,12 +9,12 @@ from collections import Counter
 import pytest
 
 from sensitometer.configuration import Configuration
-from sensitometer.survey.cost import CostModel
+from sensitometer.survey.scheduling.cost import CostModel
+from sensitometer.survey.scheduling.speed import Shape, Speeds
+from sensitometer.survey.scheduling.stacks import kinds, make_stacks, saved_state, stack_networks, stack_sizes
 from sensitometer.survey.spec import parse_spec
-from sensitometer.survey.speed import Shape, Speeds
-from sensitometer.survey.stacks import kinds, make_stacks, saved_state, stack_networks, stack_sizes
 
-from .conftest import SMALL
+from ..conftest import SMALL
 from .test_cost import SIZES, Machine
 
 
@@ -163,5 +163,5 @@ def test_a_process_measures_steps_and_parts():
 
 
 def test_the_driver_measures_without_torch():
-    code = "import sys, sensitometer.survey.plan; print('torch' in sys.modules)"
+    code = "import sys, sensitometer.survey.scheduling.plan; print('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "False"

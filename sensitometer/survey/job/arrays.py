@@ -8,17 +8,17 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ..activations import activation
-from ..configuration import Configuration
-from ..data import Dataset
-from ..errors import InvalidInputError, TooManyRegionsError
-from ..measures import ExactBoundaries, boundaries, path_profile, point_values
-from ..measures.regions.transitions import transitions
-from ..networks import MLP, initial_weights, layer_shapes
-from ..paths import Path, Polyline, Slice, fitted_ellipse, random_ellipse, translation
-from ..randomness import generator
-from ..training import Trained
-from .measures import Measures
+from ...activations import activation
+from ...configuration import Configuration
+from ...data import Dataset
+from ...errors import InvalidInputError, TooManyRegionsError
+from ...measures import ExactBoundaries, boundaries, path_profile, point_values
+from ...measures.regions.transitions import transitions
+from ...networks import MLP, initial_weights, layer_shapes
+from ...paths import Path, Polyline, Slice, fitted_ellipse, random_ellipse, translation
+from ...randomness import generator
+from ...training import Trained
+from .means import Measures
 
 # Draws of three points that lie on no line: of real images all do but for copies.
 TRIES = 100

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from ..configuration import Configuration
+from ...configuration import Configuration
 from .cost import CostModel, stack_bytes, walk_bytes
 
 # The gain that makes a larger stack worth its coarser division of the work, and how many doublings without gain end the search.

@@ -7,7 +7,7 @@ The numbers in the table are NVIDIA's. `EFFICIENCY`, and how many passes and ker
 import re
 from typing import NamedTuple
 
-from ..errors import InvalidInputError
+from ...errors import InvalidInputError
 from .speed import Shape
 
 # The share of the float32 peak that products reach: near all of it with large matrices. Those of narrow networks reach far less,

@@ -8,14 +8,14 @@ import pytest
 
 from sensitometer.configuration import Configuration
 from sensitometer.survey import load_spec, preset_names
-from sensitometer.survey.cost import CostModel, number_of_weights
-from sensitometer.survey.devices import DEVICES, Assumed, parse_devices
-from sensitometer.survey.plan import BYTES_A_ROW, START_SECONDS, plan
+from sensitometer.survey.scheduling.cost import CostModel, number_of_weights
+from sensitometer.survey.scheduling.devices import DEVICES, Assumed, parse_devices
+from sensitometer.survey.scheduling.plan import BYTES_A_ROW, START_SECONDS, plan
+from sensitometer.survey.scheduling.speed import EACH_MEASURED, Shape, Speeds
+from sensitometer.survey.scheduling.stacks import stack_networks
 from sensitometer.survey.spec import parse_spec
-from sensitometer.survey.speed import EACH_MEASURED, Shape, Speeds
-from sensitometer.survey.stacks import stack_networks
 
-from .conftest import SMALL
+from ..conftest import SMALL
 from .test_cost import SIZES, Machine
 
 NAMED = {device.name: device for device in DEVICES}

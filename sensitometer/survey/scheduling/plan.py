@@ -6,10 +6,11 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from .. import matmul
-from ..configuration import Configuration
-from ..device import matmul_path
-from ..errors import InvalidInputError
+from ... import matmul
+from ...configuration import Configuration
+from ...device import matmul_path
+from ...errors import InvalidInputError
+from ..spec import Spec
 from .cost import (
     COPIES,
     CostModel,
@@ -24,7 +25,6 @@ from .cost import (
     walk_bytes,
 )
 from .devices import Assumed, parse_devices
-from .spec import Spec
 from .speed import Pace, Speeds, Timer
 from .stacks import LIBRARIES, StackSize, kinds, stack_sizes
 

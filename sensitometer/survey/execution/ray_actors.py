@@ -12,14 +12,14 @@ import ray
 from filelock import FileLock
 from ray.exceptions import GetTimeoutError, RayError, RayTaskError
 
-from .. import matmul
-from ..configuration import Configuration
-from ..errors import SensitometerError, WorkerError
-from ..store import ARRAYS, SAVED, WEIGHTS
-from ..store.arrays import SUFFIX
+from ... import matmul
+from ...configuration import Configuration
+from ...errors import SensitometerError, WorkerError
+from ...store import ARRAYS, SAVED, WEIGHTS
+from ...store.arrays import SUFFIX
+from ..scheduling.speed import _Probe
+from ..scheduling.stacks import saved_state
 from .executors import WORKER, Answer, WorkerHost
-from .speed import _Probe
-from .stacks import saved_state
 
 # How long a run waits for a processor when it has none.
 PATIENCE_SECONDS = 60.0
@@ -104,7 +104,7 @@ class Clock:
 
 
 class RemoteTimer:
-    """Times steps on a GPU of the cluster; see `sensitometer.survey.speed.Timer`."""
+    """Times steps on a GPU of the cluster; see `sensitometer.survey.scheduling.speed.Timer`."""
 
     def __init__(self) -> None:
         self._actor = ray.remote(Clock).options(num_cpus=0, num_gpus=1).remote()

@@ -16,14 +16,14 @@ import pytest
 import sensitometer as sm
 from sensitometer.errors import DataError, StoreError, WorkerError
 from sensitometer.store import Store
-from sensitometer.survey.executors import WORKER, Done, Lost
+from sensitometer.survey.execution.executors import WORKER, Done, Lost
 from sensitometer.survey.runner import Silent, setup
 from sensitometer.survey.spec import parse_spec
 
-from .conftest import NODE, SMALL
+from ..conftest import NODE, SMALL
+from ..test_run import command, same, wait_for_rows
 from .fake_worker import SLOW
 from .test_executors import FAKE, answers, stack
-from .test_run import command, same, wait_for_rows
 
 pytestmark = pytest.mark.ray
 
@@ -40,7 +40,7 @@ def local_rows(tmp_path_factory):
 @pytest.fixture
 def on_ray(monkeypatch):
     """Make executors, which end with the test."""
-    from sensitometer.survey import ray_executor
+    from sensitometer.survey.execution import ray_executor
 
     monkeypatch.setattr(ray_executor, "LOOK_SECONDS", 1.0)
     with contextlib.ExitStack() as ends:
@@ -95,7 +95,7 @@ def test_a_node_that_dies_costs_nothing_but_time(cluster, small, tmp_path, local
 
 
 def node_folder(asked):
-    from sensitometer.survey.ray_executor import _folder
+    from sensitometer.survey.execution.ray_executor import _folder
 
     return Path(tempfile.gettempdir(), _folder(asked))
 
@@ -235,7 +235,7 @@ def test_a_node_without_this_version_is_refused_at_the_start_and_left_alone_late
 
 @pytest.mark.parametrize("kind", ["nothing", "no Ray", "no address"])
 def test_an_address_where_there_is_no_cluster_is_refused(kind, refused, monkeypatch):
-    from sensitometer.survey import ray_executor
+    from sensitometer.survey.execution import ray_executor
 
     monkeypatch.setattr(ray_executor, "CONNECT_SECONDS", 4.0)
     with socket.create_server(("127.0.0.1", 0)) as server:
@@ -269,7 +269,7 @@ def test_a_gpu_each_is_given_to_the_actors_and_to_the_timer(cluster, on_ray, ref
 
 
 def test_a_cluster_whose_processors_are_all_in_use_is_waited_for_but_not_for_ever(cluster, on_ray, refused, monkeypatch):
-    from sensitometer.survey import ray_executor
+    from sensitometer.survey.execution import ray_executor
 
     on_ray(cluster).start({"device": "cpu"}, 100)
     monkeypatch.setattr(ray_executor, "PATIENCE_SECONDS", 3.0)

@@ -9,19 +9,19 @@ from typing import Any
 import torch
 from numpy.typing import NDArray
 
-from ..configuration import Configuration
-from ..data import Dataset
-from ..device import arithmetic, check_device, matmul_path
-from ..errors import InvalidInputError
-from ..networks import MLP
-from ..store.schema import COLUMNS
-from ..training import Saver, Schedule, Trained, train_stack
-from .cost import TRANSITION_SAMPLES, CostModel, number_of_weights
-from .measures import Measures, measure_sound
-from .network_arrays import measure_arrays
-from .speed import Speeds
-from .stacks import make_stacks, stack_networks
-from .step_timer import StepTimer
+from ...configuration import Configuration
+from ...data import Dataset
+from ...device import arithmetic, check_device, matmul_path
+from ...errors import InvalidInputError
+from ...networks import MLP
+from ...store.schema import COLUMNS
+from ...training import Saver, Schedule, Trained, train_stack
+from ..scheduling.cost import TRANSITION_SAMPLES, CostModel, number_of_weights
+from ..scheduling.speed import Speeds
+from ..scheduling.stacks import make_stacks, stack_networks
+from ..scheduling.step_timer import StepTimer
+from .arrays import measure_arrays
+from .means import Measures, measure_sound
 
 
 @dataclass(frozen=True)

@@ -7,14 +7,14 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..data import Dataset
-from ..errors import InvalidInputError
-from ..measures import jacobian_norms
-from ..measures.regions.transitions import transitions
-from ..networks import MLPStack
-from ..paths import translation
-from ..training import Trained
-from .cost import TRANSITION_SAMPLES, Sizes, loops_at_once
+from ...data import Dataset
+from ...errors import InvalidInputError
+from ...measures import jacobian_norms
+from ...measures.regions.transitions import transitions
+from ...networks import MLPStack
+from ...paths import translation
+from ...training import Trained
+from ..scheduling.cost import TRANSITION_SAMPLES, Sizes, loops_at_once
 
 
 @dataclass(frozen=True)

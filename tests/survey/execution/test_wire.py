@@ -3,7 +3,7 @@ import math
 
 import pytest
 
-from sensitometer.survey.wire import receive, send
+from sensitometer.survey.execution.wire import receive, send
 
 
 def test_messages_come_back_as_they_were_sent_one_after_another():

@@ -17,12 +17,12 @@ from pathlib import Path
 from queue import SimpleQueue
 from typing import Any
 
-from .. import matmul
-from ..configuration import Configuration
-from ..errors import SensitometerError
-from ..store import ARRAYS, SAVED, WEIGHTS
-from ..store.arrays import SUFFIX, write_arrays
-from .stacks import saved_state
+from ... import matmul
+from ...configuration import Configuration
+from ...errors import SensitometerError
+from ...store import ARRAYS, SAVED, WEIGHTS
+from ...store.arrays import SUFFIX, write_arrays
+from ..scheduling.stacks import saved_state
 from .wire import receive, send
 
 
@@ -94,10 +94,10 @@ class _Worker:
         keep_weights: bool,
         save_seconds: float,
     ) -> None:
-        from ..data import load_dataset
-        from ..device import check_device
-        from ..training import Schedule
-        from .measures import Measures
+        from ...data import load_dataset
+        from ...device import check_device
+        from ...training import Schedule
+        from ..job.means import Measures
 
         check_device(device)
         self.datasets = {name: load_dataset(name, crop=data["crop"], train_points=data["train_points"]) for name in data["names"]}
@@ -113,8 +113,8 @@ class _Worker:
 
         Raises OutOfMemoryError if it is too large.
         """
-        from ..training import Saver
-        from .work import provenance, train_and_measure
+        from ...training import Saver
+        from ..job.work import provenance, train_and_measure
 
         saver = Saver(saved_state(self.folder / SAVED, stack), self.save_seconds)
         try:

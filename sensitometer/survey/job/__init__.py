@@ -1,0 +1,1 @@
+"""A job: what a worker does with one stack. Train it, measure it, make its rows and arrays."""

@@ -1,0 +1,1 @@
+"""Scheduling: which networks are trained together, on what, and what a survey takes. Imports no torch."""
