@@ -16,7 +16,7 @@ from tempfile import TemporaryDirectory
 from typing import NamedTuple
 
 from sensitometer.claims import Claim, check_claims
-from sensitometer.cli import QUANTITY_NAMES
+from sensitometer.cli.printing import QUANTITY_NAMES
 from sensitometer.figures import save_figures
 from sensitometer.figures.catalogue import figure_module
 from sensitometer.store import ARRAYS, SPECIFICATION, Store, open_survey

@@ -13,7 +13,7 @@ from .analysis.points import error_auroc
 from .data import Dataset
 from .errors import InvalidInputError, StoreError
 from .measures.bounds import BoundsComparison, JacobianBounds, PointValues, jacobian_bounds, point_values
-from .measures.jacobian import REFUSALS, first_line
+from .measures.jacobian.norm import REFUSALS, first_line
 from .measures.regions.transitions import transitions as count_transitions
 from .networks import MLP
 from .paths import translation

@@ -38,8 +38,7 @@ ALLOWED = {
         *("optimizers", "paths", "randomness", "store", "training"),
     },
     "claims": {"analysis", "data", "store"},
-    "exported": {"errors"},
-    "model_files": {"errors", "exported", "networks"},
+    "models": {"errors", "networks"},
     "measuring": {"analysis", "data", "errors", "measures", "networks", "paths", "randomness"},
 }
 ALLOWED["cli"] = set(ALLOWED)

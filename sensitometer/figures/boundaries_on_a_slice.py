@@ -14,8 +14,8 @@ from matplotlib.patheffects import Normal, Stroke
 from numpy.typing import NDArray
 
 from ..errors import MissingDataError
-from . import style
-from .interface import Store, check_axes
+from .drawing import style
+from .drawing.interface import Store, check_axes
 
 CAPTION = (
     "A slice through three training points, and the boundaries of the last hidden layer. One network a data set: the\n"

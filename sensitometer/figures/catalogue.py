@@ -9,7 +9,7 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, cast
 
 from ..errors import InvalidInputError, MissingDataError, StoreError
-from .interface import FigureData, FigureModule, SavedFigures, Store
+from .drawing.interface import FigureData, FigureModule, SavedFigures, Store
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -126,7 +126,7 @@ def _known(what: str, asked: Iterable[str], known: Sequence[str]) -> list[str]:
 
 
 def _save(number: str, data: FigureData, folder: Path, formats: Sequence[str], paper: bool) -> list[Path]:
-    from . import style
+    from .drawing import style
 
     stem = f"figure_{number}_{_FILES[number]}"
     # Within the folder, so that the move is a rename on one file system.
@@ -145,7 +145,7 @@ def _save(number: str, data: FigureData, folder: Path, formats: Sequence[str], p
 
 def compose(module: FigureModule, data: FigureData) -> Figure:
     """Return the whole figure: its panels, drawn, with the legend and the caption. Call it inside `style.drawing()`."""
-    from . import style
+    from .drawing import style
 
     figure, axes = style.new_figure(len(data.panels), data.columns)
     module.draw(data, axes)

@@ -4,8 +4,8 @@ from collections.abc import Sequence
 
 from matplotlib.axes import Axes
 
-from .gap import GapData, averages_to_draw, draw_panels
-from .interface import Store
+from .drawing.gap import GapData, averages_to_draw, draw_panels
+from .drawing.interface import Store
 
 CAPTION = (
     "A point is a configuration: mean over its fitted seeds ± one standard error.\n"

@@ -10,8 +10,8 @@ from collections.abc import Sequence
 from matplotlib.axes import Axes
 
 from ..analysis.seeds import configuration_columns
-from .gap import GapData, draw_panels, gap_data, networks_to_draw
-from .interface import Store
+from .drawing.gap import GapData, draw_panels, gap_data, networks_to_draw
+from .drawing.interface import Store
 
 CAPTION = (
     "A point is a network of 100% train accuracy.\nKendall's τ over n fitted networks (95% interval, configurations resampled)."

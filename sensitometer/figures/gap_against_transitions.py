@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from matplotlib.axes import Axes
 
 from . import gap_against_jacobian
-from .gap import GapData, averages_to_draw, draw_panels
-from .interface import Store
+from .drawing.gap import GapData, averages_to_draw, draw_panels
+from .drawing.interface import Store
 
 CAPTION = gap_against_jacobian.CAPTION
 

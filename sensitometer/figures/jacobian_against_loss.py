@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 from ..analysis.points import error_auroc
 from ..analysis.seeds import NETWORK_COLUMNS
 from ..errors import MissingDataError
-from . import style
-from .interface import Store, check_axes
+from .drawing import style
+from .drawing.interface import Store, check_axes
 
 CAPTION = (
     "Random test points of up to five random networks, a colour each, that fit their\n"

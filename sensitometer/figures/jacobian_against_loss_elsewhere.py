@@ -1,6 +1,6 @@
 """Figure App. 9: Figure 6 for Fashion-MNIST and CIFAR100."""
 
-from .interface import Store
+from .drawing.interface import Store
 from .jacobian_against_loss import CAPTION, ELSEWHERE, LossData, draw, loss_data
 
 __all__ = ["CAPTION", "collect", "draw"]

@@ -18,8 +18,8 @@ from numpy.typing import ArrayLike
 from ..analysis.points import BoundShares, approximation, bound_shares, lower_bound, mean_square, upper_bound
 from ..data.sources import find_source
 from ..errors import MissingDataError
-from . import style
-from .interface import Store, check_axes
+from .drawing import style
+from .drawing.interface import Store, check_axes
 from .jacobian_against_loss import LOOKS as POINT_LOOKS
 from .jacobian_against_loss import LOSSES, draw_points, fitted_of_true_labels, network_row, points_of_random_networks, wrong_line
 

@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from scipy.optimize import brentq
 from scipy.stats import halfnorm
 
-from . import style
-from .interface import Store, check_axes
+from .drawing import style
+from .drawing.interface import Store, check_axes
 
 CAPTION = (
     "A sketch: nothing here was measured. Each curve is a model's evidence over all data sets, of area 1.\n"

@@ -15,8 +15,8 @@ from matplotlib.axes import Axes
 from ..analysis.pairs import FACTORS, network_pairs, share_larger
 from ..analysis.seeds import NETWORK_COLUMNS
 from ..errors import MissingDataError
-from . import style
-from .interface import Store, check_axes
+from .drawing import style
+from .drawing.interface import Store, check_axes
 
 CAPTION = (
     "A point is a pair of networks alike in all but one setting, both of 100% train accuracy (with augmentation: of any).\n"

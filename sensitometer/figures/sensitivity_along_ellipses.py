@@ -20,8 +20,8 @@ from numpy.typing import NDArray
 from ..analysis.profiles import average_profiles
 from ..analysis.seeds import NETWORK_COLUMNS
 from ..errors import MissingDataError
-from . import style
-from .interface import Store, check_axes
+from .drawing import style
+from .drawing.interface import Store, check_axes
 
 CAPTION = (
     "Mean over fitted networks of true labels, each along ellipses of its own; bands: ± one standard error.\n"

@@ -22,8 +22,8 @@ from numpy.typing import NDArray
 
 from ..analysis.seeds import NETWORK_COLUMNS
 from ..errors import MissingDataError
-from . import style
-from .interface import Store, check_axes
+from .drawing import style
+from .drawing.interface import Store, check_axes
 
 CAPTION = (
     "All horizontal shifts of a test image, and the straight steps between them. Loop and\n"

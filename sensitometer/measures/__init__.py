@@ -1,8 +1,8 @@
 """The measures of a network's sensitivity to its inputs."""
 
 from .bounds import JacobianBounds, PointValues, jacobian_bounds, point_values
-from .estimate import JacobianNormEstimate, jacobian_norm_estimate
-from .jacobian import jacobian_norm, jacobian_norms
+from .jacobian.estimate import JacobianNormEstimate, jacobian_norm_estimate
+from .jacobian.norm import jacobian_norm, jacobian_norms
 from .profiles import AverageProfile, PathProfile, average_profile, path_profile
 from .regions.curvature import curvature
 from .regions.slices import ExactBoundaries, SampledBoundaries, boundaries, class_map

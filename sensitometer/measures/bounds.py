@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from ..errors import InvalidInputError
 from ..losses import loss
 from ..networks import MLP, MLPStack, as_stack
-from .jacobian import (
+from .jacobian.norm import (
     _check_target,
     _classes,
     _logits_shape,

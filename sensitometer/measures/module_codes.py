@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from ..errors import InvalidInputError
-from .jacobian import REFUSALS, check_evaluation_mode, not_taken
+from .jacobian.norm import REFUSALS, check_evaluation_mode, not_taken
 from .sampled import codes_of
 
 # The boundaries, from a call's arguments by their names.

@@ -15,7 +15,7 @@ from torch import Tensor
 from ..errors import InvalidInputError
 from ..networks import MLP, MLPStack, as_stack
 from ..paths import Path
-from .jacobian import jacobian_norm
+from .jacobian.norm import jacobian_norm
 from .regions.transitions import transitions
 
 

@@ -8,7 +8,8 @@ from matplotlib.patches import Circle
 from numpy.testing import assert_allclose, assert_array_equal
 
 from sensitometer.errors import InvalidInputError, MissingDataError
-from sensitometer.figures import boundaries_on_a_slice, catalogue, style
+from sensitometer.figures import boundaries_on_a_slice, catalogue
+from sensitometer.figures.drawing import style
 
 ANCHORS = 0.8 * np.array([[math.cos(angle), math.sin(angle)] for angle in (math.pi / 3, math.pi, 5 * math.pi / 3)])
 

@@ -8,7 +8,7 @@ import pytest
 
 from sensitometer.errors import InvalidInputError, MissingDataError, SensitometerError, StoreError
 from sensitometer.figures import FORMATS, NUMBERS, catalogue, save_figures
-from sensitometer.figures.interface import FigureData
+from sensitometer.figures.drawing.interface import FigureData
 
 STEMS = {
     "1": "figure_1_gap_against_size_and_loss",

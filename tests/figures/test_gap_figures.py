@@ -7,8 +7,9 @@ from numpy.testing import assert_allclose
 from scipy.stats import kendalltau
 
 from sensitometer.errors import InvalidInputError, MissingDataError
-from sensitometer.figures import catalogue, gap_against_jacobian, gap_against_size_and_loss, gap_against_transitions, style
-from sensitometer.figures.gap import _tau_line
+from sensitometer.figures import catalogue, gap_against_jacobian, gap_against_size_and_loss, gap_against_transitions
+from sensitometer.figures.drawing import style
+from sensitometer.figures.drawing.gap import _tau_line
 
 MODULES = [gap_against_jacobian, gap_against_size_and_loss]
 

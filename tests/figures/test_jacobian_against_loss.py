@@ -10,7 +10,8 @@ from numpy.testing import assert_allclose
 
 from sensitometer.analysis.points import error_auroc
 from sensitometer.errors import InvalidInputError, MissingDataError
-from sensitometer.figures import catalogue, jacobian_against_loss, jacobian_against_loss_elsewhere, style
+from sensitometer.figures import catalogue, jacobian_against_loss, jacobian_against_loss_elsewhere
+from sensitometer.figures.drawing import style
 
 # From linear sRGB to what is seen of it without the long, middle or short cones (Machado, Oliveira and Fernandes, 2009).
 BLINDNESS = {

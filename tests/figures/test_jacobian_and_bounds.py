@@ -10,7 +10,8 @@ from numpy.testing import assert_allclose
 
 from sensitometer.analysis.points import approximation, lower_bound, upper_bound
 from sensitometer.errors import InvalidInputError, MissingDataError
-from sensitometer.figures import catalogue, jacobian_against_loss, jacobian_and_bounds, style
+from sensitometer.figures import catalogue, jacobian_against_loss, jacobian_and_bounds
+from sensitometer.figures.drawing import style
 
 
 def points(losses, label_norms, norms, logit_norms, wrong):

@@ -5,7 +5,8 @@ from numpy.testing import assert_allclose, assert_array_equal
 from scipy.integrate import quad
 
 from sensitometer.errors import InvalidInputError
-from sensitometer.figures import catalogue, occams_razor, style
+from sensitometer.figures import catalogue, occams_razor
+from sensitometer.figures.drawing import style
 
 
 @pytest.fixture

@@ -6,7 +6,8 @@ from matplotlib.figure import Figure
 from numpy.testing import assert_allclose
 
 from sensitometer.errors import InvalidInputError, MissingDataError
-from sensitometer.figures import catalogue, paired_settings, style
+from sensitometer.figures import catalogue, paired_settings
+from sensitometer.figures.drawing import style
 
 
 def drawn(data):

@@ -8,7 +8,8 @@ from matplotlib.patches import Circle
 from numpy.testing import assert_allclose, assert_array_equal
 
 from sensitometer.errors import InvalidInputError, MissingDataError
-from sensitometer.figures import catalogue, sensitivity_along_ellipses, style
+from sensitometer.figures import catalogue, sensitivity_along_ellipses
+from sensitometer.figures.drawing import style
 
 BINS = 12
 KINDS = ("random", "different", "same")

@@ -5,7 +5,8 @@ import pandas as pd
 import pytest
 from matplotlib.colors import to_rgb
 
-from sensitometer.figures import catalogue, style, two_looks
+from sensitometer.figures import catalogue
+from sensitometer.figures.drawing import paper_style, style
 
 
 def luminance(colour):
@@ -178,15 +179,15 @@ def test_the_papers_look_does_not_stay(full_store, tmp_path, suffix):
 def test_the_papers_look_ends_with_the_drawing():
     before = dict(mpl.rcParams)
     with pytest.raises(ZeroDivisionError), style.drawing(paper=True):
-        assert two_looks.in_paper() and mpl.rcParams["pdf.fonttype"] == 42
+        assert paper_style.in_paper() and mpl.rcParams["pdf.fonttype"] == 42
         raise ZeroDivisionError
-    assert not two_looks.in_paper() and dict(mpl.rcParams) == before
+    assert not paper_style.in_paper() and dict(mpl.rcParams) == before
 
 
 def test_another_thread_does_not_see_the_papers_look():
     seen = []
     with style.drawing(paper=True):
-        thread = threading.Thread(target=lambda: seen.append(two_looks.in_paper()))
+        thread = threading.Thread(target=lambda: seen.append(paper_style.in_paper()))
         thread.start()
         thread.join()
     assert seen == [False]
@@ -206,7 +207,7 @@ def test_another_thread_does_not_see_the_papers_look():
     ],
 )
 def test_labels_of_the_papers_look(label, columns, short):
-    assert two_looks.paper_label(label, columns) == short
+    assert paper_style.paper_label(label, columns) == short
 
 
 @pytest.mark.parametrize("paper", [False, True])

@@ -5,7 +5,8 @@ from matplotlib.figure import Figure
 from numpy.testing import assert_allclose, assert_array_equal
 
 from sensitometer.errors import InvalidInputError, MissingDataError
-from sensitometer.figures import catalogue, style, translation_and_boundaries
+from sensitometer.figures import catalogue, translation_and_boundaries
+from sensitometer.figures.drawing import style
 from sensitometer.figures.translation_and_boundaries import _spread
 
 

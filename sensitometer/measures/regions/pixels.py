@@ -10,7 +10,7 @@ from ...activations import activation
 from ...errors import InvalidInputError
 from ...networks import MLP, as_stack
 from ...paths import Slice
-from ..jacobian import REFUSALS, not_taken
+from ..jacobian.norm import REFUSALS, not_taken
 from ..module_codes import ModuleCodes
 from ..sampled import codes_of
 from .graph import layer_names

@@ -21,7 +21,7 @@ from torch.export.graph_signature import InputKind, OutputKind
 from torch.nn.parameter import is_lazy
 
 from ....errors import InvalidInputError
-from ...jacobian import REFUSALS, check_evaluation_mode, first_line, not_taken
+from ...jacobian.norm import REFUSALS, check_evaluation_mode, first_line, not_taken
 from ..graph import Graph
 from .operations import (
     LINEAR,

@@ -27,7 +27,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .errors import InvalidInputError
+from ..errors import InvalidInputError
 
 # The records that are taken over, under the archive's root folder.
 _RAW = re.compile(r"data/(weights/weight_\d+|constants/tensor_\d+)|archive_format|archive_version|byteorder|\.data/\w+|version")

@@ -1,7 +1,7 @@
 r"""
 The operations on single numbers between the matrix products of the Jacobian pass, in torch: on any device, in any type.
 
-`compiled_elementwise.py` is for processors; this is its plain twin.
+`compiled_kernels.py` is for processors; this is its plain twin.
 """
 
 from dataclasses import dataclass
@@ -9,11 +9,11 @@ from typing import Protocol
 
 from torch import Tensor
 
-from ..activations import Activation
-from .workspace import Workspace
+from ...activations import Activation
+from ..workspace import Workspace
 
 
-class Elementwise(Protocol):
+class Kernels(Protocol):
     """Operations on single numbers."""
 
     def activate(self, activation: Activation, h: Tensor, slope: Tensor, space: Workspace) -> None:
@@ -44,18 +44,18 @@ class Mixing:
 
 
 def activate(activation: Activation, h: Tensor, slope: Tensor, space: Workspace) -> None:
-    """See `Elementwise`."""
+    """See `Kernels`."""
     ones = space.take("slope", h.shape, h).fill_(1.0)
     slope.copy_(activation.backward_(ones, activation.apply_(h)))
 
 
 def squared_norms(block: Tensor, space: Workspace) -> Tensor:
-    """See `Elementwise`."""
+    """See `Kernels`."""
     return space.times(block, block).sum((1, 2))
 
 
 def both_squared_norms(block: Tensor, mixing: Mixing, start: int, space: Workspace) -> tuple[Tensor, Tensor]:
-    """See `Elementwise`."""
+    """See `Kernels`."""
     plain = squared_norms(block, space)
     here = slice(start, start + block.shape[3])
     p, others = (weights[:, :, here].unsqueeze(1) for weights in (mixing.p, mixing.others))

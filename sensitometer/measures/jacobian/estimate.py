@@ -18,9 +18,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from ..errors import InvalidInputError
-from ..networks import MLPStack
-from .jacobian import KINDS, _logits_shape, check_evaluation_mode, check_points, gradient, tracked
+from ...errors import InvalidInputError
+from ...networks import MLPStack
+from .norm import KINDS, _logits_shape, check_evaluation_mode, check_points, gradient, tracked
 
 # Points whose forward pass is kept at once, and numbers in them, when the caller does not say.
 POINTS = 256

@@ -1,4 +1,4 @@
-"""The style of all figures: colours, panels, axes, titles, the legend. Only this file and `two_looks` know of two looks."""
+"""The style of all figures: colours, panels, axes, titles, the legend. Only this file and `paper_style` know of two looks."""
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
@@ -17,7 +17,9 @@ from matplotlib.patches import Rectangle
 from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, MaxNLocator, NullFormatter, NullLocator
 from numpy.typing import NDArray
 
-from .two_looks import GREY, PAPER_WIDTH, in_paper, paper_label
+from .paper_style import GREY as GREY
+from .paper_style import PAPER_WIDTH, in_paper, paper_label
+from .paper_style import drawing as drawing
 
 
 class Look(NamedTuple):

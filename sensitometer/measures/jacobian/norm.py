@@ -1,7 +1,7 @@
 r"""
 The Frobenius norm of the input-output Jacobian (paper, S3): exact, at each point.
 
-Networks of this package have a pass of their own (`jacobian_chain.py`); those of any other model come from autograd.
+Networks of this package have a pass of their own (`chain.py`); those of any other model come from autograd.
 """
 
 from collections.abc import Callable
@@ -9,11 +9,11 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from ..errors import InvalidInputError
-from ..networks import MLP, MLPStack, as_stack
-from .elementwise import both_squared_norms, squared_norms
-from .jacobian_chain import Chain, mixing_of, row_of
-from .workspace import Workspace
+from ...errors import InvalidInputError
+from ...networks import MLP, MLPStack, as_stack
+from ..workspace import Workspace
+from .chain import Chain, mixing_of, row_of
+from .kernels import both_squared_norms, squared_norms
 
 KINDS = ("probabilities", "logits")
 # Numbers in a chunk of whole Jacobians of an arbitrary model, 4 MiB: its activations, which nobody counts, take far more.

@@ -13,9 +13,9 @@ from safetensors import SafetensorError
 from safetensors.torch import load_model
 from torch import Tensor, nn
 
-from .errors import InvalidInputError
+from ..errors import InvalidInputError
+from ..networks import MLP
 from .exported import load_exported
-from .networks import MLP
 
 FACTORY = re.compile(r"([A-Za-z_][\w.]*):([A-Za-z_]\w*)")
 KINDS = "a .pt2 file of torch.export, package.module:factory, a .safetensors file of MLP.save, or a pickle (.pt, .pth)"

@@ -19,11 +19,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..activations import activation
-from ..networks import MLPStack
-from . import compiled_elementwise, elementwise
-from .elementwise import Elementwise, Mixing
-from .workspace import Workspace
+from ...activations import activation
+from ...networks import MLPStack
+from ..workspace import Workspace
+from . import compiled_kernels, kernels
+from .kernels import Kernels, Mixing
 
 # Numbers in the block that is carried through the layers: on a processor 1 MiB, and as much for the one that it is computed from.
 CPU_BLOCK = 2**18
@@ -63,7 +63,7 @@ class Chain:
             first = torch.linalg.qr(first.transpose(1, 2), mode="r").R.transpose(1, 2)
         self.first = first  # F, [S, W, R]
         self.space = Workspace()
-        self.elementwise: Elementwise = compiled_elementwise if first.device.type == "cpu" else elementwise
+        self.kernels: Kernels = compiled_kernels if first.device.type == "cpu" else kernels
 
     def points(self, x: Tensor, chunk_size: int | None, rows: int | None = None) -> Iterator["Points"]:
         """
@@ -103,7 +103,7 @@ class Chain:
         slopes = []
         for layer, weight in enumerate(self.exact_above):
             slopes.append(take(f"slope {layer}", h.shape, self.weights[0]))
-            self.elementwise.activate(self.activation, h, slopes[-1], self.space)
+            self.kernels.activate(self.activation, h, slopes[-1], self.space)
             h = torch.bmm(weight, h, out=take(f"layer {(layer + 1) % 2}", (*weight.shape[:2], len(x)), h))
         return h, slopes
 
@@ -145,9 +145,9 @@ class Chain:
         for part, slopes in enumerate(points.slopes):
             block = self._block(slopes, points)
             if mixing is None:
-                squares["logits"].append(self.elementwise.squared_norms(block, self.space))
+                squares["logits"].append(self.kernels.squared_norms(block, self.space))
                 continue
-            both = self.elementwise.both_squared_norms(block, mixing, part * points.size, self.space)
+            both = self.kernels.both_squared_norms(block, mixing, part * points.size, self.space)
             for each, one in zip(squares.values(), both, strict=True):
                 each.append(one)
         norms = {kind: torch.cat(squares[kind], 1).double().sqrt() * points.factor for kind in kinds}
@@ -168,7 +168,7 @@ class Chain:
                 block = self._from_outputs(start, slopes)
             else:  # a linear model has no layer below its last: its rows are mixed from F itself
                 block = torch.bmm(self.first.transpose(1, 2), row.to(self.dtype)).unsqueeze(2)
-            yield self.elementwise.squared_norms(block, self.space).double().sqrt() * largest * points.factor
+            yield self.kernels.squared_norms(block, self.space).double().sqrt() * largest * points.factor
 
     def _from_outputs(self, rows: Tensor, slopes: Sequence[Tensor]) -> Tensor:
         """Carry `rows` `[S, W, C, n or 1]`, the chain above the last slopes, back through all layers to F: `[S, R, C, n]`."""

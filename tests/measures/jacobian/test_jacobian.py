@@ -11,7 +11,8 @@ from reference import ACTIVATIONS, forward
 from reference import jacobian_norm as slow_norm
 from torch import nn
 
-from sensitometer.measures import jacobian_chain, jacobian_norm, jacobian_norms
+from sensitometer.measures import jacobian_norm, jacobian_norms
+from sensitometer.measures.jacobian import chain
 from sensitometer.networks import MLP, MLPStack, initial_weights, layer_shapes
 
 KINDS = ("probabilities", "logits")
@@ -106,9 +107,9 @@ def test_blocks_that_share_a_forward_pass_do_not_show(name, points, monkeypatch)
     target = torch.arange(points) % SHAPES[name][3]
     expected = [jacobian_norm(stack, x, of=of, target=rows, chunk_size=points) for of in KINDS for rows in (None, target)]
     for constant, value in (("CPU_BLOCK", 1), ("MIN_COLUMNS", 1), ("FORWARD_POINTS", 48), ("INPUTS", 1), ("PIECE", 20)):
-        monkeypatch.setattr(jacobian_chain, constant, value)
+        monkeypatch.setattr(chain, constant, value)
     if not name.startswith("one layer"):
-        monkeypatch.setattr(jacobian_chain, "FORWARD_NUMBERS", 48 * len(stack) * SHAPES[name][1])
+        monkeypatch.setattr(chain, "FORWARD_NUMBERS", 48 * len(stack) * SHAPES[name][1])
     found = [jacobian_norm(stack, x, of=of, target=rows) for of in KINDS for rows in (None, target)]
     pairs = [*zip(found, expected, strict=True), *zip(jacobian_norms(stack, x), (expected[0], expected[2]), strict=True)]
     for one, other in pairs:

@@ -365,7 +365,7 @@ def test_small_and_large_numbers_on_ellipses(scale):
 
 # --- a real network
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 WEIGHTS = ROOT.parent / "shared" / "models" / "resnet20-cifar10.safetensors"
 IMAGES = Path(os.environ.get("SENSITOMETER_DATA", ROOT)) / "cifar10" / "cifar-10-batches-bin" / "test_batch.bin"
 

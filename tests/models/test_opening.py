@@ -10,7 +10,7 @@ from safetensors.torch import save_model
 from torch import nn
 from trained_models import ZOO, convolutional, export
 
-from sensitometer.model_files import open_model
+from sensitometer.models.opening import open_model
 from sensitometer.networks import MLP, initial_weights, layer_shapes
 
 

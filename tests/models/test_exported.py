@@ -15,8 +15,8 @@ from torch import nn
 from trained_models import convolutional, export
 
 from sensitometer.data import load_dataset
-from sensitometer.exported import load_exported
 from sensitometer.measuring import measure
+from sensitometer.models.exported import load_exported
 
 
 @pytest.fixture(scope="module")

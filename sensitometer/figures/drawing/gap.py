@@ -8,9 +8,9 @@ from typing import Any, NamedTuple
 import pandas as pd
 from matplotlib.axes import Axes
 
-from ..analysis.correlations import correlation_row
-from ..analysis.seeds import NETWORK_COLUMNS, average_over_seeds, fitted_networks
-from ..errors import MissingDataError
+from ...analysis.correlations import correlation_row
+from ...analysis.seeds import NETWORK_COLUMNS, average_over_seeds, fitted_networks
+from ...errors import MissingDataError
 from . import style
 from .interface import Store, check_axes
 

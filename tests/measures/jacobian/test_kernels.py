@@ -4,8 +4,9 @@ import pytest
 import torch
 
 from sensitometer.activations import activation
-from sensitometer.measures import compiled_elementwise, elementwise, jacobian_chain, jacobian_norm
-from sensitometer.measures.jacobian_chain import mixing_of
+from sensitometer.measures import jacobian_norm
+from sensitometer.measures.jacobian import chain, compiled_kernels, kernels
+from sensitometer.measures.jacobian.chain import mixing_of
 from sensitometer.measures.workspace import Workspace
 from sensitometer.networks import MLPStack, initial_weights, layer_shapes
 
@@ -16,7 +17,7 @@ def test_activations_and_slopes_are_as_in_torch(name):
     # On each boundary exactly, where the derivative is 0.
     z.view(-1)[:40:2] = torch.tensor(activation(name).boundaries, dtype=torch.float64).repeat(20)[:20]
     found, expected = [], []
-    for module, kept in ((compiled_elementwise, found), (elementwise, expected)):
+    for module, kept in ((compiled_kernels, found), (kernels, expected)):
         h, slope = z.clone(), torch.full(z.shape, torch.nan)
         module.activate(activation(name), h, slope, Workspace())
         kept += [h, slope]
@@ -35,9 +36,9 @@ def test_squared_norms_are_as_in_torch(classes, dtype, start):
     logits = torch.randn(2, classes, 13, generator=generator, dtype=torch.float64) * torch.logspace(-1, 2.5, 13)
     mixing = mixing_of(logits, dtype)
     for of in (block, block.transpose(1, 2).contiguous().transpose(1, 2)):
-        found = compiled_elementwise.both_squared_norms(of.clone(), mixing, start, Workspace())
-        expected = elementwise.both_squared_norms(of.clone(), mixing, start, Workspace())
-        plain = compiled_elementwise.squared_norms(of, Workspace())
+        found = compiled_kernels.both_squared_norms(of.clone(), mixing, start, Workspace())
+        expected = kernels.both_squared_norms(of.clone(), mixing, start, Workspace())
+        plain = compiled_kernels.squared_norms(of, Workspace())
         for one, other in zip((*found, plain), (*expected, expected[1]), strict=True):
             torch.testing.assert_close(one, other.double(), rtol=1e-5, atol=0)
 
@@ -52,6 +53,6 @@ def test_the_pass_in_torch_finds_the_same(shape, monkeypatch):
         return [jacobian_norm(stack, x, of=of, target=rows) for of in ("probabilities", "logits") for rows in (None, target)]
 
     expected = norms()
-    monkeypatch.setattr(jacobian_chain, "compiled_elementwise", elementwise)
+    monkeypatch.setattr(chain, "compiled_kernels", kernels)
     for found, one in zip(norms(), expected, strict=True):
         torch.testing.assert_close(found, one, rtol=1e-5, atol=1e-6 * float(one.max()))

@@ -417,7 +417,7 @@ def test_unknown_column_is_refused(fails, store, columns):
 
 def test_last_run_is_what_was_stored_since_it_began(store, monkeypatch):
     now = 1000.0
-    monkeypatch.setattr("sensitometer.store.time.time", lambda: now)
+    monkeypatch.setattr("sensitometer.store.store.time.time", lambda: now)
     store.enroll([("a", 2.0, [member(1)]), ("b", 3.0, [member(2), member(3)])])
     assert store.last_run() is None
     for number, begun in enumerate((2000.0, 3000.0)):

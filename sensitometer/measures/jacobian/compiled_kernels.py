@@ -1,5 +1,5 @@
 """
-The operations of `elementwise.py` on single numbers, compiled for the processor, in one pass each.
+The operations of `kernels.py` on single numbers, compiled for the processor, in one pass each.
 
 A point is a column, and the innermost loops go along points, so that they are vectors of the processor.
 """
@@ -10,30 +10,30 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..activations import Activation
-from . import elementwise
-from .compiling import compiled
-from .elementwise import Mixing
-from .workspace import Workspace
+from ...activations import Activation
+from ..compiling import compiled
+from ..workspace import Workspace
+from . import kernels
+from .kernels import Mixing
 
 Array = Any
 
 
 def activate(activation: Activation, h: Tensor, slope: Tensor, space: Workspace) -> None:
-    """See `Elementwise`."""
+    """See `Kernels`."""
     if activation.clamp is None:
-        elementwise.activate(activation, h, slope, space)
+        kernels.activate(activation, h, slope, space)
     else:
         _clamp(h.view(-1).numpy(), slope.view(-1).numpy(), *activation.clamp)
 
 
 def squared_norms(block: Tensor, space: Workspace) -> Tensor:
-    """See `Elementwise`."""
+    """See `Kernels`."""
     return torch.from_numpy(_squares(block.contiguous().numpy()))
 
 
 def both_squared_norms(block: Tensor, mixing: Mixing, start: int, space: Workspace) -> tuple[Tensor, Tensor]:
-    """See `Elementwise`."""
+    """See `Kernels`."""
     mixed, plain = _both_squares(block.contiguous().numpy(), mixing.p.numpy(), mixing.others.numpy(), start)
     return torch.from_numpy(mixed), torch.from_numpy(plain)
 

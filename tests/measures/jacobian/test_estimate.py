@@ -8,7 +8,7 @@ from reference import jacobian_norm as slow_norm
 from reference import jacobians
 from torch import nn
 
-from sensitometer.measures.estimate import jacobian_norm_estimate
+from sensitometer.measures.jacobian.estimate import jacobian_norm_estimate
 from sensitometer.networks import MLP, MLPStack, initial_weights, layer_shapes
 
 KINDS = ("probabilities", "logits")

@@ -1,0 +1,90 @@
+"""Commands about this machine: its data sets and how fast and right it computes."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+from .. import __version__
+
+if TYPE_CHECKING:
+    from ..matmul import Probe
+
+
+@click.group()
+def data() -> None:
+    """List and fetch the data sets."""
+
+
+@data.command("list")
+def list_() -> None:
+    """List the data sets, and where they are on this machine."""
+    from ..data import list_datasets
+
+    click.echo(f"{'name':14} {'train':>7} {'test':>7} {'classes':>8}  {'image':12} where")
+    for one in list_datasets():
+        where = "part of scikit-learn" if one.folder is None else str(one.folder)
+        missing = "" if one.present else f" (not there: sensitometer data fetch {one.name})"
+        shape = " x ".join(map(str, one.image_shape))
+        click.echo(f"{one.name:14} {one.train_points:>7,} {one.test_points:>7,} {one.classes:>8}  {shape:12} {where}{missing}")
+
+
+@data.command()
+@click.argument("name")
+def fetch(name: str) -> None:
+    """Fetch the data set NAME from where its authors publish it."""
+    from ..data.fetching import fetch_dataset
+
+    fetched = fetch_dataset(name, progress=True)
+    if fetched.folder is None:
+        click.echo(f"{name} is part of a library and needs no fetching")
+    elif fetched.downloaded:
+        click.echo(f"{name}: {', '.join(fetched.downloaded)} fetched into {fetched.folder}")
+    else:
+        click.echo(f"{name}: already in {fetched.folder}, and sound")
+
+
+@click.command()
+def doctor() -> None:
+    """
+    Check this machine: versions, device, and the matrix products, how fast and how right.
+
+    Step times that were measured here before, for `plan` and for the sizes of stacks, are measured anew when next needed.
+    """
+    import importlib.metadata
+    import platform
+
+    from .. import matmul
+    from ..survey.scheduling.plan import default_workers
+    from ..survey.scheduling.speed import Speeds
+
+    choice = matmul.choose(fresh=True)
+    Speeds(choice.path).forget()
+    click.echo(f"sensitometer    {__version__}")
+    click.echo(f"python          {platform.python_version()}")
+    for package in ("torch", "numpy", "numba"):
+        click.echo(f"{package:15} {importlib.metadata.version(package)}")
+    click.echo(f"processor       {matmul.processor()}, {default_workers()} workers")
+    click.echo(f"cuda            {_cuda()}")
+    click.echo("matrix products, float32, one thread, GFLOP/s (median of alternating rounds)")
+    shapes = [f"{networks} x {out}x{inner}x{points}" for networks, out, inner, points in matmul.PROBE_SHAPES]
+    click.echo(f"  {'path':14}" + "".join(f"{shape:>20}" for shape in shapes) + f"{'error vs float64':>20}")
+    for probe in choice.probes:
+        click.echo(_probe_line(probe))
+    click.echo(f"path used       {choice.path}: {choice.reason}")
+
+
+def _probe_line(probe: Probe) -> str:
+    from statistics import median
+
+    rates = [median(rates) for rates in zip(*probe.rates, strict=True)]
+    return f"  {probe.path:14}" + "".join(f"{rate:>20.0f}" for rate in rates) + f"{probe.error:>20.1e}"
+
+
+def _cuda() -> str:
+    import torch
+
+    if not torch.cuda.is_available():
+        return "no device"
+    return ", ".join(torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count()))

@@ -1,0 +1,140 @@
+"""Commands that make surveys and look after them: run, plan, status, check."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import click
+
+from .printing import duration, print_correlations, print_failures, rate, size
+
+
+@click.command()
+@click.argument("spec")
+@click.option("--out", required=True, type=click.Path(path_type=Path, file_okay=False), help="The survey's folder.")
+@click.option(
+    "--executor",
+    type=click.Choice(["local", "ray"]),
+    default="local",
+    show_default=True,
+    help="Where to train: processes on this machine, or a Ray cluster.",
+)
+@click.option("--address", help="Of the Ray cluster, auto or HOST:PORT; default: RAY_ADDRESS, or a new one on this machine.")
+@click.option("--workers", type=click.IntRange(min=1), help="Stacks trained at a time; default: one a processor, or one a GPU.")
+@click.option("--device", default="cpu", show_default=True, help="cpu or cuda.")
+@click.option("--limit", type=click.IntRange(min=1), help="Store at most so many more networks.")
+def run(spec: str, out: Path, executor: str, address: str | None, workers: int | None, device: str, limit: int | None) -> None:
+    """
+    Train and measure the networks of SPEC, a preset's name or a TOML file, and store them in a folder.
+
+    Run again on the same folder, it goes on where it stopped.
+    """
+    from rich.console import Console
+
+    from ..analysis.correlations import QUANTITIES, gap_correlations
+    from ..analysis.seeds import NETWORK_COLUMNS
+    from ..survey import run_survey
+    from ..survey.progress import TerminalReporter
+
+    # The command's findings go to standard output, on their own.
+    with TerminalReporter(Console(stderr=True)) as reporter:
+        store = run_survey(
+            spec, out, executor=executor, address=address, workers=workers, device=device, limit=limit, reporter=reporter
+        )
+    with store:
+        counts, failures = store.counts(), store.failures()
+        frame = store.frame((*NETWORK_COLUMNS, "gap", *QUANTITIES))
+    states = ", ".join(f"{count} {state}" for state, count in counts.items())
+    click.echo(f"{sum(counts.values())} networks in {out}: {states}")
+    print_failures(failures)
+    if frame.jacobian_norm.notna().any():
+        for labels in ("true", "random"):
+            if (frame.labels == labels).any():
+                print_correlations(gap_correlations(frame, labels=labels), labels)
+
+
+@click.command()
+@click.argument("spec")
+@click.option("--workers", type=click.IntRange(min=1), help="Worker processes; default: one a processor.")
+@click.option("--like", help="Plan for GPUs, such as 8xH200, as their data sheets let expect; nothing is measured.")
+def plan(spec: str, workers: int | None, like: str | None) -> None:
+    """Say what SPEC takes on this machine, or on one like another; train nothing."""
+    from ..survey import load_spec
+    from ..survey import plan as make_plan
+
+    checked, _ = load_spec(spec)
+    made = make_plan(checked, workers=workers, like=like)
+    note = " at most: networks stop early" if checked.training.stop_at_accuracy else ""
+    parts = [
+        f"{size(amount)} of {what}"
+        for what, amount in (("arrays", made.arrays), ("weights", made.weights), ("saved states", made.states))
+        if amount
+    ]
+    for name, value in (
+        ("networks", f"{made.networks:,}"),
+        ("stacks", f"{made.stacks:,}"),
+        ("operations", f"{made.flops:.2e} FLOP{note}"),
+        ("time", f"{duration(made.seconds)} with {like or f'{made.workers} workers'}{note}"),
+        ("memory", f"{size(made.memory)} at most"),
+        ("disk", size(made.disk) + (f", with {' and '.join(parts)}" if parts else "")),
+    ):
+        click.echo(f"{name:10}  {value}")
+    if made.assumed:
+        click.echo(f"as assumed for {like}: {made.assumed}")
+    if made.too_large:
+        count = sum(made.too_large.values())
+        click.echo(
+            f"{count:,} networks are larger than a worker's memory, {size(made.share)}, and would be stored as failed; they are "
+            "counted among the networks alone"
+        )
+        _print_shapes("too large", made.too_large)
+    if len(made.shapes) > 1:
+        _print_shapes("networks", made.shapes)
+
+
+def _print_shapes(what: str, shapes: Mapping[tuple[int, int], int]) -> None:
+    """Print how many networks of each shape there are: a width a line, a depth a column."""
+    depths = sorted({depth for _, depth in shapes})
+    cell = max(len(f"{count:,}") for count in [*shapes.values(), *depths]) + 2
+    click.echo(f"\n{what} by shape, width x depth")
+    click.echo(" " * 7 + "".join(f"{depth:{cell}}" for depth in depths))
+    for width in sorted({width for width, _ in shapes}):
+        counts = (f"{shapes[width, depth]:,}" if (width, depth) in shapes else "-" for depth in depths)
+        click.echo(f"{width:7}" + "".join(f"{count:>{cell}}" for count in counts))
+
+
+@click.command()
+@click.argument("folder", metavar="DIR", type=click.Path(path_type=Path))
+def status(folder: Path) -> None:
+    """Say how many networks of the survey in DIR are stored, of each state, the rate, and the time left."""
+    from ..survey.status import survey_status
+
+    now = survey_status(folder)
+    done = sum(now.counts.values())
+    click.echo(f"{now.name}: {done:,} of {now.networks:,} networks stored")
+    for state, count in now.counts.items():
+        click.echo(f"  {state:10}  {count:,}")
+    print_failures(now.failures)
+    if done < now.networks and now.rate is not None and now.seconds_left is not None:
+        click.echo(f"{rate(now.rate)} networks a second in the last run; {duration(now.seconds_left)} left, by predicted cost")
+
+
+@click.command()
+@click.argument("folder", metavar="DIR", type=click.Path(path_type=Path))
+@click.option("--repair", is_flag=True, help="Mend what can be mended.")
+def check(folder: Path, repair: bool) -> int:
+    """
+    Verify the survey in DIR, and say what is wrong and how --repair would mend it.
+
+    The exit status is 1 if something is wrong and was not mended.
+    """
+    from ..survey.checking import check_survey
+
+    found = check_survey(folder, repair=repair)
+    for one in found:
+        cure = f"; --repair would {one.repair}" if not repair else f"; done: {one.repair}"
+        click.echo(f"{one.wrong}{cure if one.repair else ''}")
+    if not found:
+        click.echo(f"{folder} is sound")
+    return int(any(not repair or one.repair is None for one in found))
