@@ -38,7 +38,8 @@ from sensitometer import matmul
 from sensitometer.configuration import Configuration
 from sensitometer.store import Store
 from sensitometer.survey import load_spec
-from sensitometer.survey.execution.executors import Executor, LocalExecutor
+from sensitometer.survey.execution.executor import Executor
+from sensitometer.survey.execution.local import LocalExecutor
 from sensitometer.survey.execution.wire import receive, send
 from sensitometer.survey.runner import Silent, train_missing
 from sensitometer.survey.scheduling.division import divide
@@ -118,7 +119,7 @@ def local(networks: int, folder: Path) -> float:
 
 def actor(networks: int, folder: Path) -> float:
     """Return the seconds that a survey takes with an actor of a Ray cluster that is started for it."""
-    from sensitometer.survey.execution.ray_executor import RayExecutor
+    from sensitometer.survey.execution.ray import RayExecutor
 
     return surveyed(networks, folder, RayExecutor(None, 1, "cpu", WORKER))
 

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from .networks import MLP, MLPStack
     from .store import open_survey
     from .survey import run_survey
-    from .survey.job.work import train
+    from .train_networks import train
     from .training import Schedule
 
 __version__ = version("sensitometer")
@@ -48,7 +48,7 @@ _HOMES = {
     "load_dataset": ".data",
     "open_survey": ".store",
     "run_survey": ".survey",
-    "train": ".survey.job.work",
+    "train": ".train_networks",
     "transitions": ".measures",
 }
 

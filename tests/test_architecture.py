@@ -41,6 +41,7 @@ ALLOWED = {
     "models": {"errors", "networks"},
     "measuring": {"analysis", "data", "errors", "measures", "networks", "paths", "randomness"},
 }
+ALLOWED["train_networks"] = {"configuration", "data", "device", "errors", "survey", "training"}
 ALLOWED["cli"] = set(ALLOWED)
 # Nothing imports the command line, and everything may ask for the version.
 ALLOWED["__init__"] = set(ALLOWED) - {"cli"}

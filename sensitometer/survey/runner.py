@@ -23,7 +23,8 @@ from ..device import check_device_name
 from ..errors import InvalidInputError, StoreError
 from ..store import ARRAYS, SAVED, SPECIFICATION, WEIGHTS, Store
 from ..store.schema import Stack
-from .execution.executors import Executor, LocalExecutor, Lost, Row
+from .execution.executor import Executor, Lost, Row
+from .execution.local import LocalExecutor
 from .scheduling.division import Division, configurations, divide
 from .scheduling.plan import SECONDS_BETWEEN_SAVES
 from .scheduling.stacks import saved_state
@@ -147,7 +148,7 @@ def _executor(name: str, address: str | None, workers: int | None, device: str) 
     if name == "ray":
         if importlib.util.find_spec("ray") is None:
             raise InvalidInputError("the executor ray needs Ray: pip install 'sensitometer[ray]'")
-        from .execution.ray_executor import RayExecutor
+        from .execution.ray import RayExecutor
 
         return RayExecutor(address, workers, device)
     if name != "local":

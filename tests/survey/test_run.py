@@ -23,7 +23,7 @@ import sensitometer as sm
 from sensitometer.errors import DataError, StoreError
 from sensitometer.store import Store
 from sensitometer.store.schema import COLUMNS, RESULT_COLUMNS
-from sensitometer.survey.execution.executors import LocalExecutor
+from sensitometer.survey.execution.local import LocalExecutor
 from sensitometer.survey.execution.worker import OutOfMemoryError, _Worker
 from sensitometer.survey.runner import Silent, train_missing
 from sensitometer.survey.scheduling.division import divide
@@ -78,7 +78,7 @@ def started(monkeypatch):
             processes.append(process)
         return process
 
-    monkeypatch.setattr("sensitometer.survey.execution.executors.subprocess.Popen", remembering)
+    monkeypatch.setattr("sensitometer.survey.execution.local.subprocess.Popen", remembering)
     return processes
 
 
@@ -299,7 +299,7 @@ def test_a_finished_survey_starts_no_workers(small, tmp_path, monkeypatch):
     text = SMALL.replace("steps = 120", "steps = 1").replace("[4, 12]", "[4]")
     small.write_text(text)
     sm.run_survey(small, tmp_path / "out").close()
-    monkeypatch.setattr("sensitometer.survey.execution.executors.subprocess.Popen", None)
+    monkeypatch.setattr("sensitometer.survey.execution.local.subprocess.Popen", None)
     with sm.run_survey(small, tmp_path / "out") as store:
         assert sum(store.counts().values()) == 32
 
@@ -436,7 +436,7 @@ def test_an_exception_in_a_stack_is_stored_with_its_text(monkeypatch, tmp_path):
     def fail(*_, **__):
         raise ValueError("no such number")
 
-    monkeypatch.setattr("sensitometer.survey.job.work.train_and_measure", fail)
+    monkeypatch.setattr("sensitometer.survey.job.train_and_measure.train_and_measure", fail)
     rows = worker.work(stack)
     assert [row["id"] for row in rows] == [one.id for one in stack]
     assert {row["state"] for row in rows} == {"failed"}
@@ -461,7 +461,7 @@ def no_room_on_a_gpu(*_, **__):
 )
 def test_a_stack_that_is_too_large_for_the_memory_is_lost_not_failed(monkeypatch, tmp_path, fail, message):
     worker = _Worker("cpu", {"names": ["digits"], "crop": None, "train_points": 200}, {}, {}, str(tmp_path), False, 60.0)
-    monkeypatch.setattr("sensitometer.survey.job.work.train_and_measure", fail)
+    monkeypatch.setattr("sensitometer.survey.job.train_and_measure.train_and_measure", fail)
     with pytest.raises(OutOfMemoryError, match=rf"\A{message}\Z"):
         worker.work([sm.Configuration("digits", 4, 2)])
 

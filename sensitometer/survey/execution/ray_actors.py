@@ -19,7 +19,8 @@ from ...store import ARRAYS, SAVED, WEIGHTS
 from ...store.arrays import SUFFIX
 from ..scheduling.speed import _Probe
 from ..scheduling.stacks import saved_state
-from .executors import WORKER, Answer, WorkerHost
+from .executor import Answer
+from .local import WORKER, WorkerHost
 
 # How long a run waits for a processor when it has none.
 PATIENCE_SECONDS = 60.0

@@ -114,7 +114,7 @@ class _Worker:
         Raises OutOfMemoryError if it is too large.
         """
         from ...training import Saver
-        from ..job.work import provenance, train_and_measure
+        from ..job.train_and_measure import provenance, train_and_measure
 
         saver = Saver(saved_state(self.folder / SAVED, stack), self.save_seconds)
         try:

@@ -10,7 +10,8 @@ import pytest
 from sensitometer.configuration import Configuration
 from sensitometer.errors import DataError, StoreError, WorkerError
 from sensitometer.survey import run_survey
-from sensitometer.survey.execution.executors import Done, LocalExecutor, Lost, gpu_names
+from sensitometer.survey.execution.executor import Done, Lost
+from sensitometer.survey.execution.local import LocalExecutor, gpu_names
 
 from . import fake_worker
 from .fake_worker import DIES, EXITS, NOISY, REFUSES, SLOW, TOO_LARGE
@@ -24,7 +25,7 @@ def local(_, workers):
 
 def on_ray(request, workers):
     request.getfixturevalue("connected")
-    from sensitometer.survey.execution.ray_executor import RayExecutor
+    from sensitometer.survey.execution.ray import RayExecutor
 
     return RayExecutor(None, workers, "cpu", FAKE)
 
@@ -137,7 +138,7 @@ def test_a_worker_that_ends_at_once_is_told_of(refused):
 
 @pytest.mark.parametrize(("workers", "each"), [(None, 1), (1, 1), (4, 2)])
 def test_every_worker_has_a_gpu(monkeypatch, workers, each):
-    monkeypatch.setattr("sensitometer.survey.execution.executors.gpu_names", lambda: ["GPU-a", "3"])
+    monkeypatch.setattr("sensitometer.survey.execution.local.gpu_names", lambda: ["GPU-a", "3"])
     with contextlib.closing(LocalExecutor(workers, "cuda", FAKE)) as one:
         started(one, device="cuda")
         assert one.workers == (workers or 2)
@@ -153,7 +154,7 @@ def test_gpus_are_named_as_cuda_names_them(monkeypatch, visible, names):
     class Answer:
         stdout = "2\n"
 
-    monkeypatch.setattr("sensitometer.survey.execution.executors.subprocess.run", lambda *_, **__: Answer)
+    monkeypatch.setattr("sensitometer.survey.execution.local.subprocess.run", lambda *_, **__: Answer)
     if visible is None:
         monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     else:
@@ -163,7 +164,7 @@ def test_gpus_are_named_as_cuda_names_them(monkeypatch, visible, names):
 
 def test_ray_that_is_not_installed_is_asked_for(monkeypatch, refused):
     monkeypatch.setitem(sys.modules, "ray", None)
-    monkeypatch.delitem(sys.modules, "sensitometer.survey.execution.ray_executor", raising=False)
+    monkeypatch.delitem(sys.modules, "sensitometer.survey.execution.ray", raising=False)
     with refused(r"the executor ray needs Ray: pip install 'sensitometer\[ray\]'"):
         run_survey("quick", "nowhere", executor="ray")
 

@@ -16,7 +16,8 @@ import pytest
 import sensitometer as sm
 from sensitometer.errors import DataError, StoreError, WorkerError
 from sensitometer.store import Store
-from sensitometer.survey.execution.executors import WORKER, Done, Lost
+from sensitometer.survey.execution.executor import Done, Lost
+from sensitometer.survey.execution.local import WORKER
 from sensitometer.survey.runner import Silent, setup
 from sensitometer.survey.spec import parse_spec
 
@@ -40,7 +41,7 @@ def local_rows(tmp_path_factory):
 @pytest.fixture
 def on_ray(monkeypatch):
     """Make executors, which end with the test."""
-    from sensitometer.survey.execution import ray_executor
+    from sensitometer.survey.execution import ray as ray_executor
 
     monkeypatch.setattr(ray_executor, "LOOK_SECONDS", 1.0)
     with contextlib.ExitStack() as ends:
@@ -95,7 +96,7 @@ def test_a_node_that_dies_costs_nothing_but_time(cluster, small, tmp_path, local
 
 
 def node_folder(asked):
-    from sensitometer.survey.execution.ray_executor import _folder
+    from sensitometer.survey.execution.ray import _folder
 
     return Path(tempfile.gettempdir(), _folder(asked))
 
@@ -217,7 +218,7 @@ def other_version(tmp_path, monkeypatch):
     # Ray puts the driver's working folder on the path of the actors.
     monkeypatch.chdir(tmp_path.parent)
     (tmp_path / "sensitometer" / "survey").mkdir(parents=True)
-    for module in ("__init__", "survey/__init__", "survey/ray_executor"):
+    for module in ("__init__", "survey/__init__", "survey/execution/ray"):
         (tmp_path / "sensitometer" / f"{module}.py").touch()
     return {"PYTHONPATH": str(tmp_path)}
 
@@ -235,7 +236,7 @@ def test_a_node_without_this_version_is_refused_at_the_start_and_left_alone_late
 
 @pytest.mark.parametrize("kind", ["nothing", "no Ray", "no address"])
 def test_an_address_where_there_is_no_cluster_is_refused(kind, refused, monkeypatch):
-    from sensitometer.survey.execution import ray_executor
+    from sensitometer.survey.execution import ray as ray_executor
 
     monkeypatch.setattr(ray_executor, "CONNECT_SECONDS", 4.0)
     with socket.create_server(("127.0.0.1", 0)) as server:
@@ -269,7 +270,7 @@ def test_a_gpu_each_is_given_to_the_actors_and_to_the_timer(cluster, on_ray, ref
 
 
 def test_a_cluster_whose_processors_are_all_in_use_is_waited_for_but_not_for_ever(cluster, on_ray, refused, monkeypatch):
-    from sensitometer.survey.execution import ray_executor
+    from sensitometer.survey.execution import ray as ray_executor
 
     on_ray(cluster).start({"device": "cpu"}, 100)
     monkeypatch.setattr(ray_executor, "PATIENCE_SECONDS", 3.0)

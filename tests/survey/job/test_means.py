@@ -13,7 +13,7 @@ from sensitometer.data import Dataset, Points
 from sensitometer.paths import translation
 from sensitometer.survey import load_spec
 from sensitometer.survey.job.means import Measures, mean_jacobian_norms, mean_transitions
-from sensitometer.survey.job.work import train_and_measure
+from sensitometer.survey.job.train_and_measure import train_and_measure
 from sensitometer.training import train_stack
 
 SAMPLES = 300

@@ -32,7 +32,8 @@ from ...configuration import Configuration
 from ...errors import InvalidInputError, SensitometerError, StoreError, WorkerError
 from ..scheduling.plan import default_workers
 from ..scheduling.speed import Timer
-from .executors import WAITING, WORKER, Answer, Lost
+from .executor import Answer, Lost
+from .local import WAITING, WORKER
 from .ray_actors import PATIENCE_SECONDS, Host, RemoteTimer, end, line
 
 # Seconds that a cluster has to answer when it is connected to.

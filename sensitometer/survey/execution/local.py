@@ -1,4 +1,4 @@
-"""Where stacks are trained: one small contract, and worker processes on this machine behind it. Imports no torch."""
+"""Worker processes on this machine, behind the contract of an executor. Imports no torch."""
 
 import contextlib
 import os
@@ -7,99 +7,18 @@ import subprocess
 import sys
 import threading
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 from ... import errors, matmul
 from ...configuration import Configuration
 from ...errors import InvalidInputError, SensitometerError, WorkerError
 from ..scheduling.plan import default_workers
-from ..scheduling.speed import Timer
+from .executor import Answer, Done, Lost
 from .wire import receive, send
 
-Row = dict[str, Any]
 WORKER = (sys.executable, "-m", "sensitometer.survey.execution.worker")
 # Stacks that wait for a worker, for each: so many that none is idle while the one before is stored.
 WAITING = 1
-
-
-@dataclass(frozen=True)
-class Done:
-    """A stack that was trained: a row each, and the seconds that a worker took."""
-
-    rows: list[Row]
-    seconds: float
-
-
-@dataclass(frozen=True)
-class Lost:
-    """
-    A stack that was not trained, and why: it was too large for the memory, or its worker ended.
-
-    `innocent` is one whose worker ended for a reason that has nothing to do with it: the machine under it is gone.
-    """
-
-    reason: str
-    innocent: bool = False
-
-
-Answer = Done | Lost
-
-
-class Executor(Protocol):
-    """
-    Trains stacks, several at a time.
-
-    Stacks are begun in the order in which they are submitted, and answered in any order, each once.
-    """
-
-    @property
-    def workers(self) -> int:
-        """How many stacks are trained at a time; it may change while machines come and go."""
-
-    @property
-    def sharing(self) -> int:
-        """How many of the workers share the memory of the device that `timer` measures."""
-
-    def timer(self) -> Timer | None:
-        """Return what takes the times of training steps where the workers are; None: this machine is like theirs."""
-
-    def start(self, setup: dict[str, Any], most: int) -> None:
-        """
-        Start the workers, but no more than `most`.
-
-        Parameters
-        ----------
-        setup
-            The arguments of `sensitometer.survey.execution.worker._Worker`.
-        most
-            How many stacks there are.
-
-        Raises
-        ------
-        SensitometerError
-            The reason why the workers cannot set themselves up: a missing data set, a device that is not there.
-        """
-
-    @property
-    def room(self) -> int:
-        """How many stacks may be submitted before the next answer; above 0 when none is in progress."""
-
-    def submit(self, number: int, stack: Sequence[Configuration]) -> None:
-        """Train a stack, under a number that no other in progress has."""
-
-    def answer(self) -> tuple[int, Answer]:
-        """
-        Wait for the next stack to end; return its number, and what came of it.
-
-        Raises
-        ------
-        SensitometerError
-            The obstacle to all stacks: a folder that cannot be written to, workers that cannot be started.
-        """
-
-    def close(self) -> None:
-        """End all workers, in the midst of their stacks."""
 
 
 class LocalExecutor:

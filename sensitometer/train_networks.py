@@ -1,0 +1,93 @@
+"""Train and measure a few networks in this process, without a survey's folder."""
+
+from collections.abc import Sequence
+
+from .configuration import Configuration
+from .data import Dataset
+from .device import arithmetic, check_device, matmul_path
+from .errors import InvalidInputError
+from .survey.job.means import Measures
+from .survey.job.train_and_measure import Result, train_and_measure
+from .survey.scheduling.cost import TRANSITION_SAMPLES, CostModel
+from .survey.scheduling.speed import Speeds
+from .survey.scheduling.stacks import make_stacks, stack_networks
+from .survey.scheduling.step_timer import StepTimer
+from .training import Schedule
+
+
+def train(
+    configurations: Sequence[Configuration],
+    dataset: Dataset,
+    *,
+    schedule: Schedule | None = None,
+    jacobian_points: int | None = None,
+    transition_points: int | None = 0,
+    transition_samples: int = TRANSITION_SAMPLES,
+    device: str = "cpu",
+) -> list[Result]:
+    """
+    Train and measure networks, as a survey does, in this process and on one thread.
+
+    Networks of one shape are trained together, in stacks; a network's result does not depend, beyond float32 rounding, on what
+    else is trained.
+
+    Parameters
+    ----------
+    configurations
+        The networks to train, all on `dataset`.
+    schedule
+        Learning-rate decay and early stopping; the paper's when None.
+    jacobian_points
+        Test points at which the Jacobian norms are taken, from the first; all when None, none when 0.
+    transition_points
+        Test points along whose translation loops transitions are counted (paper, S3), from the first; all when None, none when 0.
+    transition_samples
+        Points of each loop at which networks of tanh are sampled; their transitions cannot be counted exactly.
+    device
+        `cpu`, or a CUDA device.
+
+    Returns
+    -------
+    list of Result
+        In the order of `configurations`.
+
+    Raises
+    ------
+    InvalidInputError
+        A configuration names another data set, a minibatch is larger than the training set, the device is not there, or the
+        images are too narrow for a translation.
+    """
+    check_device(device)
+    measures = Measures(jacobian_points, transition_points, transition_samples)
+    _check(configurations, dataset)
+    measures.check(dataset)
+    results: dict[str, Result] = {}
+    for stack in _stacks(configurations, dataset, schedule, measures, device):
+        for result in train_and_measure(stack, dataset, schedule=schedule, measures=measures, device=device):
+            results[result.row["id"]] = result
+    return [results[configuration.id] for configuration in configurations]
+
+
+def _check(configurations: Sequence[Configuration], dataset: Dataset) -> None:
+    """Raise InvalidInputError unless all of them are configurations for this data set."""
+    if not isinstance(dataset, Dataset):
+        raise InvalidInputError(f"dataset must be a Dataset, as load_dataset returns it; got {dataset!r}")
+    if not isinstance(configurations, Sequence):
+        raise InvalidInputError(f"configurations must be a list of Configuration; got {configurations!r}")
+    for configuration in configurations:
+        if not isinstance(configuration, Configuration):
+            raise InvalidInputError(f"configurations must be a list of Configuration; got {configuration!r} in it")
+        if configuration.dataset != dataset.name:
+            raise InvalidInputError(
+                f"the data set is {dataset.name}; configuration {configuration.id} is for {configuration.dataset}"
+            )
+
+
+def _stacks(
+    configurations: Sequence[Configuration], dataset: Dataset, schedule: Schedule | None, measures: Measures, device: str
+) -> list[list[Configuration]]:
+    """Divide configurations into stacks, by steps that are measured here where they are not known yet."""
+    sizes = measures.sizes(dataset)
+    with arithmetic(device), Speeds(matmul_path(device), device, StepTimer(device)) as speeds:
+        cost = CostModel({dataset.name: sizes}, speeds, checked=schedule is not None and schedule.stop_at_accuracy is not None)
+        return make_stacks(configurations, stack_networks(configurations, cost, workers=1))
