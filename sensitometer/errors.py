@@ -1,4 +1,7 @@
-"""The errors that Sensitometer raises. Each message is one line: what is wrong, and what was expected."""
+"""The errors that Sensitometer raises, each with a message of one line, and checks of arguments that many functions share."""
+
+import operator
+from typing import SupportsIndex, cast
 
 
 class SensitometerError(Exception):
@@ -27,3 +30,39 @@ class WorkerError(SensitometerError):
 
 class MissingDataError(SensitometerError):
     """A survey holds nothing that a figure could draw. The message says what is needed, and what there is."""
+
+
+def check_whole_number(name: str, value: object, *, least: int = 1, most: int | None = None) -> int:
+    """
+    Return `value` as an `int`.
+
+    Any whole number type is taken, such as `np.int64`; `True` and `2.0` are not.
+
+    Parameters
+    ----------
+    name
+        What the message calls the argument.
+    least, most
+        The smallest and the largest number taken; no largest one when None.
+
+    Raises
+    ------
+    InvalidInputError
+        It is no whole number, or out of range.
+
+    Examples
+    --------
+    >>> check_whole_number("points", 12)
+    12
+    >>> check_whole_number("points", True)
+    Traceback (most recent call last):
+    sensitometer.errors.InvalidInputError: points must be a whole number of at least 1; got True
+    """
+    try:
+        number = None if isinstance(value, bool) else operator.index(cast(SupportsIndex, value))
+    except TypeError:
+        number = None
+    if number is None or number < least or (most is not None and number > most):
+        expected = f"of at least {least}" if most is None else f"from {least} to {most}"
+        raise InvalidInputError(f"{name} must be a whole number {expected}; got {value!r}")
+    return number

@@ -1,0 +1,55 @@
+"""Writing files so that each has its old content or its new one, whole, whatever happens."""
+
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+# Appended to a file's name, for the folder in which it is written: libraries that are killed leave files of other names there.
+UNFINISHED = ".new"
+
+
+@contextmanager
+def replacing(file: str | Path) -> Iterator[Path]:
+    """
+    Yield the path to write to in place of `file`; at the end of the block what was written there becomes `file`.
+
+    The content and the new name are on the disk when the block is left. When it raises, `file` is as it was, and what was written
+    is removed.
+
+    Parameters
+    ----------
+    file
+        The file to make or to replace; its folder is there.
+
+    Examples
+    --------
+    >>> from tempfile import mkdtemp
+    >>> file = Path(mkdtemp(), "numbers.txt")
+    >>> with replacing(file) as unfinished:
+    ...     _ = unfinished.write_text("1 2 3")
+    >>> file.read_text()
+    '1 2 3'
+    """
+    file = Path(file)
+    folder = file.with_name(f"{file.name}{UNFINISHED}")
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir()
+    try:
+        unfinished = folder / file.name
+        yield unfinished
+        _sync(unfinished)
+        unfinished.replace(file)
+        _sync(file.parent)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _sync(path: Path) -> None:
+    """Have the system write what it holds of a file or a folder to the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
