@@ -4,14 +4,12 @@ from collections.abc import Sequence
 
 from .configuration import Configuration
 from .data import Dataset
-from .device import arithmetic, check_device, matmul_path
+from .device import check_device
 from .errors import InvalidInputError
 from .survey.job.means import Measures
 from .survey.job.train_and_measure import Result, train_and_measure
-from .survey.scheduling.cost import TRANSITION_SAMPLES, CostModel
-from .survey.scheduling.speed import Speeds
-from .survey.scheduling.stacks import make_stacks, stack_networks
-from .survey.scheduling.step_timer import StepTimer
+from .survey.scheduling.cost import TRANSITION_SAMPLES
+from .survey.scheduling.stacks import choose_stack_sizes, make_stacks
 from .training import Schedule
 
 
@@ -62,7 +60,8 @@ def train(
     _check(configurations, dataset)
     measures.check(dataset)
     results: dict[str, Result] = {}
-    for stack in _stacks(configurations, dataset, schedule, measures, device):
+    sizes = choose_stack_sizes(configurations, {dataset.name: measures.sizes(dataset)}, device, fewest_stacks=1)
+    for stack in make_stacks(configurations, sizes):
         for result in train_and_measure(stack, dataset, schedule=schedule, measures=measures, device=device):
             results[result.row["id"]] = result
     return [results[configuration.id] for configuration in configurations]
@@ -81,13 +80,3 @@ def _check(configurations: Sequence[Configuration], dataset: Dataset) -> None:
             raise InvalidInputError(
                 f"the data set is {dataset.name}; configuration {configuration.id} is for {configuration.dataset}"
             )
-
-
-def _stacks(
-    configurations: Sequence[Configuration], dataset: Dataset, schedule: Schedule | None, measures: Measures, device: str
-) -> list[list[Configuration]]:
-    """Divide configurations into stacks, by steps that are measured here where they are not known yet."""
-    sizes = measures.sizes(dataset)
-    with arithmetic(device), Speeds(matmul_path(device), device, StepTimer(device)) as speeds:
-        cost = CostModel({dataset.name: sizes}, speeds, checked=schedule is not None and schedule.stop_at_accuracy is not None)
-        return make_stacks(configurations, stack_networks(configurations, cost, workers=1))

@@ -50,17 +50,15 @@ def doctor() -> None:
     """
     Check this machine: versions, device, and the matrix products, how fast and how right.
 
-    Step times that were measured here before, for `plan` and for the sizes of stacks, are measured anew when next needed.
+    `plan` predicts times from the rates that it measures.
     """
     import importlib.metadata
     import platform
 
     from .. import matmul
     from ..survey.scheduling.plan import default_workers
-    from ..survey.scheduling.speed import Speeds
 
     choice = matmul.choose(fresh=True)
-    Speeds(choice.path).forget()
     click.echo(f"sensitometer    {__version__}")
     click.echo(f"python          {platform.python_version()}")
     for package in ("torch", "numpy", "numba"):
@@ -73,6 +71,7 @@ def doctor() -> None:
     for probe in choice.probes:
         click.echo(_probe_line(probe))
     click.echo(f"path used       {choice.path}: {choice.reason}")
+    click.echo(f"an operation    {choice.operation * 1e6:.2f} µs of torch, whatever its size")
 
 
 def _probe_line(probe: Probe) -> str:

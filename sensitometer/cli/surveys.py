@@ -57,7 +57,7 @@ def run(spec: str, out: Path, executor: str, address: str | None, workers: int |
 @click.command()
 @click.argument("spec")
 @click.option("--workers", type=click.IntRange(min=1), help="Worker processes; default: one a processor.")
-@click.option("--like", help="Plan for GPUs, such as 8xH200, as their data sheets let expect; nothing is measured.")
+@click.option("--like", help="Plan for GPUs, such as 8xH200, by their data sheets.")
 def plan(spec: str, workers: int | None, like: str | None) -> None:
     """Say what SPEC takes on this machine, or on one like another; train nothing."""
     from ..survey import load_spec
@@ -80,8 +80,7 @@ def plan(spec: str, workers: int | None, like: str | None) -> None:
         ("disk", size(made.disk) + (f", with {' and '.join(parts)}" if parts else "")),
     ):
         click.echo(f"{name:10}  {value}")
-    if made.assumed:
-        click.echo(f"as assumed for {like}: {made.assumed}")
+    click.echo(f"predicted for {made.machine.name}: {made.machine.assumptions}")
     if made.too_large:
         count = sum(made.too_large.values())
         click.echo(

@@ -130,7 +130,7 @@ def run_survey(
             grown = _grown(store, checked)
             stack.enter_context(only_writer(out))
         machines = stack.enter_context(contextlib.closing(_executor(executor, address, workers, device)))
-        division = divide(checked, store, machines.workers, device, machines.timer(), machines.sharing)
+        division = divide(checked, store, device)
         waiting = len(division.stacks) + (len(store.stacks(missing=True)) if store else 0)
         if waiting:
             machines.start(setup(checked, out, device), waiting)

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from ...configuration import Configuration
-from ..scheduling.speed import Timer
 
 Row = dict[str, Any]
 
@@ -43,13 +42,6 @@ class Executor(Protocol):
     @property
     def workers(self) -> int:
         """How many stacks are trained at a time; it may change while machines come and go."""
-
-    @property
-    def sharing(self) -> int:
-        """How many of the workers share the memory of the device that `timer` measures."""
-
-    def timer(self) -> Timer | None:
-        """Return what takes the times of training steps where the workers are; None: this machine is like theirs."""
 
     def start(self, setup: dict[str, Any], most: int) -> None:
         """

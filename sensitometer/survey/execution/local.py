@@ -50,14 +50,6 @@ class LocalExecutor:
         self._waiting: queue.SimpleQueue[tuple[int, Sequence[Configuration]] | None] = queue.SimpleQueue()
         self._answers: queue.SimpleQueue[tuple[int, Answer | Exception]] = queue.SimpleQueue()
 
-    @property
-    def sharing(self) -> int:
-        """See `Executor`."""
-        return -(-self.workers // max(1, len(self._gpus)))
-
-    def timer(self) -> None:
-        """See `Executor`."""
-
     def start(self, setup: dict[str, Any], most: int) -> None:
         """See `Executor`."""
         self.workers = min(self.workers, most)

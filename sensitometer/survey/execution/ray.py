@@ -31,10 +31,9 @@ from ray.exceptions import ActorUnavailableError, OutOfMemoryError, RayError, Ra
 from ...configuration import Configuration
 from ...errors import InvalidInputError, SensitometerError, StoreError, WorkerError
 from ..scheduling.plan import default_workers
-from ..scheduling.speed import Timer
 from .executor import Answer, Lost
 from .local import WAITING, WORKER
-from .ray_actors import PATIENCE_SECONDS, Host, RemoteTimer, end, line
+from .ray_actors import PATIENCE_SECONDS, Host, end, line
 
 # Seconds that a cluster has to answer when it is connected to.
 CONNECT_SECONDS = 30.0
@@ -121,7 +120,6 @@ class RayExecutor:
         self._waiting: deque[tuple[int, Sequence[Configuration]]] = deque()
         self._in_progress = self._most = self._refused = self._early_deaths = 0
         self._started = False
-        self._timer: RemoteTimer | None = None
         self._mine = not ray.is_initialized()
         if self._mine:
             self._address = _connect(address, workers)
@@ -146,32 +144,12 @@ class RayExecutor:
         most = [self._capacity() - self._refused, *([self._asked] if self._asked else []), *([self._most] if self._most else [])]
         return max(0, min(most))
 
-    @property
-    def sharing(self) -> int:
-        """See `Executor`: a GPU is a worker's alone, and this machine stands for all, with a worker a processor."""
-        return 1 if self._device == "cuda" else min(self.workers, default_workers())
-
-    def timer(self) -> Timer | None:
-        """
-        See `Executor`.
-
-        This machine's processor stands for all: its times only decide how many networks are trained together. GPUs differ more,
-        and this machine may have none.
-        """
-        if self._device == "cpu":
-            return None
-        self._timer = RemoteTimer()
-        return self._timer
-
     def start(self, setup: dict[str, Any], most: int) -> None:
         """
         See `Executor`.
 
         Waits for the actors that Ray places, but not for those whose processor somebody else uses: these join when it is free.
         """
-        if self._timer is not None:
-            self._timer.close()
-            self._timer = None
         self._setup, self._folder, self._most = setup, _folder(setup), most
         self._placed = self._alone = time.monotonic()
         self._grow()
@@ -338,9 +316,6 @@ class RayExecutor:
 
     def close(self) -> None:
         """See `Executor`."""
-        if self._timer is not None:
-            self._timer.close()
-            self._timer = None
         ready = [place for place in self._places if place.ready]
         if ready and not self._in_progress:
             with contextlib.suppress(RayError):

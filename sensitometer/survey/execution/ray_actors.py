@@ -1,4 +1,4 @@
-"""The actors of a Ray cluster: a worker process each, or a process that times steps on a GPU. Imports no torch."""
+"""The actors of a Ray cluster, with one worker process each. Imports no torch."""
 
 import contextlib
 import platform
@@ -10,14 +10,13 @@ from typing import Any, NamedTuple
 
 import ray
 from filelock import FileLock
-from ray.exceptions import GetTimeoutError, RayError, RayTaskError
+from ray.exceptions import RayError, RayTaskError
 
 from ... import matmul
 from ...configuration import Configuration
 from ...errors import SensitometerError, WorkerError
 from ...store import ARRAYS, SAVED, WEIGHTS
 from ...store.arrays import SUFFIX
-from ..scheduling.speed import _Probe
 from ..scheduling.stacks import saved_state
 from .executor import Answer
 from .local import WORKER, WorkerHost
@@ -88,60 +87,6 @@ class Host:
         for one in (*(self._here / name for name in FOLDERS), self._here):
             with contextlib.suppress(OSError):  # it is not empty, or another actor has removed it
                 one.rmdir()
-
-
-class Clock:
-    """An actor with a GPU: the process that times steps on it. Returns errors, as they are."""
-
-    def __init__(self) -> None:
-        self._probe = _Probe(matmul.STOCK, "cuda")
-
-    def ask(self, what: str, *arguments: int | str) -> Any:
-        """Return what a method of `Timer` returns."""
-        try:
-            return getattr(self._probe, what)(*arguments)
-        except SensitometerError as error:
-            return error
-
-
-class RemoteTimer:
-    """Times steps on a GPU of the cluster; see `sensitometer.survey.scheduling.speed.Timer`."""
-
-    def __init__(self) -> None:
-        self._actor = ray.remote(Clock).options(num_cpus=0, num_gpus=1).remote()
-        self._reached = False
-
-    def step(self, *shape: int) -> float:
-        """See `Timer`."""
-        return float(self._ask("step", *shape))
-
-    def part(self, setting: str, value: str) -> float:
-        """See `Timer`."""
-        return float(self._ask("part", setting, value))
-
-    def memory(self) -> int:
-        """See `Timer`."""
-        return int(self._ask("memory"))
-
-    def name(self) -> str:
-        """See `Timer`."""
-        return str(self._ask("name"))
-
-    def _ask(self, what: str, *arguments: int | str) -> Any:
-        try:
-            found = ray.get(self._actor.ask.remote(what, *arguments), timeout=None if self._reached else PATIENCE_SECONDS)
-        except GetTimeoutError:
-            raise WorkerError(f"no GPU of the Ray cluster was free to time training steps in {PATIENCE_SECONDS:.0f} s") from None
-        except RayError as error:
-            raise WorkerError(f"the actor that times training steps was lost: {line(error)}") from error
-        self._reached = True
-        if isinstance(found, SensitometerError):
-            raise found
-        return found
-
-    def close(self) -> None:
-        """Give the GPU back."""
-        end(self._actor)
 
 
 def end(actor: Any) -> None:

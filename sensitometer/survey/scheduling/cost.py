@@ -1,19 +1,30 @@
 """The cost of training and measuring networks: floating-point operations, memory, time. Imports no torch."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from ...configuration import Configuration
-from .speed import Pace, Shape
+from .machines import Machine
 
-# Points of a chunk of the full batch, for its time.
+# Points that L-BFGS evaluates at once, for its time.
 CHUNK = 256
 # Nearly all iterations of L-BFGS take their first trial step (measured on digits: 1.01 to 1.3).
-EVALUATIONS_AN_ITERATION = 1.1
-# The two loops of L-BFGS over a full history, per weight; 85 to 130 ns on a busy core. These and the other seconds below are
-# those of a core, and `Pace.elementwise` makes them another device's.
-SECONDS_A_WEIGHT = 9e-8
+EVALUATIONS_PER_ITERATION = 1.1
+# Operations of a step, as `training/backpropagation.py` takes it. A layer has its product, activation and derivative, and the two
+# products of its gradients. The others: the minibatch is gathered, the loss has four, and the optimizer steps.
+OPERATIONS_PER_LAYER, OPERATIONS_PER_STEP = 5, 6
+# How often a step reads or writes a unit at a point, a pixel of a minibatch, and a pixel that augmentation moves.
+UNIT_PASSES, PIXEL_PASSES, AUGMENTATION_PASSES = 11, 4, 3
+# And a weight. On a GPU these are counted. On a processor they are measured in passes of its cache's bandwidth: square roots and
+# divisions take longer there, and the histories of L-BFGS, 20 vectors, lie beyond the cache.
+WEIGHT_PASSES = {
+    "cpu": {"sgd": 5, "momentum": 7, "rmsprop": 18, "adam": 50, "lbfgs": 1100},
+    "cuda": {"sgd": 4, "momentum": 7, "rmsprop": 9, "adam": 11, "lbfgs": 100},
+}
+# How often a sample of a loop reads or writes a unit of tanh; measured on a core.
+SAMPLE_PASSES = 31
+BYTES = 4
 # A forward pass costs a third of a step; train accuracy is looked at every fifth epoch.
 FORWARD_SHARE = 1 / 3
 CHECKS_SHARE = FORWARD_SHARE / 5
@@ -31,26 +42,24 @@ WALK_BYTES, LAYER_BYTES, SAMPLE_BYTES = 2**26, 2**24, 24
 # of the digits, 6 with the 28 of MNIST; after training, the means of the networks of `quick`. Units that saturate on both sides
 # have more, most of all in networks of large initial weights, which are chaotic.
 CROSSINGS = {"relu": 1.1, "relu6": 1.2, "hardtanh": 3.3, "hardsigmoid": 2.2}
-# Seconds of a unit at a breakpoint and at a sample, its product apart; of a layer along one loop, and of a layer of a stack. On
-# one core of an AMD EPYC they predict 1.1 to 2.5 times the seconds that untrained ReLU and HardSigmoid networks of the shapes of
-# `quick` take.
-SECONDS_A_BREAKPOINT, SECONDS_A_SAMPLE = 5e-9, 2.5e-9
-SECONDS_A_LOOP, SECONDS_A_WALK = 1.2e-5, 7e-4
-# Operations per second of the exact counts' products in float64, which a core of a processor does, wherever the networks are
-# trained: 42e9, of which units that do not change between breakpoints save four tenths.
+# Seconds of the exact counts, which a processor makes wherever the networks are trained: of a unit at a breakpoint, its product
+# apart; of a layer along one loop, and of a layer of a stack. On one core of an AMD EPYC they predict 1.1 to 2.5 times what
+# untrained ReLU and HardSigmoid networks of the shapes of `quick` take.
+SECONDS_PER_BREAKPOINT, SECONDS_PER_LOOP, SECONDS_PER_WALK = 5e-9, 1.2e-5, 7e-4
+# Operations per second of their products in float64: 42e9; units that do not change between breakpoints save four tenths of them.
 EXACT_RATE = 7e10
 # The two slices of a network: seconds for each pair of its hidden units, since lines cut one another; bytes kept for each pair
 # of a unit of the last hidden layer, whose boundaries these are, and any hidden unit. Measured on ReLU6 networks of 7 hidden
 # layers of 100 units, 11 of 60 and 14 of 300. A processor does that, wherever the networks are trained.
-SECONDS_A_PAIR, BYTES_A_PAIR = 7e-6, 25
+SECONDS_PER_PAIR, BYTES_PER_PAIR = 7e-6, 25
 # Memory of a slice whose faces are not kept, and of each pair of hidden units: 105, 164 and 485 MB for the same three networks.
-SLICE_BYTES, SLICE_BYTES_A_PAIR = 150_000_000, 20
+SLICE_BYTES, SLICE_BYTES_PER_PAIR = 150_000_000, 20
 # Ellipses along which sensitivity is measured. A line through them crosses a unit of a layer twice, about as a loop of so many
 # vertices does; but its pieces have a row in the middle, too, none of it interpolated, and their crossings are roots: untrained
 # ReLU networks of widths 64 to 500 and depths 4 to 15 take 1.5 to 2.7 times as long.
 ELLIPSES, ELLIPSE_VERTICES, ARC = 3, 4, 2.0
 # Bytes kept of each point, and of each bin of an ellipse; of a picture's pixel; of the translation loop, its pictures apart.
-BYTES_A_POINT, BYTES_A_BIN, PICTURES, BYTES_A_TRANSLATION = 56, 16, 6, 8_000
+BYTES_PER_POINT, BYTES_PER_BIN, PICTURES, BYTES_PER_TRANSLATION = 56, 16, 6, 8_000
 
 
 class Sizes(NamedTuple):
@@ -89,10 +98,10 @@ def step_flops(configuration: Configuration, inputs: int, classes: int, train_po
     """
     Return the floating-point operations of a step of one network; of L-BFGS, of an iteration.
 
-    B points take `point_flops` each; B is the whole training set for L-BFGS, which evaluates it EVALUATIONS_AN_ITERATION times.
+    B points take `point_flops` each; B is the whole training set for L-BFGS, which evaluates it EVALUATIONS_PER_ITERATION times.
     """
     c = configuration
-    points = EVALUATIONS_AN_ITERATION * train_points if c.batch_size is None else c.batch_size
+    points = EVALUATIONS_PER_ITERATION * train_points if c.batch_size is None else c.batch_size
     return float(points) * point_flops(c, inputs, classes)
 
 
@@ -141,22 +150,21 @@ def transition_flops(configuration: Configuration, sizes: Sizes) -> float:
     return sizes.loops * (first + 2 * c.width**2 * sum(loop_rows(c, sizes)[:-1]))
 
 
-def transition_seconds(configuration: Configuration, networks: int, sizes: Sizes, rate: float, elementwise: float = 1.0) -> float:
+def transition_seconds(configuration: Configuration, networks: int, sizes: Sizes, machine: Machine) -> float:
     """
     Return the seconds of counting the transitions of a stack, as expected.
 
-    Samples are taken where the networks are, with products at `rate` operations per second; exact counts on the processor.
+    Samples are taken where the networks are; exact counts on a processor.
     """
     if not sizes.loops:
         return 0.0
     c = configuration
-    unit = SECONDS_A_BREAKPOINT
     if c.activation == "tanh":
-        unit = elementwise * SECONDS_A_SAMPLE
+        unit, rate = SAMPLE_PASSES * BYTES / machine.bandwidth, machine.products
     else:
-        rate = EXACT_RATE
-    loop = unit * c.width * sum(loop_rows(c, sizes)) + SECONDS_A_LOOP * (c.depth - 1)
-    return networks * (sizes.loops * loop + transition_flops(c, sizes) / rate) + SECONDS_A_WALK * (c.depth - 1)
+        unit, rate = SECONDS_PER_BREAKPOINT, EXACT_RATE
+    loop = unit * c.width * sum(loop_rows(c, sizes)) + SECONDS_PER_LOOP * (c.depth - 1)
+    return networks * (sizes.loops * loop + transition_flops(c, sizes) / rate) + SECONDS_PER_WALK * (c.depth - 1)
 
 
 def array_flops(configuration: Configuration, sizes: Sizes) -> float:
@@ -165,25 +173,25 @@ def array_flops(configuration: Configuration, sizes: Sizes) -> float:
     return jacobian_flops(configuration, sizes.inputs, sizes.classes, points)
 
 
-def array_seconds(configuration: Configuration, sizes: Sizes, rate: float, elementwise: float = 1.0) -> float:
-    """Return the seconds of what is kept of one network as arrays, as expected, with products at `rate` operations a second."""
-    seconds = array_flops(configuration, sizes) / rate
+def array_seconds(configuration: Configuration, sizes: Sizes, machine: Machine) -> float:
+    """Return the seconds of what is kept of one network as arrays, as expected."""
+    seconds = array_flops(configuration, sizes) / machine.products
     if sizes.path_bins:
         ellipses = sizes._replace(loops=ELLIPSES, loop_vertices=ELLIPSE_VERTICES)
-        seconds += ARC * transition_seconds(configuration, 1, ellipses, rate, elementwise)
+        seconds += ARC * transition_seconds(configuration, 1, ellipses, machine)
     if sizes.slices:
-        seconds += SECONDS_A_PAIR * _hidden_units(configuration) ** 2
+        seconds += SECONDS_PER_PAIR * _hidden_units(configuration) ** 2
     return seconds
 
 
 def array_bytes(configuration: Configuration, sizes: Sizes) -> int:
     """Return the bytes kept of one network as arrays, as expected."""
-    found = BYTES_A_POINT * sizes.kept_points + BYTES_A_BIN * ELLIPSES * sizes.path_bins
+    count = BYTES_PER_POINT * sizes.kept_points + BYTES_PER_BIN * ELLIPSES * sizes.path_bins
     if sizes.path_bins:
-        found += PICTURES * sizes.inputs + BYTES_A_TRANSLATION
+        count += PICTURES * sizes.inputs + BYTES_PER_TRANSLATION
     if sizes.slices:
-        found += PICTURES * sizes.inputs // 2 + BYTES_A_PAIR * configuration.width * _hidden_units(configuration)
-    return found
+        count += PICTURES * sizes.inputs // 2 + BYTES_PER_PAIR * configuration.width * _hidden_units(configuration)
+    return count
 
 
 def _hidden_units(configuration: Configuration) -> int:
@@ -192,7 +200,7 @@ def _hidden_units(configuration: Configuration) -> int:
 
 def walk_bytes(configuration: Configuration, sizes: Sizes) -> int:
     """Return the memory of counting transitions and of slices, weights apart: it does not grow with the networks of a stack."""
-    slices = SLICE_BYTES + SLICE_BYTES_A_PAIR * _hidden_units(configuration) ** 2 if sizes.slices else 0
+    slices = SLICE_BYTES + SLICE_BYTES_PER_PAIR * _hidden_units(configuration) ** 2 if sizes.slices else 0
     if not sizes.loops:
         return slices
     numbers = min(sizes.loops, loops_at_once(sizes)) * sizes.loop_vertices * sizes.inputs
@@ -210,63 +218,48 @@ def stack_bytes(configuration: Configuration, networks: int, sizes: Sizes) -> in
     return 4 * networks * (max(COPIES[c.optimizer], COPIES_MEASURED) * weights + buffers + labels)
 
 
-class CostModel:
+def step_seconds(configuration: Configuration, networks: int, seeds: int, sizes: Sizes, machine: Machine) -> float:
     """
-    Predicts times from those of steps.
+    Return the seconds of a step of a stack: its operations, its products, and its passes over numbers in memory.
 
     Parameters
     ----------
-    sizes
-        The sizes of each data set, by name.
-    speeds
-        The speeds of steps, measured or assumed.
+    networks, seeds
+        How many networks the stack has, and of how many seeds: these see the same minibatches.
+    """
+    c = configuration
+    batch_size = c.batch_size or CHUNK
+    if c.full_batch:
+        # All see the same points, or each its own.
+        seeds = 1 if c.augmentation == "none" else networks
+    pixel_passes = PIXEL_PASSES + AUGMENTATION_PASSES * (c.augmentation != "none")
+    passes = networks * batch_size * c.width * (c.depth - 1) * UNIT_PASSES + seeds * batch_size * sizes.inputs * pixel_passes
+    weights = networks * number_of_weights(c, sizes.inputs, sizes.classes)
+    weight_seconds = weights * WEIGHT_PASSES[machine.kind][c.optimizer] * BYTES / machine.bandwidth
+    seconds = (
+        (OPERATIONS_PER_LAYER * c.depth + OPERATIONS_PER_STEP) * machine.operation
+        + networks * batch_size * point_flops(c, sizes.inputs, sizes.classes) / machine.products
+        + passes * BYTES / machine.bandwidth
+    )
+    if c.full_batch:
+        evaluations = EVALUATIONS_PER_ITERATION + (c.augmentation != "none")
+        return evaluations * seconds * sizes.train_points / batch_size + weight_seconds
+    return seconds + weight_seconds
+
+
+def stack_seconds(stack: Sequence[Configuration], sizes: Sizes, machine: Machine, *, checked: bool) -> float:
+    """
+    Return the seconds that training and measuring a stack takes one worker, early stopping apart.
+
+    Parameters
+    ----------
     checked
         Whether networks stop at an accuracy, which has to be looked at.
     """
-
-    def __init__(self, sizes: Mapping[str, Sizes], speeds: Pace, *, checked: bool) -> None:
-        self.sizes, self.speeds, self.checked = sizes, speeds, checked
-
-    def stack_seconds(self, stack: Sequence[Configuration]) -> float:
-        """Return the seconds that training and measuring a stack takes one worker, early stopping apart."""
-        c, networks, seeds = stack[0], len(stack), len({one.seed for one in stack})
-        sizes = self.sizes[c.dataset]
-        inputs, classes, train_points, test_points, measured = sizes[:5]
-        step = self.step_seconds(c, networks, seeds)
-        points = c.batch_size or train_points
-        # The measures are made of products: what an optimizer or an augmentation takes of a step says nothing of theirs.
-        batch_size = c.batch_size or CHUNK
-        rate = networks * batch_size * point_flops(c, inputs, classes) / self._plain_step(c, networks, seeds, batch_size)
-        fit = FORWARD_SHARE * step * (train_points + test_points) / points
-        measures = networks * jacobian_flops(c, inputs, classes, measured) / rate
-        measures += transition_seconds(c, networks, sizes, rate, self.speeds.elementwise)
-        measures += networks * array_seconds(c, sizes, rate, self.speeds.elementwise)
-        return c.steps * step * (1 + CHECKS_SHARE * self.checked) + fit + measures
-
-    def step_seconds(self, configuration: Configuration, networks: int, seeds: int) -> float:
-        """Return the seconds of a step of a stack of so many networks of so many seeds; of L-BFGS, of an iteration."""
-        c = configuration
-        inputs, classes, train_points = self.sizes[c.dataset][:3]
-        batch_size = c.batch_size or CHUNK
-        if c.full_batch:
-            # All see the same points, or each its own.
-            seeds = 1 if c.augmentation == "none" else networks
-        seconds = self._plain_step(c, networks, seeds, batch_size)
-        units = networks * batch_size * c.width * (c.depth - 1)
-        seconds += units * (self.speeds.part("activation", c.activation) - self.speeds.part("activation", "relu"))
-        if c.augmentation != "none":
-            seconds += seeds * batch_size * inputs * self.speeds.part("augmentation", c.augmentation)
-        weights = networks * number_of_weights(c, inputs, classes)
-        if c.full_batch:
-            evaluations = EVALUATIONS_AN_ITERATION + (c.augmentation != "none")
-            return evaluations * seconds * train_points / batch_size + weights * SECONDS_A_WEIGHT * self.speeds.elementwise
-        return seconds + weights * (self.speeds.part("optimizer", c.optimizer) - self.speeds.part("optimizer", "momentum"))
-
-    def _plain_step(self, c: Configuration, networks: int, seeds: int, batch_size: int) -> float:
-        """Return the seconds of a step with ReLU, Momentum and no augmentation."""
-        inputs, classes = self.sizes[c.dataset][:2]
-        return self.speeds.step(Shape(networks, seeds, inputs, c.width, c.depth, classes, batch_size))
-
-    def minibatches(self, configuration: Configuration) -> float:
-        """Return in how many minibatches a step takes its points: 1, or as many as the chunks of the full batch."""
-        return self.sizes[configuration.dataset].train_points / CHUNK if configuration.full_batch else 1.0
+    c, networks = stack[0], len(stack)
+    step = step_seconds(c, networks, len({configuration.seed for configuration in stack}), sizes, machine)
+    epoch = step * (1 if c.full_batch else sizes.train_points / (c.batch_size or CHUNK))
+    fit = FORWARD_SHARE * epoch * (1 + sizes.test_points / sizes.train_points)
+    measures = networks * jacobian_flops(c, sizes.inputs, sizes.classes, sizes.measured_points) / machine.products
+    measures += transition_seconds(c, networks, sizes, machine) + networks * array_seconds(c, sizes, machine)
+    return c.steps * step * (1 + CHECKS_SHARE * checked) + fit + measures

@@ -8,9 +8,16 @@ from ...errors import StoreError
 from ...store import Store
 from ...store.schema import Member
 from ..spec import Spec
-from .plan import choose_stack_sizes
-from .speed import Timer
-from .stacks import StackSize, make_stacks
+from .cost import stack_seconds
+from .machines import ANY_GPU, this_machine
+from .stacks import choose_stack_sizes, kinds, make_stacks
+
+
+class StackSize(NamedTuple):
+    """How many networks of one kind are trained together, and the seconds that each of them takes, predicted."""
+
+    networks: int
+    seconds: float
 
 
 class Division(NamedTuple):
@@ -35,13 +42,12 @@ class Division(NamedTuple):
             store.enroll(self.stacks)
 
 
-def divide(
-    spec: Spec, store: Store | None, workers: int, device: str, timer: Timer | None = None, sharing: int | None = None
-) -> Division:
+def divide(spec: Spec, store: Store | None, device: str) -> Division:
     """
     Divide the networks of a survey that are in no stack yet: all of a new one's, and what it has grown by.
 
-    A survey of a version that stored no division is divided as that version did, by the sizes that it has stored.
+    The division is the same wherever the survey begins; only the predicted seconds are this machine's. Kinds that the store has
+    the sizes of keep these.
     """
     enrolled = store.enrolled() if store else set()
     known = {kind: StackSize(*size) for kind, size in store.stack_sizes().items()} if store else {}
@@ -50,29 +56,40 @@ def divide(
     order: dict[str, int] = {}
     places: dict[str, int] = {}
     joining: list[Configuration] = []
-    for place, one in spec.networks():
-        if one.id not in enrolled:
-            order[one.id], places[one.id] = len(order), place
-            joining.append(one)
-    unknown = [one for one in joining if one.kind not in known]
-    chosen = choose_stack_sizes(spec, unknown, workers, device, timer, sharing) if unknown else {}
+    for place, configuration in spec.networks():
+        if configuration.id not in enrolled:
+            order[configuration.id], places[configuration.id] = len(order), place
+            joining.append(configuration)
+    chosen = _stack_sizes(spec, [configuration for configuration in joining if configuration.kind not in known], device)
     sizes = known | chosen
     stacks = []
     for stack in make_stacks(joining, {kind: size.networks for kind, size in sizes.items()}):
-        members = [Member(one.id, one.seed, places[one.id]) for one in stack]
+        members = [Member(configuration.id, configuration.seed, places[configuration.id]) for configuration in stack]
         stacks.append((stack[0].kind, sizes[stack[0].kind].seconds * len(stack), members))
     stacks.sort(key=lambda stack: min(order[member.id] for member in stack[2]))
     return Division(chosen, stacks)
+
+
+def _stack_sizes(spec: Spec, configurations: Sequence[Configuration], device: str) -> dict[str, StackSize]:
+    machine = this_machine() if device == "cpu" else ANY_GPU
+    checked = spec.training.stop_at_accuracy is not None
+    sizes = spec.sizes()
+    networks = choose_stack_sizes(configurations, sizes, device)
+    seconds = {
+        kind: stack_seconds(alike[: networks[kind]], sizes[alike[0].dataset], machine, checked=checked)
+        for kind, alike in kinds(configurations).items()
+    }
+    return {kind: StackSize(networks[kind], seconds[kind] / networks[kind]) for kind in networks}
 
 
 def configurations(spec: Spec, members: Sequence[Member]) -> list[Configuration]:
     """Return the configurations of the networks of a stack, in their order; StoreError if it is no stack of this survey."""
     grid = spec.grid()
     try:
-        places = {place: grid.configuration(place, seed=1) for place in {one.place for one in members}}
+        places = {place: grid.configuration(place, seed=1) for place in {member.place for member in members}}
     except IndexError:
         places = {}
-    found = [places[one.place].with_seed(one.seed) for one in members if one.place in places]
-    if [one.id for one in found] != [one.id for one in members]:
+    stack = [places[member.place].with_seed(member.seed) for member in members if member.place in places]
+    if [configuration.id for configuration in stack] != [member.id for member in members]:
         raise StoreError("the stored division into stacks is not one of this specification: 'sensitometer check DIR' says more")
-    return found
+    return stack

@@ -6,30 +6,30 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from ... import matmul
 from ...configuration import Configuration
-from ...device import matmul_path
 from ...errors import InvalidInputError
 from ..spec import Spec
 from .cost import (
+    BYTES,
     COPIES,
-    CostModel,
     Sizes,
     array_bytes,
     array_flops,
     jacobian_flops,
     number_of_weights,
     stack_bytes,
+    stack_seconds,
     training_flops,
     transition_flops,
     walk_bytes,
 )
-from .devices import Assumed, parse_devices
-from .speed import Pace, Speeds, Timer
-from .stacks import LIBRARIES, StackSize, kinds, stack_sizes
+from .machines import Machine, parse_gpus, this_machine
+from .stacks import choose_stack_sizes, kinds
 
 # Bytes of a row and of its place in the index, as SQLite stores them: 303 and 341 in the surveys `quick` and `fashion-quick`.
-BYTES_A_ROW = 350
+BYTES_PER_ROW = 350
+# Bytes of a worker's libraries.
+LIBRARIES = 500_000_000
 # Until a worker has loaded its libraries and its data.
 START_SECONDS = 4.0
 # Trainings that take longer save their state so often, and for a moment the old one and the new one are there.
@@ -64,8 +64,8 @@ class Plan:
     rows, arrays, weights, states
         Bytes on disk: of the results file, of the arrays and the weights if they are kept, and at most of the states of trainings
         under way.
-    assumed
-        The source of the time if no step was measured, in words.
+    machine
+        The machine that one worker computes on, from whose numbers the time is predicted.
     """
 
     networks: int
@@ -81,7 +81,7 @@ class Plan:
     arrays: int
     weights: int
     states: int
-    assumed: str | None = None
+    machine: Machine
 
     @property
     def disk(self) -> int:
@@ -98,31 +98,6 @@ def default_workers(device: str = "cpu") -> int:
     return os.cpu_count() or 1
 
 
-def choose_stack_sizes(
-    spec: Spec,
-    configurations: Sequence[Configuration],
-    workers: int,
-    device: str,
-    timer: Timer | None = None,
-    sharing: int | None = None,
-) -> dict[str, StackSize]:
-    """
-    Choose the stack sizes of configurations of a survey, by steps measured by `timer`, or on this machine.
-
-    `sharing` of the workers share the memory of the device that is measured; all of them when None.
-    """
-    path = matmul.choose().path if device == "cpu" else matmul_path(device)
-    with Speeds(path, device, timer) as speeds:
-        return _stack_sizes(spec, configurations, speeds, workers, sharing)
-
-
-def _stack_sizes(
-    spec: Spec, configurations: Sequence[Configuration], pace: Pace, workers: int, sharing: int | None = None
-) -> dict[str, StackSize]:
-    cost = CostModel(spec.sizes(), pace, checked=spec.training.stop_at_accuracy is not None)
-    return stack_sizes(configurations, cost, workers, sharing)
-
-
 def plan(spec: Spec, *, workers: int | None = None, like: str | None = None) -> Plan:
     """
     Return what the survey takes.
@@ -130,78 +105,83 @@ def plan(spec: Spec, *, workers: int | None = None, like: str | None = None) -> 
     Parameters
     ----------
     workers
-        Worker processes on this machine; one a processor when None.
+        Worker processes on this machine; one per processor when None.
     like
-        GPUs to plan for instead, such as `8xH200`, each with one worker. Nothing is measured: their steps take what
-        `devices.Assumed` says.
+        GPUs to plan for instead, such as `8xH200`, each with one worker, by the table in `machines.py`.
 
     Raises
     ------
     InvalidInputError
-        `like` names no device of `devices.DEVICES`, or `workers` is given too.
+        `like` names no GPU of `machines.GPUS`, or `workers` is given too.
     """
     if like is None:
-        with Speeds(matmul.choose().path) as speeds:
-            return _plan(spec, speeds, workers or default_workers())
+        return _plan(spec, this_machine(), workers or default_workers(), workers or default_workers())
     if workers is not None:
         raise InvalidInputError("workers and like exclude each other: each GPU has one worker")
-    assumed = Assumed(*parse_devices(like))
-    return _plan(spec, assumed, assumed.count, str(assumed))
+    count, machine = parse_gpus(like)
+    return _plan(spec, machine, count, 1)
 
 
-def _plan(spec: Spec, pace: Pace, workers: int, assumed: str | None = None) -> Plan:
-    configurations = list(spec.configurations())
+def _plan(spec: Spec, machine: Machine, workers: int, sharing: int) -> Plan:
+    """Plan for workers, of which each `sharing` share the memory of one machine."""
     sizes = spec.sizes()
-    share = pace.memory() // workers
-    base = LIBRARIES + sum(4 * of.inputs * (of.train_points + of.test_points) for of in sizes.values())
-    of_kind = kinds(configurations)
-    fitting = {kind: alike for kind, alike in of_kind.items() if base + _bytes(alike[0], 1, sizes) <= share}
-    chosen = _stack_sizes(spec, [one for alike in fitting.values() for one in alike], pace, workers)
-    stacks = sum(math.ceil(len(alike) / chosen[kind].networks) for kind, alike in fitting.items())
-    stack_seconds = {kind: size.networks * size.seconds for kind, size in chosen.items()}
-    all_seconds = sum(len(alike) * chosen[kind].seconds for kind, alike in fitting.items())
-    largest = max((_bytes(alike[0], chosen[kind].networks, sizes) for kind, alike in fitting.items()), default=0)
-    saved = (
-        4 * COPIES[alike[0].optimizer] * chosen[kind].networks * _weights(alike[0], sizes)
-        for kind, alike in fitting.items()
-        if stack_seconds[kind] > SECONDS_BETWEEN_SAVES
-    )
-    kept = sum(4 * len(alike) * _weights(alike[0], sizes) for alike in fitting.values()) if spec.survey.keep_weights else 0
+    share = machine.memory // sharing
+    base = LIBRARIES + sum(BYTES * data.inputs * (data.train_points + data.test_points) for data in sizes.values())
+    by_kind = kinds(list(spec.configurations()))
+    fitting = {kind: alike for kind, alike in by_kind.items() if base + _bytes(alike[0], 1, sizes) <= share}
+    chosen = choose_stack_sizes([network for alike in fitting.values() for network in alike], sizes, machine.kind)
+    checked = spec.training.stop_at_accuracy is not None
+    # Of one full stack of each kind; the last one of a kind may have fewer networks, and takes a share of that.
+    stacks = {kind: alike[: chosen[kind]] for kind, alike in fitting.items()}
+    seconds = {kind: stack_seconds(stack, sizes[stack[0].dataset], machine, checked=checked) for kind, stack in stacks.items()}
+    all_seconds = sum(len(alike) * seconds[kind] / chosen[kind] for kind, alike in fitting.items())
+    states = [
+        BYTES * COPIES[stack[0].optimizer] * len(stack) * _weights(stack[0], sizes)
+        for kind, stack in stacks.items()
+        if seconds[kind] > SECONDS_BETWEEN_SAVES
+    ]
+    kept = sum(BYTES * len(alike) * _weights(alike[0], sizes) for alike in fitting.values()) if spec.survey.keep_weights else 0
     return Plan(
-        networks=len(configurations),
-        stacks=stacks,
-        shapes=_shapes(of_kind),
-        too_large=_shapes({kind: alike for kind, alike in of_kind.items() if kind not in fitting}),
+        networks=sum(map(len, by_kind.values())),
+        stacks=sum(math.ceil(len(alike) / chosen[kind]) for kind, alike in fitting.items()),
+        shapes=_shapes(by_kind),
+        too_large=_shapes({kind: alike for kind, alike in by_kind.items() if kind not in fitting}),
         flops=sum(len(alike) * _flops(alike[0], sizes) for alike in fitting.values()),
         # No division of the stacks among workers can beat either of these.
-        seconds=START_SECONDS + max(max(stack_seconds.values(), default=0.0), all_seconds / workers),
+        seconds=START_SECONDS + max(max(seconds.values(), default=0.0), all_seconds / workers),
         workers=workers,
         share=share,
-        memory=workers * (base + largest),
-        rows=BYTES_A_ROW * len(configurations),
+        memory=workers * (base + max((_bytes(stack[0], len(stack), sizes) for stack in stacks.values()), default=0)),
+        rows=BYTES_PER_ROW * sum(map(len, by_kind.values())),
         arrays=sum(len(alike) * array_bytes(alike[0], sizes[alike[0].dataset]) for alike in fitting.values()),
         weights=kept,
-        states=STATES * workers * max(saved, default=0),
-        assumed=assumed,
+        states=STATES * workers * max(states, default=0),
+        machine=machine,
     )
 
 
-def _bytes(one: Configuration, networks: int, sizes: Mapping[str, Sizes]) -> int:
-    return stack_bytes(one, networks, sizes[one.dataset]) + walk_bytes(one, sizes[one.dataset])
+def _bytes(configuration: Configuration, networks: int, sizes: Mapping[str, Sizes]) -> int:
+    data = sizes[configuration.dataset]
+    return stack_bytes(configuration, networks, data) + walk_bytes(configuration, data)
 
 
-def _weights(one: Configuration, sizes: Mapping[str, Sizes]) -> int:
-    return number_of_weights(one, *sizes[one.dataset][:2])
+def _weights(configuration: Configuration, sizes: Mapping[str, Sizes]) -> int:
+    data = sizes[configuration.dataset]
+    return number_of_weights(configuration, data.inputs, data.classes)
 
 
-def _flops(one: Configuration, sizes: Mapping[str, Sizes]) -> float:
-    of = sizes[one.dataset]
-    measured = jacobian_flops(one, of.inputs, of.classes, of.measured_points) + transition_flops(one, of)
-    return training_flops(one, of.inputs, of.classes, of.train_points) + measured + array_flops(one, of)
+def _flops(configuration: Configuration, sizes: Mapping[str, Sizes]) -> float:
+    data = sizes[configuration.dataset]
+    measured = jacobian_flops(configuration, data.inputs, data.classes, data.measured_points) + transition_flops(
+        configuration, data
+    )
+    return (
+        training_flops(configuration, data.inputs, data.classes, data.train_points) + measured + array_flops(configuration, data)
+    )
 
 
-def _shapes(of_kind: Mapping[str, Sequence[Configuration]]) -> Shapes:
+def _shapes(by_kind: Mapping[str, Sequence[Configuration]]) -> Shapes:
     counts: Counter[tuple[int, int]] = Counter()
-    for alike in of_kind.values():
+    for alike in by_kind.values():
         counts[alike[0].width, alike[0].depth] += len(alike)
     return dict(sorted(counts.items()))

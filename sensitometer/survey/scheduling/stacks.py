@@ -1,4 +1,9 @@
-"""Which networks are trained together: by what the memory holds, and by how fast stacks were when they were measured."""
+"""
+Which networks are trained together: by their shape, optimizer and minibatch alone, the same wherever a survey begins.
+
+A step of many narrow networks takes hardly longer than that of one, as long as what it works on stays in the cache. The limits
+are from `benchmarks/stack_sizes.py`.
+"""
 
 import hashlib
 import math
@@ -8,98 +13,78 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ...configuration import Configuration
-from .cost import CostModel, stack_bytes, walk_bytes
-
-# The gain that makes a larger stack worth its coarser division of the work, and how many doublings without gain end the search.
-WORTH_IT = 0.97
-TRIES = 2
-# Some tens of microseconds per layer are the same whatever the size of the stack: where a layer takes this many seconds, more
-# networks gain nothing, and steps of many would take long to measure.
-LONG_LAYER = 0.005
-# The share of the memory that stacks may fill; the rest is for the libraries and for what was estimated too low.
-MEMORY_SHARE = 0.8
-LIBRARIES = 500_000_000
+from .cost import CHUNK, Sizes, number_of_weights, stack_bytes
 
 
-class StackSize(NamedTuple):
-    """How many networks of one kind are trained together, and the seconds that each of them takes, predicted."""
+class Limits(NamedTuple):
+    """The largest stack: numbers that a step works on, networks, and bytes that the training holds."""
 
+    numbers: int
     networks: int
-    seconds: float
+    memory: int
+
+
+# On a processor: a network's share of a step is within some percent of the shortest, and steps of twice the numbers are slower, since
+# they leave the cache. On GPUs, not measured: an A100 reads and writes 2^26 numbers in about the time that a step's kernels take.
+LIMITS = {
+    "cpu": Limits(numbers=2**20, networks=128, memory=10**9),
+    "cuda": Limits(numbers=2**26, networks=4096, memory=4 * 10**9),
+}
+# Stacks of a survey, at least: enough to do for eight workers, and for the last ones to finish about together.
+FEWEST_STACKS = 16
 
 
 def kinds(configurations: Sequence[Configuration]) -> dict[str, list[Configuration]]:
     """Return the networks of each `Configuration.kind`, those of one seed together; repeated ones once."""
-    of_kind: dict[str, dict[str, Configuration]] = defaultdict(dict)
-    for one in configurations:
-        of_kind[one.kind][one.id] = one
+    by_kind: dict[str, dict[str, Configuration]] = defaultdict(dict)
+    for configuration in configurations:
+        by_kind[configuration.kind][configuration.id] = configuration
     return {
-        kind: [one for _, _, one in sorted((one.seed, id_, one) for id_, one in alike.items())]
-        for kind, alike in sorted(of_kind.items())
+        kind: sorted(alike.values(), key=lambda configuration: (configuration.seed, configuration.id))
+        for kind, alike in sorted(by_kind.items())
     }
 
 
-def stack_sizes(
-    configurations: Sequence[Configuration], cost: CostModel, workers: int, sharing: int | None = None
-) -> dict[str, StackSize]:
-    """
-    Choose how many networks of each kind to train in one stack, as `stack_networks` does, and predict their times.
-
-    `sharing` of the workers share the memory; all of them when None.
-    """
-    of_kind = kinds(configurations)
-    sizes = _stack_networks(of_kind, cost, workers, sharing or workers)
-    return {
-        kind: StackSize(sizes[kind], cost.stack_seconds(networks[: sizes[kind]]) / sizes[kind])
-        for kind, networks in of_kind.items()
-    }
-
-
-def stack_networks(configurations: Sequence[Configuration], cost: CostModel, workers: int) -> dict[str, int]:
-    """
-    Choose how many networks of each kind to train in one stack.
-
-    Stacks are doubled, as long as a network's share of the measured step becomes shorter, up to what a worker's share of the
-    memory holds, and up to half of a worker's share of the networks.
-    """
-    return _stack_networks(kinds(configurations), cost, workers, workers)
-
-
-def _stack_networks(
-    of_kind: Mapping[str, Sequence[Configuration]], cost: CostModel, workers: int, sharing: int
+def choose_stack_sizes(
+    configurations: Sequence[Configuration], sizes: Mapping[str, Sizes], device: str, *, fewest_stacks: int = FEWEST_STACKS
 ) -> dict[str, int]:
-    count = sum(map(len, of_kind.values()))
-    most = count if workers == 1 else math.ceil(count / (2 * workers))
-    data = max(4 * sizes.inputs * (sizes.train_points + sizes.test_points) for sizes in cost.sizes.values())
-    memory = MEMORY_SHARE * cost.speeds.memory() / sharing - LIBRARIES - data
-    sizes = {}
-    for kind, networks in of_kind.items():
-        first = networks[0]
-        one = stack_bytes(first, 1, cost.sizes[first.dataset])
-        held = max(1, int((memory - walk_bytes(first, cost.sizes[first.dataset])) // one))
-        sizes[kind] = _fastest(networks, cost, min(most, held, len(networks)))
-    return sizes
+    """
+    Choose how many networks of each kind are trained in one stack.
+
+    Parameters
+    ----------
+    configurations
+        The networks that are to be trained.
+    sizes
+        The sizes of each data set, by name.
+    device
+        `cpu`, `cuda` or `cuda:INDEX`.
+    fewest_stacks
+        How many stacks there are, at least, where there are as many networks.
+
+    Returns
+    -------
+    dict of str to int
+        The size, by `Configuration.kind`.
+    """
+    limits = LIMITS[device.partition(":")[0]]
+    most = max(1, math.ceil(len(configurations) / fewest_stacks))
+    return {
+        kind: min(most, len(alike), _largest_stack(alike[0], sizes[alike[0].dataset], limits))
+        for kind, alike in kinds(configurations).items()
+    }
 
 
-def _fastest(networks: Sequence[Configuration], cost: CostModel, most: int) -> int:
-    """Return the smallest stack, of a power of 2 or all, whose networks take about the shortest time each."""
-
-    def share(size: int) -> float:
-        chosen = networks[:size]
-        return cost.step_seconds(chosen[0], size, len({c.seed for c in chosen})) / size
-
-    if most == 1:
-        return 1
-    first = networks[0]
-    long = LONG_LAYER * first.depth * cost.minibatches(first)
-    size = best = 1
-    now = shortest = share(1)
-    while size < most and size < best * 2**TRIES and size * now < long:
-        size = min(2 * size, most)
-        now = share(size)
-        if now < WORTH_IT * shortest:
-            best, shortest = size, now
-    return best
+def _largest_stack(configuration: Configuration, sizes: Sizes, limits: Limits) -> int:
+    """Return the largest power of 2 within the limits."""
+    c = configuration
+    batch_size = c.batch_size or CHUNK
+    units = batch_size * c.width * (c.depth - 1)
+    # Networks of one seed share their minibatches; about every second is of another seed.
+    pixels = batch_size * sizes.inputs // 2
+    numbers = number_of_weights(c, sizes.inputs, sizes.classes) + units + pixels
+    most = min(limits.numbers // numbers, limits.networks, limits.memory // stack_bytes(c, 1, sizes))
+    return 1 << max(1, most).bit_length() - 1
 
 
 def make_stacks(configurations: Sequence[Configuration], sizes: Mapping[str, int]) -> list[list[Configuration]]:
@@ -110,12 +95,11 @@ def make_stacks(configurations: Sequence[Configuration], sizes: Mapping[str, int
     """
     stacks = []
     for kind, alike in kinds(configurations).items():
-        size = sizes[kind]
-        stacks += [alike[start : start + size] for start in range(0, len(alike), size)]
+        stacks += [alike[start : start + sizes[kind]] for start in range(0, len(alike), sizes[kind])]
     return stacks
 
 
 def saved_state(folder: Path, stack: Sequence[Configuration]) -> Path:
     """Return the file for the state of a stack in training; another one for any other stack."""
-    digest = hashlib.sha256(" ".join(one.id for one in stack).encode()).hexdigest()
+    digest = hashlib.sha256(" ".join(configuration.id for configuration in stack).encode()).hexdigest()
     return folder / f"{digest[:16]}.safetensors"

@@ -12,20 +12,21 @@ from sensitometer.configuration import Configuration
 from sensitometer.networks import initial_weights, layer_shapes
 from sensitometer.survey import load_spec, run_survey
 from sensitometer.survey.scheduling.cost import (
-    CostModel,
     Sizes,
     jacobian_flops,
     loop_rows,
     number_of_weights,
+    point_flops,
     stack_bytes,
+    stack_seconds,
+    step_seconds,
     training_flops,
     transition_flops,
     transition_seconds,
     walk_bytes,
 )
+from sensitometer.survey.scheduling.machines import Machine
 from sensitometer.survey.scheduling.plan import plan
-from sensitometer.survey.scheduling.speed import Speeds
-from sensitometer.survey.scheduling.stacks import stack_networks
 from sensitometer.survey.spec import parse_spec
 
 from ..conftest import SMALL
@@ -70,71 +71,49 @@ def test_the_operations_of_the_jacobian_grow_with_the_points_and_the_classes():
     assert jacobian_flops(configuration, 100, 20, 10) > 1.5 * jacobian_flops(configuration, 100, 10, 10)
 
 
-class Machine:
-    """A machine on which every number is known: a layer costs a microsecond, and a nanosecond for each of its products."""
-
-    def __init__(self, memory=10**10):
-        self.bytes = memory
-        self.asked = []
-
-    def step(self, networks, seeds, inputs, width, depth, classes, batch_size):
-        self.asked.append((networks, width))
-        products = networks * batch_size * (inputs * width + (depth - 2) * width**2 + width * classes)
-        return 1e-6 * depth + 1e-9 * products
-
-    def part(self, setting, value):
-        return {"tanh": 3e-9, "adam": 4e-9, "shift-flip": 5e-9}.get(value, 1e-9)
-
-    def memory(self):
-        return self.bytes
-
-    def name(self):
-        return "a machine"
-
-
-@pytest.fixture
-def cost(tmp_path, monkeypatch):
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    return lambda **options: CostModel({"x": SIZES}, Speeds("stock", timer=Machine()), **{"checked": False} | options)
-
-
 SIZES = Sizes(inputs=INPUTS, classes=CLASSES, train_points=1000, test_points=500, measured_points=0)
+# Machines on which nothing costs time but one thing: an operation 1 s, a FLOP 1 s, a byte 1 s.
+NEVER = 1e300
+CALLS, PRODUCTS, MEMORY = (
+    Machine("test", "cuda", products, bandwidth, operation, 10**9, "this test")
+    for products, bandwidth, operation in ((NEVER, NEVER, 1.0), (1.0, NEVER, 0.0), (NEVER, 1.0, 0.0))
+)
 
 
-def test_steps_are_those_measured_with_as_many_layers_as_the_networks_have(cost):
-    for depth in (2, 3, 5, 9):
-        measured = Machine().step(4, 2, INPUTS, 30, depth, CLASSES, 50)
-        assert cost().step_seconds(Configuration("x", 30, depth, batch_size=50), 4, 2) == pytest.approx(measured)
+def test_a_step_takes_its_operations_its_products_and_its_passes_over_memory():
+    c = Configuration("x", 30, 4, batch_size=50)
+    weights, units, pixels = 4 * number_of_weights(c, INPUTS, CLASSES), 4 * 50 * 3 * 30, 2 * 50 * INPUTS
+    assert step_seconds(c, 4, 2, SIZES, CALLS) == pytest.approx(5 * 4 + 6)
+    assert step_seconds(c, 4, 2, SIZES, PRODUCTS) == pytest.approx(4 * 50 * point_flops(c, INPUTS, CLASSES))
+    assert step_seconds(c, 4, 2, SIZES, MEMORY) == pytest.approx(4 * (7 * weights + 11 * units + 4 * pixels))
+    everything = Machine("test", "cuda", 1e9, 1e9, 1e-6, 10**9, "this test")
+    parts = sum(step_seconds(c, 4, 2, SIZES, machine) for machine in (MEMORY, PRODUCTS)) * 1e-9 + 26e-6
+    assert step_seconds(c, 4, 2, SIZES, everything) == pytest.approx(parts)
 
 
-def test_what_is_wider_than_what_is_measured_costs_by_its_weights(cost):
-    wide, half = (cost().step_seconds(Configuration("x", width, 2, batch_size=50), 1, 1) for width in (2**16, 2**15))
-    assert wide == pytest.approx(2 * half)
+def test_optimizers_and_augmentation_add_their_passes():
+    c = Configuration("x", 30, 4, batch_size=50)
+    plain, weights = step_seconds(c, 4, 2, SIZES, MEMORY), 4 * number_of_weights(c, INPUTS, CLASSES)
+    adam = step_seconds(dataclasses.replace(c, optimizer="adam"), 4, 2, SIZES, MEMORY)
+    moved = step_seconds(dataclasses.replace(c, augmentation="shift-flip"), 4, 2, SIZES, MEMORY)
+    assert adam - plain == pytest.approx(4 * 4 * weights)
+    assert moved - plain == pytest.approx(4 * 3 * 2 * 50 * INPUTS)
 
 
-def test_settings_cost_what_their_parts_do_beyond_the_plain_ones(cost):
-    plain = Configuration("x", 30, 4, batch_size=50)
-    model, weights = cost(), number_of_weights(plain, INPUTS, CLASSES)
-    for change, extra in (
-        ({"activation": "tanh"}, 2e-9 * 50 * 3 * 30 * 4),
-        ({"optimizer": "adam"}, 3e-9 * weights * 4),
-        ({"augmentation": "shift-flip"}, 5e-9 * 2 * 50 * INPUTS),
-    ):
-        changed = model.step_seconds(dataclasses.replace(plain, **change), 4, 2)
-        assert changed - model.step_seconds(plain, 4, 2) == pytest.approx(extra), change
-
-
-def test_an_iteration_of_lbfgs_costs_about_an_epoch_and_with_augmentation_about_two(cost):
+def test_an_iteration_of_lbfgs_costs_about_an_epoch_and_with_augmentation_about_two():
     lbfgs, moved = (Configuration("x", 30, 4, optimizer="lbfgs", augmentation=name) for name in ("none", "shift-flip"))
-    epoch = 1000 / 256 * cost().step_seconds(Configuration("x", 30, 4, batch_size=256), 1, 1)
-    assert 1 < cost().step_seconds(lbfgs, 1, 1) / epoch < 1.3
-    assert 1.9 < cost().step_seconds(moved, 1, 1) / epoch < 2.6
+    epoch = 1000 / 256 * step_seconds(Configuration("x", 30, 4, batch_size=256), 1, 1, SIZES, PRODUCTS)
+    assert 1 < step_seconds(lbfgs, 1, 1, SIZES, PRODUCTS) / epoch < 1.3
+    assert 1.9 < step_seconds(moved, 1, 1, SIZES, PRODUCTS) / epoch < 2.6
 
 
-def test_a_stack_takes_its_steps_its_checks_and_its_measures(cost):
+def test_a_stack_takes_its_steps_its_checks_and_its_measures():
     short, long = (Configuration("x", 64, 3, steps=steps) for steps in (10_000, 20_000))
-    plain, twice, checked = cost().stack_seconds([short]), cost().stack_seconds([long]), cost(checked=True).stack_seconds([short])
-    step = cost().step_seconds(short, 1, 1)
+    plain, twice, checked = (
+        stack_seconds([network], SIZES, PRODUCTS, checked=checked)
+        for network, checked in ((short, False), (long, False), (short, True))
+    )
+    step = step_seconds(short, 1, 1, SIZES, PRODUCTS)
     assert twice - plain == pytest.approx(10_000 * step)
     assert plain > 10_000 * step
     assert checked - plain == pytest.approx(10_000 * step / 15)
@@ -146,11 +125,12 @@ LOOPS = SIZES._replace(loops=10, loop_vertices=8, loop_samples=1000)
 @pytest.mark.parametrize("activation", ["relu", "tanh"])
 def test_transitions_take_time_by_the_loops_and_the_networks_and_none_when_not_counted(activation):
     c = Configuration("x", 64, 5, activation=activation)
-    assert transition_seconds(c, 1, SIZES, 1e9) == transition_flops(c, SIZES) == walk_bytes(c, SIZES) == 0
+    core = Machine("test", "cpu", 1e9, 1e10, 1e-6, 10**9, "this test")
+    assert transition_seconds(c, 1, SIZES, core) == transition_flops(c, SIZES) == walk_bytes(c, SIZES) == 0
     many = LOOPS._replace(loops=10_000)
-    one, two = (transition_seconds(c, networks, many, 1e9) for networks in (1, 2))
-    assert two == pytest.approx(2 * one, rel=0.01)
-    assert one == pytest.approx(10 * transition_seconds(c, 1, LOOPS._replace(loops=1000), 1e9), rel=0.1)
+    single, double = (transition_seconds(c, networks, many, core) for networks in (1, 2))
+    assert double == pytest.approx(2 * single, rel=0.01)
+    assert single == pytest.approx(10 * transition_seconds(c, 1, LOOPS._replace(loops=1000), core), rel=0.1)
     assert transition_flops(c, many) == pytest.approx(1000 * transition_flops(c, LOOPS))
 
 
@@ -162,26 +142,10 @@ def test_a_network_twice_as_wide_and_as_deep_has_four_times_the_crossings_and_si
     assert 25 < transition_flops(large, LOOPS) / transition_flops(small, LOOPS) < 40
 
 
-def test_loops_take_memory_up_to_a_limit_that_does_not_grow_with_the_networks(tmp_path, monkeypatch):
+def test_loops_take_memory_up_to_a_limit_that_does_not_grow_with_the_networks():
     c = Configuration("x", 64, 5)
-    some, many, more = (walk_bytes(c, LOOPS._replace(loops=loops)) for loops in (1, 10**6, 10**7))
-    assert 0 < some < many == more < 10**9
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-
-    class Free(Machine):
-        def step(self, *_):
-            return 1e-3
-
-    alike = [dataclasses.replace(c, width=500, seed=seed) for seed in range(512)]
-    held = [
-        next(
-            iter(
-                stack_networks(alike, CostModel({"x": sizes}, Speeds("stock", timer=Free(2 * 10**9)), checked=False), 1).values()
-            )
-        )
-        for sizes in (SIZES, LOOPS._replace(loops=10**6))
-    ]
-    assert 1 < held[1] < held[0] < 512
+    few, many, more = (walk_bytes(c, LOOPS._replace(loops=loops)) for loops in (1, 10**6, 10**7))
+    assert 0 < few < many == more < 10**9
 
 
 def test_more_networks_take_more_memory_and_a_history_most():

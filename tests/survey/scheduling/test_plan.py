@@ -8,17 +8,14 @@ import pytest
 
 from sensitometer.configuration import Configuration
 from sensitometer.survey import load_spec, preset_names
-from sensitometer.survey.scheduling.cost import CostModel, number_of_weights
-from sensitometer.survey.scheduling.devices import DEVICES, Assumed, parse_devices
-from sensitometer.survey.scheduling.plan import BYTES_A_ROW, START_SECONDS, plan
-from sensitometer.survey.scheduling.speed import EACH_MEASURED, Shape, Speeds
-from sensitometer.survey.scheduling.stacks import stack_networks
+from sensitometer.survey.scheduling.cost import number_of_weights, stack_seconds, step_seconds
+from sensitometer.survey.scheduling.machines import GPUS, parse_gpus, this_machine
+from sensitometer.survey.scheduling.plan import BYTES_PER_ROW, START_SECONDS, plan
 from sensitometer.survey.spec import parse_spec
 
 from ..conftest import SMALL
-from .test_cost import SIZES, Machine
 
-NAMED = {device.name: device for device in DEVICES}
+NAMED = {machine.name: machine for machine in GPUS}
 # The whole space of the paper at the two ends of its widths, so that the largest network is there.
 WIDE = """
 [survey]
@@ -52,36 +49,30 @@ def test_the_large_survey_has_the_space_of_the_paper():
 
 def test_the_small_survey_has_the_space_of_the_paper():
     spec, _ = load_spec("small")
-    found = list(spec.configurations())
-    assert len(found) == 6 * 6 * 4 * 8 * 4 * 2
-    assert Counter(one.augmentation for one in found) == {"none": len(found) / 2, "shift-flip": len(found) / 2}
-    assert {(one.steps, one.batch_size, one.learning_rate, one.optimizer) for one in found} == {(2**18, 256, 0.005, "momentum")}
+    networks = list(spec.configurations())
+    assert len(networks) == 6 * 6 * 4 * 8 * 4 * 2
+    assert Counter(network.augmentation for network in networks) == {"none": len(networks) / 2, "shift-flip": len(networks) / 2}
+    settings = {(network.steps, network.batch_size, network.learning_rate, network.optimizer) for network in networks}
+    assert settings == {(2**18, 256, 0.005, "momentum")}
     assert {sizes.train_points for sizes in spec.sizes().values()} == {50_000}
 
 
-def test_a_wide_step_takes_its_operations_at_the_assumed_share_of_the_peak():
-    shape = Shape(networks=1, seeds=1, inputs=1000, width=10_000, depth=3, classes=10, batch_size=500)
-    weights = 1000 * 10_000 + 10_000**2 + 10_000 * 10
-    # 67 TFLOP/s; six operations a weight at a point, but the four of the first layer.
-    assert Assumed(8, NAMED["H200"]).step(shape) == pytest.approx(500 * (6 * weights - 2 * 1000 * 10_000) / (0.6 * 67e12))
-
-
-def test_a_step_of_many_narrow_networks_takes_its_memory_traffic():
-    shape = Shape(networks=10_000, seeds=2, inputs=100, width=1, depth=2, classes=10, batch_size=100)
-    weights, units, pixels = 10_000 * 110, 10_000 * 100, 2 * 100 * 100
-    assert Assumed(1, NAMED["T4"]).step(shape) == pytest.approx(4 * (7 * weights + 11 * units + 4 * pixels) / 300e9)
-
-
-def test_a_step_of_a_narrow_network_takes_its_kernels():
-    shape = Shape(networks=1, seeds=1, inputs=100, width=4, depth=65, classes=10, batch_size=100)
-    assert Assumed(1, NAMED["H100"]).step(shape) == pytest.approx((5 * 65 + 6) * 3.4e-6)
+def test_a_wide_step_takes_its_products_at_the_assumed_share_of_the_peak():
+    sizes = load_spec("large")[0].sizes()["cifar10"]
+    wide, narrow = (Configuration("x", width, 3, batch_size=500) for width in (10_000, 4))
+    weights = number_of_weights(wide, sizes.inputs, 10)
+    # 67 TFLOP/s; six operations per weight and point, but four at the first layer.
+    products = 500 * (6 * weights - 2 * sizes.inputs * 10_000) / (0.6 * 67e12)
+    assert products < step_seconds(wide, 1, 1, sizes, NAMED["H200"]) < 1.2 * products
+    # 21 kernels of 3.4 microseconds.
+    assert 21 * 3.4e-6 < step_seconds(narrow, 1, 1, sizes, NAMED["H200"]) < 1.2 * 21 * 3.4e-6
 
 
 def test_every_device_has_a_source_and_numbers_of_a_gpu():
-    assert len(NAMED) == len(DEVICES)
-    for device in DEVICES:
+    assert len(NAMED) == len(GPUS)
+    for device in GPUS:
         assert re.search(r"(data sheet|white paper).*: https://\S+$", device.source), device.name
-        assert 5e12 < device.flops < 1e14
+        assert 3e12 < device.products < 6e13
         assert 16e9 <= device.memory < 1e12
         assert 3e11 <= device.bandwidth < 1e13
 
@@ -91,7 +82,7 @@ def test_every_device_has_a_source_and_numbers_of_a_gpu():
     [("8xH200", 8, "H200"), ("h100", 1, "H100"), ("4XA100-80gb", 4, "A100-80GB"), ("RTX4090", 1, "RTX4090")],
 )
 def test_devices_are_named_with_their_number_whatever_the_case(text, count, name):
-    assert parse_devices(text) == (count, NAMED[name])
+    assert parse_gpus(text) == (count, NAMED[name])
 
 
 @pytest.mark.parametrize(
@@ -99,7 +90,7 @@ def test_devices_are_named_with_their_number_whatever_the_case(text, count, name
 )
 def test_other_devices_are_refused_with_the_names_of_those_that_are_known(text, refused):
     with refused("like: expected one of V100-16GB, .*, H200, .*RTX4090, or several such as 8xH200; got '"):
-        parse_devices(text)
+        parse_gpus(text)
 
 
 def test_on_the_command_line_too(run):
@@ -112,25 +103,32 @@ def test_on_the_command_line_too(run):
 
 def test_planning_for_other_devices_measures_and_stores_nothing(tmp_path, monkeypatch, run):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    monkeypatch.setattr(Speeds, "__init__", None)
+    monkeypatch.setattr("sensitometer.matmul.choose", None)
     status, printed, _ = run("plan", "quick", "--like", "2xT4")
     assert status == 0
     assert "with 2xT4" in printed
-    assert "as assumed for 2xT4: 60% of the peak of 8.1 TFLOP/s in float32, 300 GB/s of memory, or 3.4 µs a kernel" in printed
+    assert "predicted for T4: 4.86 TFLOP/s of products in float32, 300 GB/s of memory, 3.4 µs an operation" in printed
     assert list(tmp_path.iterdir()) == []
+
+
+def test_this_machine_is_as_fast_as_its_self_check_says():
+    machine = this_machine()
+    assert 1e9 < machine.products < 1e12
+    assert 1e-7 < machine.operation < 1e-4
+    assert machine.memory > 10**8
 
 
 def test_the_time_is_that_of_the_longest_stack_or_of_all_by_the_workers():
     spec = parse_spec(WIDE.replace("[1, 65536]", "[1]").replace("[2, 65]", "[65]").replace("seed = [1, 2]", "seed = [1]"), "test")
-    one = plan(spec, like="H100")
+    single = plan(spec, like="H100")
     # A single network, limited by its kernels: its steps, and the two sets at the end by a third of a step each batch.
     least = 1000 * (5 * 65 + 6) * 3.4e-6
-    assert least < one.seconds - START_SECONDS < 2 * least
-    assert plan(spec, like="8xH100").seconds == one.seconds
-    sizes = spec.sizes()
+    assert least < single.seconds - START_SECONDS < 2 * least
+    assert plan(spec, like="8xH100").seconds == single.seconds
     (network,) = spec.configurations()
-    assert one.seconds == START_SECONDS + CostModel(sizes, Assumed(1, NAMED["H100"]), checked=False).stack_seconds([network])
-    assert one.rows == one.disk == BYTES_A_ROW
+    expected = stack_seconds([network], spec.sizes()["cifar10"], NAMED["H100"], checked=False)
+    assert single.seconds == START_SECONDS + expected
+    assert single.rows == single.disk == BYTES_PER_ROW
 
 
 def test_more_devices_and_faster_ones_are_never_slower():
@@ -215,27 +213,3 @@ def test_a_table_of_shapes_is_printed_where_there_are_several(run, tmp_path):
     assert table[0].split() == ["2", "3", "5", "10", "15", "20"]
     assert table[1].split() == ["100", *["256"] * 6]
     assert len(table) == 7
-
-
-def test_large_stacks_are_measured_at_powers_of_two_and_lie_on_a_line_between(tmp_path, monkeypatch):
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    machine = Machine()
-    cost = CostModel({"x": SIZES}, Speeds("stock", timer=machine), checked=False)
-    for networks in (EACH_MEASURED - 1, EACH_MEASURED, 24, 40, 48, 56, 64):
-        expected = Machine().step(networks, 3, SIZES.inputs, 8, 3, SIZES.classes, 50)
-        assert cost.step_seconds(Configuration("x", 8, 3, batch_size=50), networks, 3) == pytest.approx(expected)
-    assert {networks for networks, _ in machine.asked} == {EACH_MEASURED - 1, EACH_MEASURED, 32, 64}
-
-
-def test_no_larger_stacks_are_measured_where_a_layer_takes_long(tmp_path, monkeypatch):
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    machine = Machine()
-    cost = CostModel({"x": SIZES}, Speeds("stock", timer=machine), checked=False)
-    # A nanosecond a product: 26 ms a step, of 100 points in 500 units.
-    alike = [Configuration("x", 500, 3, batch_size=100, seed=seed) for seed in range(64)]
-    assert list(stack_networks(alike, cost, 1).values()) == [1]
-    assert {networks for networks, _ in machine.asked} == {1}
-    # An iteration of L-BFGS takes as long, but a chunk of it does not.
-    chunks = [Configuration("x", 5, 3, optimizer="lbfgs", seed=seed) for seed in range(8)]
-    stack_networks(chunks, cost, 1)
-    assert {networks for networks, width in machine.asked if width == 5} == {1, 2, 4, 8}
