@@ -128,8 +128,8 @@ Microseconds of a step, per network: alone, in a stack of the size chosen, in th
 |---|---|---|---|---|---|---|---|---|
 {table}
 
-Chosen by fastest: {median(losses):.3f} in the median, {max(losses):.2f} at most. Predicted by measured seconds, of sizes up to the
-chosen one: {median(ratios):.2f} in the median, nine of ten from {low:.2f} to {high:.2f}.
+Chosen by fastest: {median(losses):.3f} in the median, {max(losses):.2f} at most. Predicted by measured seconds, of sizes up to
+the chosen one: {median(ratios):.2f} in the median, nine of ten from {low:.2f} to {high:.2f}.
 """
     print(text)
     if arguments.record:

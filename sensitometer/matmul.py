@@ -294,7 +294,8 @@ def _read() -> dict[str, list[Probe]]:
 def _complete(probes: Sequence[Probe]) -> bool:
     """Return whether the stock path is among these, and all have every round and shape."""
     sizes = [[len(rates) for rates in probe.rates] for probe in probes]
-    return any(probe.path == STOCK for probe in probes) and all(size == [len(PROBE_SHAPES)] * PROBE_ROUNDS for size in sizes)
+    whole = all(size == sizes[0] and set(size) == {len(PROBE_SHAPES)} for size in sizes)
+    return whole and any(probe.path == STOCK for probe in probes)
 
 
 def _write(known: Mapping[str, Sequence[Probe]]) -> None:

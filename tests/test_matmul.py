@@ -10,7 +10,7 @@ from sensitometer import matmul
 from sensitometer.errors import WorkerError
 from sensitometer.matmul import AS_INTEL, PROBE_SHAPES, STOCK, Probe, judge
 
-ROUNDS = ((10.0, 20.0, 30.0, 40.0),) * 3
+ROUNDS = ((10.0, 20.0, 30.0, 40.0, 1.0),) * 3
 
 
 def probe(path=STOCK, *, factor=1.0, error=1e-7, rates=ROUNDS):
@@ -55,7 +55,7 @@ def test_rates_are_compared_round_by_round_as_the_machine_may_be_busy():
 
 
 def test_one_lucky_round_does_not_decide():
-    lucky = ((1000.0,) * 4, *ROUNDS[1:])
+    lucky = ((1000.0,) * 5, *ROUNDS[1:])
     assert judge([probe(), probe(AS_INTEL, rates=lucky)]).path == STOCK
 
 
@@ -63,6 +63,12 @@ def test_peak_is_the_highest_rate_of_the_path_that_was_chosen():
     assert probe().peak == 40.0
     assert judge([probe(), probe(AS_INTEL, factor=2.0)]).peak == 80.0
     assert judge([probe(), probe(AS_INTEL, factor=0.5)]).peak == 40.0
+
+
+def test_an_operation_takes_what_the_smallest_product_does():
+    # 1,024 FLOP at 1 and 2 GFLOP/s.
+    assert judge([probe()]).operation == pytest.approx(1.024e-6)
+    assert judge([probe(), probe(AS_INTEL, factor=2.0)]).operation == pytest.approx(0.512e-6)
 
 
 # --- choosing
@@ -148,8 +154,9 @@ def test_damaged_cache_file_makes_the_probes_run_again(cache, runs, content):
         [{"path": "mkl-as-intel", "rates": [[1.0]], "error": 0.0}],
         [{"path": "stock", "rates": [[1.0]], "error": 0.0}, {"path": "mkl-as-intel", "rates": [[1.0], [1.0]], "error": 0.0}],
         [{"path": "stock", "rates": [["fast"]], "error": 0.0}],
+        [{"path": "stock", "rates": [[1.0, 2.0, 3.0, 4.0]], "error": 0.0}],
     ],
-    ids=["null", "a text", "no probes", "no rates", "no stock", "rounds missing", "rates are texts"],
+    ids=["null", "a text", "no probes", "no rates", "no stock", "rounds missing", "rates are texts", "of an earlier version"],
 )
 def test_damaged_entry_makes_the_probes_run_again(cache, runs, entry):
     matmul.choose()

@@ -161,8 +161,9 @@ def test_the_doctor_measures_the_matrix_products(run, monkeypatch, tmp_path):
     status, printed, _ = run("doctor")
     assert status == 0
     assert re.search(r"^torch +\d", printed, re.MULTILINE)
-    assert re.search(r"^  stock +\d+ +\d+ +\d+ +\d+ +\d\.\de-07$", printed, re.MULTILINE)
+    assert re.search(r"^  stock +\d+ +\d+ +\d+ +\d+ +\d+ +\d\.\de-07$", printed, re.MULTILINE)
     assert re.search(r"^path used +(stock|mkl-as-intel): ", printed, re.MULTILINE)
+    assert re.search(r"^an operation +\d\.\d\d µs of torch", printed, re.MULTILINE)
 
 
 @pytest.mark.parametrize(
