@@ -1,4 +1,4 @@
-"""Imports point one way: each module may import those that its line in the table names, and no others."""
+"""Imports point one way, from upper floors to lower ones; folders stay small, and local names say what they are."""
 
 import ast
 import subprocess
@@ -12,7 +12,8 @@ import sensitometer
 
 ROOT = Path(sensitometer.__file__).parent
 
-# A module, or a package as a whole: what it may import of this package. Below the line of a package its own modules are free.
+# A room is a module, or a folder without its subfolders that have a line of their own; what it may import of this package.
+# Inside a room imports are free.
 ALLOWED = {
     "errors": set(),
     "files": set(),
@@ -29,42 +30,68 @@ ALLOWED = {
     "optimizers": {"errors"},
     "evaluation": {"losses", "networks"},
     "training": {
-        *(
-            "activations",
-            "configuration",
-            "data",
-            "errors",
-            "evaluation",
-            "files",
-            "losses",
-            "networks",
-            "optimizers",
-            "randomness",
-        ),
+        *("activations", "configuration", "data", "errors", "evaluation", "files", "losses", "networks", "optimizers"),
+        "randomness",
     },
-    "measures": {"activations", "errors", "evaluation", "losses", "networks", "paths"},
-    "analysis": {"configuration", "errors", "store"},
-    "figures": {"analysis", "data", "errors", "files", "measures", "networks", "paths", "store"},
-    "survey": {
-        *("activations", "analysis", "configuration", "data", "device", "errors", "files", "matmul", "measures", "networks"),
-        *("optimizers", "paths", "randomness", "store", "training"),
+    "measures.compiling": set(),
+    "measures.workspace": {"errors"},
+    "measures.jacobian": {"activations", "errors", "evaluation", "measures.compiling", "measures.workspace", "networks"},
+    "measures.sampled": {"activations", "errors", "networks", "paths"},
+    "measures.regions": {
+        *("activations", "errors", "evaluation", "measures.compiling", "measures.jacobian", "measures.sampled", "networks", "paths"),
     },
-    "claims": {"analysis", "data", "store"},
+    "measures": {"activations", "errors", "evaluation", "losses", "measures.jacobian", "measures.regions", "networks", "paths"},
     "models": {"errors", "networks"},
+    "analysis": {"configuration", "errors", "store"},
+    "figures.drawing": {"analysis", "data", "errors", "store"},
+    "figures": {"analysis", "data", "errors", "figures.drawing", "files", "measures", "networks", "paths", "store"},
+    "claims": {"analysis", "data", "store"},
+    "survey.scheduling.machines": {"errors", "matmul"},
+    "survey.scheduling.cost": {"configuration", "survey.scheduling.machines"},
+    "survey.grid": {"configuration", "survey.scheduling.cost"},
+    "survey.spec": {"configuration", "data", "errors", "store", "survey.grid", "survey.scheduling.cost"},
+    "survey.scheduling": {
+        *("configuration", "errors", "store", "survey.scheduling.cost", "survey.scheduling.machines", "survey.spec"),
+    },
+    "survey.job": {
+        *("activations", "configuration", "data", "device", "errors", "files", "measures", "measures.regions", "networks", "paths"),
+        *("randomness", "store", "survey.scheduling", "survey.scheduling.cost", "training"),
+    },
+    "survey.execution": {
+        *("configuration", "data", "device", "errors", "files", "matmul", "store", "survey.job", "survey.scheduling", "training"),
+    },
+    "survey": {
+        *("analysis", "configuration", "data", "device", "errors", "files", "store", "survey.execution", "survey.grid"),
+        *("survey.scheduling", "survey.scheduling.cost", "survey.spec"),
+    },
     "measuring": {"analysis", "data", "errors", "files", "measures", "networks", "paths", "randomness"},
+    "train_networks": {
+        *("configuration", "data", "device", "errors", "survey.job", "survey.scheduling", "survey.scheduling.cost", "training"),
+    },
 }
-ALLOWED["train_networks"] = {"configuration", "data", "device", "errors", "survey", "training"}
 ALLOWED["cli"] = set(ALLOWED)
 # Nothing imports the command line, and everything may ask for the version.
 ALLOWED["__init__"] = set(ALLOWED) - {"cli"}
 ALLOWED["__main__"] = {"cli"}
 VERSION = "__version__"
 TABLE = "the table in test_architecture.py"
+# Modules that lie flat in a folder, and in the package itself.
+MOST_MODULES, MOST_AT_THE_ROOT = 12, 16
+NAMES_THAT_SAY_NOTHING = {"one", "found", "own", "some", "what"}
+
+
+def room(name):
+    """The line of the table that a dotted name inside the package belongs to."""
+    parts = name.split(".")
+    for length in range(len(parts), 0, -1):
+        if ".".join(parts[:length]) in ALLOWED:
+            return ".".join(parts[:length])
+    return parts[0]
 
 
 def home(path):
     """The line of the table that a file belongs to."""
-    return path.relative_to(ROOT).parts[0].removesuffix(".py")
+    return room(".".join(path.relative_to(ROOT).with_suffix("").parts))
 
 
 def imported(path):
@@ -79,7 +106,7 @@ def imported(path):
             names = [[*base, alias.name] for alias in node.names]
         else:
             continue
-        yield from (name[1] if len(name) > 1 else "__init__" for name in names if name[0] == ROOT.name)
+        yield from (room(".".join(name[1:])) if len(name) > 1 else "__init__" for name in names if name[0] == ROOT.name)
 
 
 FILES = sorted(ROOT.rglob("*.py"))
@@ -98,6 +125,21 @@ def test_the_table_has_no_circles():
     assert order.index("errors") < order.index("networks") < order.index("training") < order.index("cli")
 
 
+def test_no_folder_holds_too_many_modules():
+    for folder in {path.parent for path in FILES}:
+        modules = [path.name for path in folder.glob("*.py") if not path.name.startswith("__")]
+        most = MOST_AT_THE_ROOT if folder == ROOT else MOST_MODULES
+        assert len(modules) <= most, f"{folder.relative_to(ROOT)} has {len(modules)} modules, {most} at most: divide it"
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_names_say_what_they_are(path):
+    nodes = list(ast.walk(ast.parse(path.read_text(encoding="utf-8"))))
+    bound = {node.id for node in nodes if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)}
+    bound |= {node.arg for node in nodes if isinstance(node, ast.arg)}
+    assert not bound & NAMES_THAT_SAY_NOTHING
+
+
 def test_the_walk_sees_every_kind_of_import(tmp_path, monkeypatch):
     package = tmp_path / ROOT.name
     (package / "measures").mkdir(parents=True)
@@ -105,10 +147,10 @@ def test_the_walk_sees_every_kind_of_import(tmp_path, monkeypatch):
     file.write_text(
         "import sensitometer.cli\nfrom .. import store, __version__\nfrom ..data.readers import read\nfrom . import jacobian\n"
         "from sensitometer.survey import spec\nimport torch\nfrom sensitometer import figures\nimport sensitometer\n"
-        "def late():\n    from ..training import train\n"
+        "def late():\n    from ..training import train\nfrom ..survey.job.arrays import measure_arrays\n"
     )
     monkeypatch.setattr(sys.modules[__name__], "ROOT", package)
-    expected = {"cli", "store", VERSION, "data", "measures", "survey", "figures", "__init__", "training"}
+    expected = {"cli", "store", VERSION, "data", "measures.jacobian", "survey", "figures", "__init__", "training", "survey.job"}
     assert set(imported(file)) == expected
 
 
