@@ -2,13 +2,12 @@
 
 import hashlib
 import json
-import operator
 import sys
 from dataclasses import dataclass, field, fields
 from numbers import Real
 from typing import Any
 
-from .errors import InvalidInputError
+from .errors import InvalidInputError, check_whole_number
 
 ACTIVATIONS = ("relu", "relu6", "tanh", "hardtanh", "hardsigmoid")
 OPTIMIZERS = ("sgd", "momentum", "adam", "rmsprop", "lbfgs")
@@ -105,10 +104,9 @@ class Configuration:
         value = getattr(self, name)
         if type(value) is int and least <= value < 2**63:
             return
-        # numpy's whole numbers, which loops over arrays bring, have an index too.
-        number = operator.index(value) if hasattr(value, "__index__") and not isinstance(value, bool) else -1
-        if not least <= number < 2**63:
-            raise InvalidInputError(f"{name} must be a whole number of at least {least}, below 2^63; got {value!r}")
+        number = check_whole_number(name, value, least=least)
+        if number >= 2**63:
+            raise InvalidInputError(f"{name} must be below 2^63; got {value!r}")
         object.__setattr__(self, name, number)
 
     def _check_positive(self, name: str) -> None:

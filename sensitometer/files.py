@@ -1,16 +1,16 @@
 """Writing files so that each has its old content or its new one, whole, whatever happens."""
 
+import contextlib
 import os
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 # Appended to a file's name, for the folder in which it is written: libraries that are killed leave files of other names there.
 UNFINISHED = ".new"
 
 
-@contextmanager
+@contextlib.contextmanager
 def replacing(file: str | Path) -> Iterator[Path]:
     """
     Yield the path to write to in place of `file`; at the end of the block what was written there becomes `file`.
@@ -34,7 +34,7 @@ def replacing(file: str | Path) -> Iterator[Path]:
     """
     file = Path(file)
     folder = file.with_name(f"{file.name}{UNFINISHED}")
-    shutil.rmtree(folder, ignore_errors=True)
+    remove(folder)
     folder.mkdir()
     try:
         unfinished = folder / file.name
@@ -43,7 +43,16 @@ def replacing(file: str | Path) -> Iterator[Path]:
         unfinished.replace(file)
         _sync(file.parent)
     finally:
-        shutil.rmtree(folder, ignore_errors=True)
+        remove(folder)
+
+
+def remove(path: Path) -> None:
+    """Remove a file, or a folder with all that is in it, if it is there and can be removed."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        with contextlib.suppress(OSError):
+            path.unlink()
 
 
 def _sync(path: Path) -> None:

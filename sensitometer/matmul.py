@@ -20,7 +20,6 @@ import platform
 import shlex
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -31,8 +30,10 @@ from statistics import median
 
 import msgspec
 import platformdirs
+from filelock import FileLock
 
 from .errors import InvalidInputError, WorkerError
+from .files import replacing
 
 STOCK = "stock"
 AS_INTEL = "mkl-as-intel"
@@ -271,14 +272,11 @@ def _library() -> Path | None:
         file = cache_folder() / "libsensitometer_mkl.so"
         if file.exists():
             return file
-        with tempfile.TemporaryDirectory(dir=file.parent) as folder:
-            source, built = Path(folder, "mkl.c"), Path(folder, "mkl.so")
-            source.write_text(_SOURCE)
-            command = [*compiler, "-shared", "-fPIC", "-O2", str(source), "-o", str(built)]
-            if subprocess.run(command, capture_output=True, check=False).returncode != 0:
-                return None
-            built.replace(file)
-    except OSError:  # no compiler, or no cache folder: `choose` says that the path does not apply
+        with FileLock(f"{file}.lock"), replacing(file) as built:
+            command = [*compiler, "-shared", "-fPIC", "-O2", "-x", "c", "-", "-o", str(built)]
+            subprocess.run(command, input=_SOURCE.encode(), capture_output=True, check=True)
+    # No compiler, or no cache folder: `choose` says that the path does not apply.
+    except (OSError, subprocess.CalledProcessError):
         return None
     return file
 
@@ -300,9 +298,8 @@ def _complete(probes: Sequence[Probe]) -> bool:
 
 def _write(known: Mapping[str, Sequence[Probe]]) -> None:
     try:
-        with tempfile.NamedTemporaryFile(dir=cache_folder(), delete=False) as temporary:
-            temporary.write(msgspec.json.encode(known))
-        Path(temporary.name).replace(cache_folder() / "matmul.json")
+        with replacing(cache_folder() / "matmul.json") as unfinished:
+            unfinished.write_bytes(msgspec.json.encode(known))
     except OSError:  # a folder that cannot be written to: they will be run again
         return
 

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from .activations import activation
 from .errors import InvalidInputError, StoreError
+from .files import replacing
 from .randomness import generator
 
 
@@ -75,10 +76,9 @@ class MLP:
         The file appears under its name only when it is whole, and replaces an earlier one.
         """
         tensors = {f"weights.{layer}": weight.clone().contiguous() for layer, weight in enumerate(self.weights)}
-        unfinished = Path(f"{path}.new")
         try:
-            save_file(tensors, unfinished, metadata={"activation": self.activation})
-            unfinished.replace(path)
+            with replacing(path) as unfinished:
+                save_file(tensors, unfinished, metadata={"activation": self.activation})
         except (OSError, SafetensorError) as error:
             raise StoreError(f"cannot write the network to {path}: {error}") from error
 

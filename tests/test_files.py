@@ -44,3 +44,10 @@ def test_what_a_killed_process_left_is_removed(tmp_path):
     with replacing(tmp_path / "a") as unfinished:
         unfinished.write_text("new")
     assert [file.name for file in tmp_path.iterdir()] == ["a"]
+
+
+def test_what_an_earlier_version_left_is_removed(tmp_path):
+    (tmp_path / "a.new").write_text("half of the n")
+    with replacing(tmp_path / "a") as unfinished:
+        unfinished.write_text("new")
+    assert [file.name for file in tmp_path.iterdir()] == ["a"]

@@ -227,7 +227,7 @@ def test_without_a_compiler_it_is_stock(tmp_path):
 def test_compiler_that_fails_is_no_compiler(cache, monkeypatch):
     monkeypatch.setenv("CC", "false")
     assert matmul._library() is None
-    assert list(cache.iterdir()) == []
+    assert not list(cache.glob("*.so"))
 
 
 @pytest.mark.parametrize(("system", "machine"), [("darwin", "arm64"), ("linux", "aarch64"), ("win32", "x86_64")])

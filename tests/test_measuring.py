@@ -227,7 +227,7 @@ def test_the_command_crops(zoo, run):
         (["zoo:seven", "--data", "digits"], "model does not take the points of digits: for points [2, 64] it gives [2, 7], not"),
         (["zoo:linear", "--data", "letters"], "the data set must be one of digits, "),
         (["zoo:linear", "--data", "digits", "--points", "501"], "points must be a whole number from 1 to 500; got 501"),
-        (["zoo:linear", "--data", "digits", "--crop", "9"], "crop must be a whole number from 1 to 8 for digits; got 9"),
+        (["zoo:linear", "--data", "digits", "--crop", "9"], "crop for digits must be a whole number from 1 to 8; got 9"),
         (["zoo:linear"], "Missing option '--data'"),
         (["net.pt", "--data", "digits"], "net.pt is a pickle, which can run any code when it is loaded: --trust-pickle"),
         (["net.pt", "--data", "digits", "--trust-pickle"], "net.pt cannot be unpickled: "),

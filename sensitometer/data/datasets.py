@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..errors import InvalidInputError
+from ..errors import check_whole_number
 from .locations import data_root
 from .readers import UInt8Array, read_split
 from .sources import Source, find_source
@@ -104,9 +104,9 @@ def load_dataset(
     source = find_source(name)
     channels, height, width = source.image_shape
     if crop is not None:
-        _check_integer("crop", crop, 1, min(height, width), name)
+        check_whole_number(f"crop for {name}", crop, most=min(height, width))
     if train_points is not None:
-        _check_integer("train_points", train_points, source.classes, source.train.points, name)
+        check_whole_number(f"train_points for {name}", train_points, least=source.classes, most=source.train.points)
     (train_images, train_labels), (test_images, test_labels) = _read(source, root)
     if train_points is not None:
         chosen = balanced_subset(train_labels, train_points, source.classes)
@@ -118,11 +118,6 @@ def load_dataset(
         classes=source.classes,
         image_shape=source.image_shape if crop is None else (channels, crop, crop),
     )
-
-
-def _check_integer(parameter: str, value: object, least: int, most: int, name: str) -> None:
-    if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
-        raise InvalidInputError(f"{parameter} must be a whole number from {least} to {most} for {name}; got {value!r}")
 
 
 def _read(

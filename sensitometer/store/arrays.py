@@ -50,6 +50,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from ..errors import StoreError
+from ..files import replacing
 
 SUFFIX = ".safetensors"
 # Bins of an ellipse: of fewer none may be within 0.2 radians of the middle between two of its three points.
@@ -71,10 +72,9 @@ def write_arrays(file: Path, arrays: Mapping[str, NDArray[Any]]) -> None:
     StoreError
         The file cannot be written.
     """
-    unfinished = file.with_name(f"{file.name}.new")
     try:
-        save_file(dict(arrays), unfinished)
-        unfinished.replace(file)
+        with replacing(file) as unfinished:
+            save_file(dict(arrays), unfinished)
     except (OSError, SafetensorError) as error:
         raise StoreError(f"cannot write arrays to {file}: {error}") from error
 

@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import quote
 
+from ..files import replacing
+
 SCHEMA_VERSION = 3
 # The versions that `upgrade` brings up to date.
 EARLIER_VERSIONS = (1, 2)
@@ -137,17 +139,14 @@ class Run(NamedTuple):
 
 
 def create(file: Path) -> None:
-    """Make an empty results file; under another name until it is whole, lest what a killed process leaves looks like one."""
-    unfinished = file.with_name(f"{file.name}.new")
-    unfinished.unlink(missing_ok=True)
-    with closing(sqlite3.connect(unfinished)) as connection:
+    """Make an empty results file."""
+    with replacing(file) as unfinished, closing(sqlite3.connect(unfinished)) as connection:
         # Readers go on while a run writes. This stays with the file.
         connection.execute("PRAGMA journal_mode = WAL")
         for name in TABLES:
             connection.execute(_table(name))
         connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
         connection.commit()
-    unfinished.rename(file)
 
 
 def upgrade(connection: sqlite3.Connection) -> None:

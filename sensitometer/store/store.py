@@ -9,6 +9,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from ..errors import InvalidInputError, StoreError
+from ..files import replacing
 from .arrays import SUFFIX, read_arrays
 from .schema import COLUMNS, EARLIER_VERSIONS, FILE, SCHEMA_VERSION, STATES, Member, Run, Stack, connect, create, upgrade
 
@@ -343,17 +344,14 @@ class Store:
         if file.suffix not in EXPORTS:
             raise InvalidInputError(f"the file to export to must end in {' or '.join(EXPORTS)}; got {file.name!r}")
         frame = self.frame()
-        unfinished = file.with_name(f"{file.name}.new")
         try:
-            if file.suffix == ".csv":
-                frame.to_csv(unfinished, index=False)
-            else:
-                frame.to_parquet(unfinished, index=False)
-            unfinished.replace(file)
+            with replacing(file) as unfinished:
+                if file.suffix == ".csv":
+                    frame.to_csv(unfinished, index=False)
+                else:
+                    frame.to_parquet(unfinished, index=False)
         except OSError as error:
             raise StoreError(f"cannot write to {file}: {error.strerror or error}") from error
-        finally:
-            unfinished.unlink(missing_ok=True)
         return len(frame)
 
     def close(self) -> None:
@@ -390,10 +388,8 @@ class Store:
 
 
 def _write(file: Path, text: str) -> None:
-    """Write a file under another name first: there is the old text or the new one, whole, whatever happens."""
-    unfinished = file.with_name(f"{file.name}.new")
-    unfinished.write_text(text, encoding="utf-8")
-    unfinished.replace(file)
+    with replacing(file) as unfinished:
+        unfinished.write_text(text, encoding="utf-8")
 
 
 def open_survey(folder: str | Path) -> Store:

@@ -14,6 +14,7 @@ import msgspec
 
 from ..configuration import FIELDS, Configuration
 from ..errors import InvalidInputError, StoreError
+from ..files import UNFINISHED, remove
 from ..store import ARRAYS, SAVED, SPECIFICATION, WEIGHTS, Store
 from ..store.arrays import SUFFIX, read_arrays
 from ..store.schema import COLUMNS, FILE, Member, connect, create
@@ -195,16 +196,16 @@ def _leftovers(store: Store, repair: bool) -> list[Finding]:
     if not repair and being_written(folder):
         return []
     files = [
-        *folder.glob("*.new*"),
-        *(file for kept in (WEIGHTS, ARRAYS) for file in folder.glob(f"{kept}/*.new")),
+        *folder.glob(f"*{UNFINISHED}*"),
+        *(file for kept in (WEIGHTS, ARRAYS) for file in folder.glob(f"{kept}/*{UNFINISHED}")),
         *(folder / "figures").glob(".figures-*"),
     ]
     # States are gone on from as long as anything is missing.
     done = not store.stacks(missing=True)
-    files += [file for file in folder.glob(f"{SAVED}/*") if done or file.suffix == ".new"]
+    files += [file for file in folder.glob(f"{SAVED}/*") if done or file.suffix == UNFINISHED]
     if repair:
         for file in files:
-            shutil.rmtree(file) if file.is_dir() else file.unlink()
+            remove(file)
     count = len(files)
     what = f"{count} {'file is' if count == 1 else 'files are'} left over from a process that was killed, such as"
     return [Finding(f"{what} {files[0].relative_to(folder)}", "remove them")] if files else []

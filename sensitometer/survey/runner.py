@@ -20,7 +20,7 @@ from ..configuration import Configuration
 from ..data.locations import data_root, require_files
 from ..data.sources import find_source
 from ..device import check_device_name
-from ..errors import InvalidInputError, StoreError
+from ..errors import InvalidInputError, StoreError, check_whole_number
 from ..store import ARRAYS, SAVED, SPECIFICATION, WEIGHTS, Store
 from ..store.schema import Stack
 from .execution.executor import Executor, Lost, Row
@@ -116,8 +116,8 @@ def run_survey(
         Workers cannot be started.
     """
     for name, value in (("workers", workers), ("limit", limit)):
-        if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
-            raise InvalidInputError(f"{name} must be a whole number of at least 1; got {value!r}")
+        if value is not None:
+            check_whole_number(name, value)
     check_device_name(device)
     checked, text = load_spec(spec)
     for name in checked.data.names:

@@ -1,8 +1,6 @@
 """The state of a long training on disk, so that a killed process goes on from there."""
 
 import json
-import os
-import shutil
 import time
 import warnings
 from pathlib import Path
@@ -12,6 +10,8 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
+
+from ..files import replacing
 
 # Of what the runs save; to be counted up where that changes.
 FORMAT = 1
@@ -48,21 +48,11 @@ class Saver:
         """
         self._last = time.monotonic()
         try:
-            self._write(tensors, {**numbers, "format": FORMAT})
+            content = {name: _own(tensor) for name, tensor in tensors.items()}
+            with replacing(self.path) as unfinished:
+                save_file(content, unfinished, {"numbers": json.dumps({**numbers, "format": FORMAT})})
         except (OSError, SafetensorError) as error:
             warnings.warn(f"cannot save the state of a training to {self.path} ({error}): it goes on", stacklevel=2)
-
-    def _write(self, tensors: dict[str, Tensor], numbers: dict[str, Any]) -> None:
-        # In a folder of its own: where a process is killed while it writes, save_file leaves files under names of its choice.
-        unfinished = self.path.with_name(f"{self.path.name}.new")
-        shutil.rmtree(unfinished, ignore_errors=True)
-        unfinished.mkdir()
-        temporary = unfinished / self.path.name
-        save_file({name: _own(tensor) for name, tensor in tensors.items()}, temporary, {"numbers": json.dumps(numbers)})
-        with temporary.open("rb") as file:
-            os.fsync(file.fileno())
-        temporary.replace(self.path)
-        unfinished.rmdir()
 
     def load(self) -> State | None:
         """Return the state saved last. None if there is none, or with a warning if it cannot be read or has another format."""

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from ..errors import InvalidInputError
+from ..errors import InvalidInputError, check_whole_number
 
 
 @dataclass(frozen=True)
@@ -29,8 +29,7 @@ class Schedule:
     def __post_init__(self) -> None:
         stop = self.stop_at_accuracy
         for name in ("decay_every_epochs", "checkpoint_steps"):
-            value = getattr(self, name)
-            if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
-                raise InvalidInputError(f"{name} must be a whole number of at least 1; got {value!r}")
+            if getattr(self, name) is not None:
+                check_whole_number(name, getattr(self, name))
         if stop is not None and (isinstance(stop, bool) or not isinstance(stop, int | float) or not 0 < stop <= 1):
             raise InvalidInputError(f"stop_at_accuracy must be a number above 0 and at most 1; got {stop!r}")

@@ -86,20 +86,20 @@ def test_all_norms_hold_after_a_crop():
 
 @pytest.mark.parametrize("crop", [0, -1, 9, 3.0, True, "4"])
 def test_impossible_crop_is_refused(crop):
-    with pytest.raises(InvalidInputError, match=rf"\Acrop must be a whole number from 1 to 8 for digits; got {crop!r}\Z"):
+    with pytest.raises(InvalidInputError, match=rf"\Acrop for digits must be a whole number from 1 to 8; got {crop!r}\Z"):
         load_dataset("digits", crop=crop)
 
 
 def test_crop_is_bounded_by_the_shorter_side(mnist):
     assert load_dataset("mnist", root=mnist.root, crop=5).image_shape == (1, 5, 5)
-    with pytest.raises(InvalidInputError, match="from 1 to 5 for mnist; got 6"):
+    with pytest.raises(InvalidInputError, match="from 1 to 5; got 6"):
         load_dataset("mnist", root=mnist.root, crop=6)
 
 
 @pytest.mark.parametrize("points", [9, 1298, 0, 100.0, True])
 def test_impossible_number_of_points_is_refused(points):
     with pytest.raises(
-        InvalidInputError, match=rf"\Atrain_points must be a whole number from 10 to 1297 for digits; got {points!r}\Z"
+        InvalidInputError, match=rf"\Atrain_points for digits must be a whole number from 10 to 1297; got {points!r}\Z"
     ):
         load_dataset("digits", train_points=points)
 

@@ -152,16 +152,20 @@ def test_what_killed_processes_left_is_removed(out):
     # The name of one that was killed is no lock.
     (out / "run.owner").write_text("process 1 on here")
     (out / "run.lock").touch()
-    for name in ("saved", "figures", "figures/.figures-abc"):
-        (out / name).mkdir()
-    for name in ("survey.sqlite.new", "saved/0123.safetensors", "figures/.figures-abc/x.png"):
+    # Earlier versions left files where there are folders now.
+    earlier = ("survey.sqlite.new", "weights/0123.safetensors.new")
+    folders = ("spec.toml.new", "arrays/0123.safetensors.new", "saved/4567.safetensors.new", "figures/.figures-abc")
+    for name in folders:
+        (out / name).mkdir(parents=True)
+    (out / "weights").mkdir()
+    for name in (*earlier, *(f"{folder}/x" for folder in folders), "saved/0123.safetensors"):
         (out / name).write_text("x")
-    (out / "saved" / "4567.safetensors.new").mkdir()
     (found,) = wrong(out)
-    assert found.startswith("4 files are left over from a process that was killed, such as ")
+    assert found.startswith("7 files are left over from a process that was killed, such as ")
     check_survey(out, repair=True)
     assert check_survey(out) == []
-    assert not list((out / "saved").iterdir())
+    for name in ("weights", "arrays", "saved", "figures"):
+        assert not list((out / name).iterdir())
 
 
 def overwritten(content, start, count):

@@ -30,6 +30,7 @@ from ray.exceptions import ActorUnavailableError, OutOfMemoryError, RayError, Ra
 
 from ...configuration import Configuration
 from ...errors import InvalidInputError, SensitometerError, StoreError, WorkerError
+from ...files import replacing
 from ..scheduling.plan import default_workers
 from .executor import Answer, Lost
 from .local import WAITING, WORKER
@@ -268,10 +269,9 @@ class RayExecutor:
         """Put files into the survey's folder, each under its name when it is whole."""
         for name, whole in files.items():
             path = Path(self._setup["folder"], name)
-            unfinished = Path(f"{path}.new")
             try:
-                unfinished.write_bytes(whole)
-                unfinished.replace(path)
+                with replacing(path) as unfinished:
+                    unfinished.write_bytes(whole)
             except OSError as error:
                 raise StoreError(f"cannot write to {path}: {error.strerror or error}") from error
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from ...data import Dataset
-from ...errors import InvalidInputError
+from ...errors import InvalidInputError, check_whole_number
 from ...measures import jacobian_norms
 from ...measures.regions.transitions import transitions
 from ...networks import MLPStack
@@ -50,13 +50,8 @@ class Measures:
     def __post_init__(self) -> None:
         for name in ("jacobian_points", "transition_points"):
             if getattr(self, name) is not None:
-                self._check_integer(name, 0)
-        self._check_integer("transition_samples", 2)
-
-    def _check_integer(self, name: str, least: int) -> None:
-        value = getattr(self, name)
-        if isinstance(value, bool) or not isinstance(value, int) or value < least:
-            raise InvalidInputError(f"{name} must be a whole number of at least {least}; got {value!r}")
+                check_whole_number(name, getattr(self, name), least=0)
+        check_whole_number("transition_samples", self.transition_samples, least=2)
 
     def check(self, dataset: Dataset) -> None:
         """Raise InvalidInputError if transitions are asked for and the images are too narrow for a translation."""
