@@ -41,7 +41,7 @@ from sensitometer.survey import load_spec
 from sensitometer.survey.execution.executor import Executor
 from sensitometer.survey.execution.local import LocalExecutor
 from sensitometer.survey.execution.wire import receive, send
-from sensitometer.survey.runner import Silent, train_missing
+from sensitometer.survey.runner import Reporter, train_missing
 from sensitometer.survey.scheduling.division import divide
 from sensitometer.survey.spec import Spec, parse_spec
 
@@ -103,7 +103,7 @@ def run(spec: Spec, text: str, folder: Path, executor: Executor) -> float:
         # In place of measured ones.
         store.record_stack_sizes(dict.fromkeys(kinds, (STACK, 1.0)))
         start = time.perf_counter()
-        train_missing(parse_spec(text, "large"), store, divide(spec, store, 1, "cpu"), executor, None, Silent())
+        train_missing(parse_spec(text, "large"), store, divide(spec, store, 1, "cpu"), executor, None, Reporter())
         return time.perf_counter() - start
 
 
@@ -224,16 +224,16 @@ import sys
 from sensitometer.store import Store
 from sensitometer.survey import load_spec
 from sensitometer.survey.scheduling.division import divide
-from sensitometer.survey.runner import Silent, train_missing
+from sensitometer.survey.runner import Reporter, train_missing
 
 class FirstStack:
-    workers = room = 1
+    workers = 1
     def submit(self, number, stack):
         sys.exit()
 
 spec, _ = load_spec("large")
 with Store(sys.argv[1]) as store:
-    train_missing(spec, store, divide(spec, store, 1, "cpu"), FirstStack(), None, Silent())
+    train_missing(spec, store, divide(spec, store, 1, "cpu"), FirstStack(), None, Reporter())
 """
 
 

@@ -10,12 +10,13 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from ..analysis.correlations import running_tau
+from .runner import Reporter
 
 # Seconds between two looks at the correlation, which takes milliseconds.
 CORRELATION_INTERVAL = 1.0
 
 
-class TerminalReporter:
+class TerminalReporter(Reporter):
     """Draws a progress bar on `console` while a run trains; a context manager."""
 
     def __init__(self, console: Console) -> None:

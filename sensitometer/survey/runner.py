@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import msgspec
 from filelock import FileLock, Timeout
@@ -23,7 +23,7 @@ from ..device import check_device_name
 from ..errors import InvalidInputError, StoreError, check_whole_number
 from ..store import ARRAYS, SAVED, SPECIFICATION, WEIGHTS, Store
 from ..store.schema import Stack
-from .execution.executor import Executor, Lost, Row
+from .execution.executor import STACKS_PER_WORKER, Executor, Lost, Row
 from .execution.local import LocalExecutor
 from .scheduling.division import Division, configurations, divide
 from .scheduling.plan import SECONDS_BETWEEN_SAVES
@@ -38,24 +38,14 @@ EXECUTORS = ("local", "ray")
 INNOCENT = 3
 
 
-class Reporter(Protocol):
-    """Told of the progress of a run."""
+class Reporter:
+    """Told of the progress of a run; this one says nothing."""
 
     def start(self, networks: int, stored: int, wanted: int, left: float) -> None:
-        """Begin: so many networks in all, so many of them stored, so many to be trained now, in about so many seconds."""
+        """Begin: of N `networks`, so many are `stored` and so many `wanted` now, in about `left` seconds."""
 
     def stored(self, rows: Sequence[Mapping[str, Any]], left: float) -> None:
-        """Count these networks, which are stored now; the rest will take about so many seconds."""
-
-
-class Silent:
-    """A reporter that says nothing."""
-
-    def start(self, networks: int, stored: int, wanted: int, left: float) -> None:
-        """Say nothing."""
-
-    def stored(self, rows: Sequence[Mapping[str, Any]], left: float) -> None:
-        """Say nothing."""
+        """Count these networks, which are stored now; the rest will take about `left` seconds."""
 
 
 def run_survey(
@@ -84,20 +74,19 @@ def run_survey(
     spec
         A preset's name or a TOML file.
     out
-        The survey's folder; made if it is not there. If it is there, the specification may ask for a larger `sample.count`, and
-        must be the same otherwise.
+        The survey's folder, made if needed. In a survey that is there already, only `sample.count` may grow.
     executor
         `local`: worker processes on this machine. `ray`: on the machines of a Ray cluster.
     address
         The address of the Ray cluster; None: that of `RAY_ADDRESS`, or one that is started on this machine.
     workers
-        How many stacks are trained at a time; None: one a processor, or one a GPU.
+        Number of stacks that are trained at a time; None: one per processor, or one per GPU.
     device
         `cpu`, or `cuda`, on which every worker has a GPU; with `local` also `cuda:INDEX`.
     limit
         Store at most so many more networks, stack by stack in the survey's own order.
     reporter
-        Told of the progress; None: nobody is.
+        Told of the progress.
 
     Returns
     -------
@@ -140,7 +129,7 @@ def run_survey(
             store = stack.enter_context(Store.create(out, text))
         if grown:
             store.write_specification(text)
-        train_missing(checked, store, division, machines, limit, reporter or Silent())
+        train_missing(checked, store, division, machines, limit, reporter or Reporter())
     return Store(out)
 
 
@@ -262,11 +251,11 @@ def train_missing(
 
 @dataclass
 class _Task:
-    """A stack, how many of its networks are to be stored at most, and, once a worker has them, which they are and since when."""
+    """A stack to train."""
 
     stack: Stack
-    most: int
-    configurations: list[Configuration] = field(default_factory=list)
+    most: int  # networks that are to be stored
+    configurations: list[Configuration] = field(default_factory=list)  # empty until a worker has them
     begun: float = 0.0
 
 
@@ -299,7 +288,7 @@ class _Run:
     def train(self) -> Iterator[list[Row]]:
         """Train the stacks, store the rows of each, and yield them."""
         while self.waiting or self.in_progress:
-            while self.waiting and self.executor.room > 0:
+            while self.waiting and len(self.in_progress) < STACKS_PER_WORKER * self.executor.workers:
                 self._submit(self.waiting.popleft())
             number, answer = self.executor.answer()
             task = self.in_progress.pop(number)
@@ -338,8 +327,8 @@ class _Run:
         if task.stack.accident is not None:
             before = "" if task.stack.accident == lost.reason else f", and before that in a larger stack: {task.stack.accident}"
             error = f"{lost.reason}{before or ', twice'}"
-            of = {"state": "failed", "error": error, "version": version("sensitometer"), "host": platform.node()}
-            return [{"id": one.id, **one.as_dict(), **of} for one in task.configurations]
+            outcome = {"state": "failed", "error": error, "version": version("sensitometer"), "host": platform.node()}
+            return [{"id": network.id, **network.as_dict(), **outcome} for network in task.configurations]
         # The halves do not go on from it: it is of all networks together.
         self._forget_state(task)
         most = task.most

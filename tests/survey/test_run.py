@@ -25,7 +25,7 @@ from sensitometer.store import Store
 from sensitometer.store.schema import COLUMNS, RESULT_COLUMNS
 from sensitometer.survey.execution.local import LocalExecutor
 from sensitometer.survey.execution.worker import OutOfMemoryError, _Worker
-from sensitometer.survey.runner import Silent, train_missing
+from sensitometer.survey.runner import Reporter, train_missing
 from sensitometer.survey.scheduling.division import divide
 from sensitometer.survey.spec import parse_spec
 
@@ -188,7 +188,7 @@ def run_with_fakes(text, out, limit=None, workers=2, size=8):
             store.record_stack_sizes(dict.fromkeys({one.kind for one in spec.configurations()}, (size, 1.0)))
         division = divide(spec, store, workers, "cpu")
         executor.start({"device": "cpu"}, 100)
-        train_missing(spec, store, division, executor, limit, Silent())
+        train_missing(spec, store, division, executor, limit, Reporter())
         return store.frame(), store.stacks()
 
 

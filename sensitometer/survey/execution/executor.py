@@ -1,4 +1,4 @@
-"""The contract of an executor: it trains stacks, and answers what came of each. Imports no torch."""
+"""The contract of an executor: it trains stacks, and answers for each whether it was trained. Imports no torch."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -7,11 +7,13 @@ from typing import Any, Protocol
 from ...configuration import Configuration
 
 Row = dict[str, Any]
+# Stacks submitted per worker: one that is trained, and one that waits, so that no worker is idle while results are stored.
+STACKS_PER_WORKER = 2
 
 
 @dataclass(frozen=True)
 class Done:
-    """A stack that was trained: a row each, and the seconds that a worker took."""
+    """A stack that was trained: one row per network, and the seconds that a worker took."""
 
     rows: list[Row]
     seconds: float
@@ -20,9 +22,9 @@ class Done:
 @dataclass(frozen=True)
 class Lost:
     """
-    A stack that was not trained, and why: it was too large for the memory, or its worker ended.
+    A stack that was not trained, and the reason: it was too large for the memory, or its worker ended.
 
-    `innocent` is one whose worker ended for a reason that has nothing to do with it: the machine under it is gone.
+    A stack is `innocent` if its worker ended for a reason that has nothing to do with it: the machine under it is gone.
     """
 
     reason: str
@@ -41,40 +43,24 @@ class Executor(Protocol):
 
     @property
     def workers(self) -> int:
-        """How many stacks are trained at a time; it may change while machines come and go."""
+        """Number of stacks that are trained at a time; it may change while machines come and go."""
 
     def start(self, setup: dict[str, Any], most: int) -> None:
         """
-        Start the workers, but no more than `most`.
+        Start the workers, but no more than `most`, the number of stacks.
 
-        Parameters
-        ----------
-        setup
-            The arguments of `sensitometer.survey.execution.worker._Worker`.
-        most
-            How many stacks there are.
-
-        Raises
-        ------
-        SensitometerError
-            The reason why the workers cannot set themselves up: a missing data set, a device that is not there.
+        `setup` holds the arguments of `execution.worker._Worker`. Raises SensitometerError with the reason why the workers cannot
+        set themselves up: a missing data set, a device that is not there.
         """
-
-    @property
-    def room(self) -> int:
-        """How many stacks may be submitted before the next answer; above 0 when none is in progress."""
 
     def submit(self, number: int, stack: Sequence[Configuration]) -> None:
         """Train a stack, under a number that no other in progress has."""
 
     def answer(self) -> tuple[int, Answer]:
         """
-        Wait for the next stack to end; return its number, and what came of it.
+        Wait for the next stack to end; return its number and the answer.
 
-        Raises
-        ------
-        SensitometerError
-            The obstacle to all stacks: a folder that cannot be written to, workers that cannot be started.
+        Raises SensitometerError for an obstacle to all stacks: a folder that cannot be written, workers that cannot be started.
         """
 
     def close(self) -> None:

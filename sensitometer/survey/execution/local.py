@@ -1,6 +1,7 @@
 """Worker processes on this machine, behind the contract of an executor. Imports no torch."""
 
 import contextlib
+import itertools
 import os
 import queue
 import subprocess
@@ -17,8 +18,6 @@ from .executor import Answer, Done, Lost
 from .wire import receive, send
 
 WORKER = (sys.executable, "-m", "sensitometer.survey.execution.worker")
-# Stacks that wait for a worker, for each: so many that none is idle while the one before is stored.
-WAITING = 1
 
 
 class LocalExecutor:
@@ -28,7 +27,7 @@ class LocalExecutor:
     Parameters
     ----------
     workers
-        How many; None: one a processor that this process may use, or one a GPU.
+        Number of workers; None: one per processor that this process may use, or one per GPU.
     device
         The device that they train on.
     command
@@ -41,11 +40,10 @@ class LocalExecutor:
     """
 
     def __init__(self, workers: int | None, device: str, command: Sequence[str] = WORKER) -> None:
-        self._device, self._command = device, command
+        self._command = command
         self._gpus = gpu_names() if device == "cuda" else []
         self.workers = workers or len(self._gpus) or default_workers(device)
         self._hosts: list[WorkerHost] = []
-        self._in_progress = 0
         # None: there will be no more.
         self._waiting: queue.SimpleQueue[tuple[int, Sequence[Configuration]] | None] = queue.SimpleQueue()
         self._answers: queue.SimpleQueue[tuple[int, Answer | Exception]] = queue.SimpleQueue()
@@ -53,38 +51,29 @@ class LocalExecutor:
     def start(self, setup: dict[str, Any], most: int) -> None:
         """See `Executor`."""
         self.workers = min(self.workers, most)
-        whole = {**setup, "matmul_path": matmul.choose().path if self._device == "cpu" else matmul.STOCK}
-        gpus = [self._gpus[place % len(self._gpus)] if self._gpus else None for place in range(self.workers)]
+        setup = with_matmul_path(setup)
         # Side by side: starting one takes seconds.
-        for gpu in gpus:
-            self._hosts.append(WorkerHost(whole, self._command, gpu))
+        for gpu in itertools.islice(itertools.cycle(self._gpus or [None]), self.workers):
+            self._hosts.append(WorkerHost(setup, self._command, gpu))
         for host in self._hosts:
             host.wait()
         for host in self._hosts:
             threading.Thread(target=self._feed, args=(host,), daemon=True).start()
 
-    @property
-    def room(self) -> int:
-        """See `Executor`."""
-        return (1 + WAITING) * self.workers - self._in_progress
-
     def submit(self, number: int, stack: Sequence[Configuration]) -> None:
         """See `Executor`."""
-        self._in_progress += 1
         self._waiting.put((number, stack))
 
     def answer(self) -> tuple[int, Answer]:
         """See `Executor`."""
         number, answer = self._answers.get()
-        self._in_progress -= 1
         if isinstance(answer, Exception):
             raise answer
         return number, answer
 
     def _feed(self, host: "WorkerHost") -> None:
         """Hand one stack after another to a worker."""
-        while (task := self._waiting.get()) is not None:
-            number, stack = task
+        for number, stack in iter(self._waiting.get, None):
             try:
                 self._answers.put((number, host.train(stack)))
             except Exception as error:  # noqa: BLE001  raised again where the answers are read
@@ -97,12 +86,14 @@ class LocalExecutor:
             host.close()
 
 
-def gpu_names() -> list[str]:
-    """
-    Return the GPUs that this process may use, as `CUDA_VISIBLE_DEVICES` names them; InvalidInputError if there is none.
+def with_matmul_path(setup: dict[str, Any]) -> dict[str, Any]:
+    """Return the setup of workers on this machine: with its matrix-product path, which is measured if that was never done."""
+    return {**setup, "matmul_path": matmul.choose().path if setup["device"] == "cpu" else matmul.STOCK}
 
-    Asks a process, which imports torch.
-    """
+
+def gpu_names() -> list[str]:
+    """Return the GPUs that this process may use, as `CUDA_VISIBLE_DEVICES` names them; InvalidInputError if there is none."""
+    # In a process of its own, which imports torch.
     ask = [sys.executable, "-c", "import torch; print(torch.cuda.device_count())"]
     count = int(subprocess.run(ask, capture_output=True, text=True, check=True).stdout)
     if not count:
@@ -115,14 +106,8 @@ class WorkerHost:
     """
     One worker process, and another one in its place when it has ended.
 
-    Parameters
-    ----------
-    setup
-        The first message that `sensitometer.survey.execution.worker` takes.
-    command
-        The program.
-    gpu
-        The GPU that it sees; None for what this process sees.
+    `setup` is the first message that `execution.worker` takes, `command` the program, and `gpu` the GPU that it sees; None: those
+    that this process sees.
     """
 
     def __init__(self, setup: dict[str, Any], command: Sequence[str] = WORKER, gpu: str | None = None) -> None:
@@ -156,7 +141,7 @@ class WorkerHost:
                 self._process = self._start()
         if ended:
             self.wait()
-        self._process.tell({"configurations": [one.as_dict() for one in stack]})
+        self._process.tell({"configurations": [network.as_dict() for network in stack]})
         return self._process.answer()
 
     def close(self) -> None:

@@ -1,5 +1,5 @@
 """
-Where stacks are trained on a Ray cluster: an actor a processor or GPU, each with one worker process. Imports no torch.
+Stacks trained on a Ray cluster: one actor per processor or GPU, each with one worker process. Imports no torch.
 
 The driver, the process that runs the survey, hands each stack to an actor that is free, and stores what comes back; nothing else
 writes to the survey's folder. An actor hosts the same worker process as there is locally, set up for the machine that it is on,
@@ -33,9 +33,11 @@ from ...errors import InvalidInputError, SensitometerError, StoreError, WorkerEr
 from ...files import replacing
 from ..scheduling.plan import default_workers
 from .executor import Answer, Lost
-from .local import WAITING, WORKER
-from .ray_actors import PATIENCE_SECONDS, Host, end, line
+from .local import WORKER
+from .ray_actors import Host, end, line
 
+# How long a run waits for a processor when it has none.
+PATIENCE_SECONDS = 60.0
 # Seconds that a cluster has to answer when it is connected to.
 CONNECT_SECONDS = 30.0
 # How often it is asked for processors that have joined, and for others in the place of actors that were lost.
@@ -49,7 +51,6 @@ ALIVE_SECONDS = 5.0
 # How long idle actors have to remove their folders.
 LEAVE_SECONDS = 2.0
 
-_QUIET = {"log_to_driver": False, "logging_level": logging.CRITICAL}
 # In a process of its own: against an address at which nothing answers as Ray does, `ray.init` waits without end and is not quiet.
 _CONNECT = """
 import sys, ray
@@ -62,27 +63,14 @@ except Exception as error:
 
 @dataclass(eq=False)
 class _Place:
-    """
-    An actor, and how far it is.
-
-    Parameters
-    ----------
-    actor, call
-        Its handle, and what it was asked last; None: it is free.
-    node, host
-        The machine, as Ray and as people call it; empty until Ray has placed it.
-    ready
-        Whether its worker has set itself up.
-    number
-        The stack that it trains.
-    """
+    """An actor, and how far it is."""
 
     actor: Any
-    call: Any
-    node: str = ""
-    host: str = ""
-    ready: bool = False
-    number: int | None = None
+    call: Any  # the last request; None: it is free
+    node: str = ""  # the machine, as Ray calls it; empty until Ray has placed the actor
+    host: str = ""  # the machine, as people call it
+    ready: bool = False  # whether its worker has set itself up
+    number: int | None = None  # the stack that it trains
 
 
 class RayExecutor:
@@ -97,7 +85,7 @@ class RayExecutor:
         The cluster: `HOST:PORT`, or `auto` for the one that this machine is part of. None: that of `RAY_ADDRESS`; without it
         one that is started on this machine, and ends with this executor.
     workers
-        How many; None: one a processor of the cluster, or one a GPU.
+        Number of workers; None: one per processor of the cluster, or one per GPU.
     device
         `cpu` or `cuda`.
     command
@@ -119,7 +107,7 @@ class RayExecutor:
         self._command = () if command == WORKER else command
         self._places: list[_Place] = []
         self._waiting: deque[tuple[int, Sequence[Configuration]]] = deque()
-        self._in_progress = self._most = self._refused = self._early_deaths = 0
+        self._most = self._refused = self._early_deaths = 0
         self._started = False
         self._mine = not ray.is_initialized()
         if self._mine:
@@ -142,8 +130,8 @@ class RayExecutor:
 
     def _wanted(self) -> int:
         """Return how many actors there should be now."""
-        most = [self._capacity() - self._refused, *([self._asked] if self._asked else []), *([self._most] if self._most else [])]
-        return max(0, min(most))
+        limits = filter(None, (self._asked, self._most))
+        return max(0, min(self._capacity() - self._refused, *limits))
 
     def start(self, setup: dict[str, Any], most: int) -> None:
         """
@@ -170,19 +158,13 @@ class RayExecutor:
         self._looked = time.monotonic()
         needs = {"num_cpus": 1} if self._unit == "CPU" else {"num_cpus": 0, "num_gpus": 1}
         # Ray repeats nothing by itself: the run decides what becomes of a stack that was lost.
-        of = ray.remote(Host).options(**needs, scheduling_strategy="SPREAD", max_restarts=0, max_task_retries=0)
+        host = ray.remote(Host).options(**needs, scheduling_strategy="SPREAD", max_restarts=0, max_task_retries=0)
         for _ in range(self._wanted() - len(self._places)):
-            actor = of.remote()
+            actor = host.remote()
             self._places.append(_Place(actor, actor.about.remote()))
-
-    @property
-    def room(self) -> int:
-        """See `Executor`."""
-        return (1 + WAITING) * self.workers - self._in_progress
 
     def submit(self, number: int, stack: Sequence[Configuration]) -> None:
         """See `Executor`."""
-        self._in_progress += 1
         self._waiting.append((number, stack))
         self._hand_out()
 
@@ -257,7 +239,6 @@ class RayExecutor:
             return None
         number, place.number = place.number, None
         assert number is not None
-        self._in_progress -= 1
         if isinstance(found, SensitometerError):
             raise type(found)(f"{place.host}: {found}")
         # Before anything is written: the actor need not wait for that.
@@ -299,13 +280,12 @@ class RayExecutor:
         self._remove(place)
         if not place.ready:
             self._early_deaths += 1
-            if self._early_deaths >= EARLY_DEATHS and not any(one.ready for one in self._places):
+            if self._early_deaths >= EARLY_DEATHS and not any(other.ready for other in self._places):
                 raise WorkerError(f"the actors on the Ray cluster at {self._address} die before they are ready: {line(error)}")
         if place.number is None:
             return None
         # Its processor is free for another, if it is still there.
         self._grow()
-        self._in_progress -= 1
         if _gone(place.node):
             return place.number, Lost(f"the machine {place.host} is gone", innocent=True)
         if isinstance(error, ActorUnavailableError):
@@ -317,7 +297,7 @@ class RayExecutor:
     def close(self) -> None:
         """See `Executor`."""
         ready = [place for place in self._places if place.ready]
-        if ready and not self._in_progress:
+        if ready and not self._waiting and all(place.number is None for place in ready):
             with contextlib.suppress(RayError):
                 ray.wait([place.actor.leave.remote() for place in ready], num_returns=len(ready), timeout=LEAVE_SECONDS)
         for place in list(self._places):
@@ -331,28 +311,32 @@ def _connect(address: str | None, workers: int | None) -> str:
     """Connect this process to a Ray cluster, or start one on this machine; return the address. WorkerError if that fails."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     address = address or os.environ.get("RAY_ADDRESS") or "local"
+    options: dict[str, Any] = {}
     if address == "local":
-        try:
-            ray.init(address=address, num_cpus=workers or default_workers(), include_dashboard=False, **_QUIET)
-        except Exception as error:
-            raise WorkerError(f"cannot start Ray on this machine: {line(error)}") from error
+        attempt, trouble = "start Ray on this machine", ""
+        options = {"num_cpus": workers or default_workers(), "include_dashboard": False}
     else:
-        trial = [sys.executable, "-c", _CONNECT, address]
-        try:
-            done = subprocess.run(trial, capture_output=True, text=True, timeout=CONNECT_SECONDS, check=False)
-            trouble = done.stdout.strip() or (f"status {done.returncode}" if done.returncode else "")
-        except subprocess.TimeoutExpired:
-            trouble = f"no answer in {CONNECT_SECONDS:.0f} s"
-        if trouble:
-            raise WorkerError(f"cannot connect to a Ray cluster at {address}: {trouble}")
-        try:
-            ray.init(address=address, **_QUIET)
-        except Exception as error:
-            raise WorkerError(f"cannot connect to a Ray cluster at {address}: {line(error)}") from error
+        attempt, trouble = f"connect to a Ray cluster at {address}", _trouble(address)
+    if trouble:
+        raise WorkerError(f"cannot {attempt}: {trouble}")
+    try:
+        ray.init(address=address, log_to_driver=False, logging_level=logging.CRITICAL, **options)
+    except Exception as error:
+        raise WorkerError(f"cannot {attempt}: {line(error)}") from error
     # Ray's messages about a machine or process that died go to standard output, whatever the level, and have no public switch.
     # The run says what became of the stacks.
     ray._private.worker._worker_logs_enabled = False
     return str(ray.get_runtime_context().gcs_address)
+
+
+def _trouble(address: str) -> str:
+    """Return the reason why nobody can connect to the cluster at this address; empty if there is none."""
+    try:
+        trial = [sys.executable, "-c", _CONNECT, address]
+        done = subprocess.run(trial, capture_output=True, text=True, timeout=CONNECT_SECONDS, check=False)
+        return done.stdout.strip() or (f"status {done.returncode}" if done.returncode else "")
+    except subprocess.TimeoutExpired:
+        return f"no answer in {CONNECT_SECONDS:.0f} s"
 
 
 def _folder(setup: dict[str, Any]) -> str:
@@ -372,11 +356,10 @@ def _gone(node: str) -> bool:
 
     Ray takes half a minute to decide that; that nobody answers at the port of its Ray process tells at once.
     """
-    for one in ray.nodes():
-        if one["NodeID"] == node and one["Alive"]:
-            try:
-                socket.create_connection((one["NodeManagerAddress"], one["NodeManagerPort"]), ALIVE_SECONDS).close()
-            except OSError:
-                return True
-            return False
-    return True
+    alive = [machine for machine in ray.nodes() if machine["NodeID"] == node and machine["Alive"]]
+    try:
+        for machine in alive:
+            socket.create_connection((machine["NodeManagerAddress"], machine["NodeManagerPort"]), ALIVE_SECONDS).close()
+    except OSError:
+        return True
+    return not alive

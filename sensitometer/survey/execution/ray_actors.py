@@ -12,17 +12,14 @@ import ray
 from filelock import FileLock
 from ray.exceptions import RayError, RayTaskError
 
-from ... import matmul
 from ...configuration import Configuration
 from ...errors import SensitometerError, WorkerError
 from ...store import ARRAYS, SAVED, WEIGHTS
 from ...store.arrays import SUFFIX
 from ..scheduling.stacks import saved_state
 from .executor import Answer
-from .local import WORKER, WorkerHost
+from .local import WORKER, WorkerHost, with_matmul_path
 
-# How long a run waits for a processor when it has none.
-PATIENCE_SECONDS = 60.0
 FOLDERS = (SAVED, WEIGHTS, ARRAYS)
 
 
@@ -38,24 +35,19 @@ class Host:
 
     def about(self) -> dict[str, str]:
         """Return where this is, and the version of the package there."""
-        return {
-            "node": ray.get_runtime_context().get_node_id(),
-            "host": platform.node(),
-            "version": version("sensitometer"),
-        }
+        node = ray.get_runtime_context().get_node_id()
+        return {"node": node, "host": platform.node(), "version": version("sensitometer")}
 
     def prepare(self, setup: dict[str, Any], command: Sequence[str], folder: str) -> SensitometerError | None:
         """Start the worker and wait until it has set itself up; return what kept it from that."""
-        here = Path(tempfile.gettempdir(), folder)
-        self._here = here
-        whole = {**setup, "folder": str(here)}
+        self._here = here = Path(tempfile.gettempdir(), folder)
         try:
-            for one in (here, *(here / name for name in FOLDERS)):
-                one.mkdir(mode=0o700, exist_ok=True)
+            for made in (here, *(here / name for name in FOLDERS)):
+                made.mkdir(mode=0o700, exist_ok=True)
             # One after another: where the path was never chosen, that takes measurements, which others would disturb.
             with FileLock(here / "matmul.lock"):
-                whole["matmul_path"] = matmul.choose().path if setup["device"] == "cpu" else matmul.STOCK
-            self._worker = WorkerHost(whole, command or WORKER)
+                setup = with_matmul_path({**setup, "folder": str(here)})
+            self._worker = WorkerHost(setup, command or WORKER)
             self._worker.wait()
         except SensitometerError as error:
             return error
@@ -70,7 +62,7 @@ class Host:
             # Trained, or lost and then trained otherwise: nobody will go on from it.
             saved_state(self._here / SAVED, stack).unlink(missing_ok=True)
             files = {}
-            for name in (f"{folder}/{one.id}{SUFFIX}" for folder in (WEIGHTS, ARRAYS) for one in stack):
+            for name in (f"{folder}/{network.id}{SUFFIX}" for folder in (WEIGHTS, ARRAYS) for network in stack):
                 file = self._here / name
                 if file.exists():
                     files[name] = file.read_bytes()
@@ -84,9 +76,9 @@ class Host:
     def leave(self) -> None:
         """Remove the folders, but for states that a later run may go on from."""
         (self._here / "matmul.lock").unlink(missing_ok=True)
-        for one in (*(self._here / name for name in FOLDERS), self._here):
+        for left in (*(self._here / name for name in FOLDERS), self._here):
             with contextlib.suppress(OSError):  # it is not empty, or another actor has removed it
-                one.rmdir()
+                left.rmdir()
 
 
 def end(actor: Any) -> None:

@@ -10,7 +10,7 @@ import pytest
 from sensitometer.configuration import Configuration
 from sensitometer.errors import DataError, StoreError, WorkerError
 from sensitometer.survey import run_survey
-from sensitometer.survey.execution.executor import Done, Lost
+from sensitometer.survey.execution.executor import STACKS_PER_WORKER, Done, Lost
 from sensitometer.survey.execution.local import LocalExecutor, gpu_names
 
 from . import fake_worker
@@ -47,10 +47,10 @@ def stack(width=4, networks=2):
 
 
 def answers(executor, stacks):
-    """Hand all stacks to an executor, as many at a time as it has room for, and return the answers by number."""
+    """Hand all stacks to an executor, as many at a time as a run does, and return the answers by number."""
     waiting, found = dict(enumerate(stacks)), {}
     while len(found) < len(stacks):
-        while waiting and executor.room > 0:
+        while waiting and len(stacks) - len(waiting) - len(found) < STACKS_PER_WORKER * executor.workers:
             number = next(iter(waiting))
             executor.submit(number, waiting.pop(number))
         number, answer = executor.answer()
@@ -73,17 +73,6 @@ def test_no_more_workers_are_started_than_there_are_stacks(executor):
     one = started(executor(4), most=1)
     assert one.workers == 1
     assert isinstance(answers(one, [stack()])[0], Done)
-
-
-def test_there_is_room_for_as_many_as_there_are_workers(executor):
-    two = started(executor())
-    assert two.workers == 2
-    room = two.room
-    assert room >= 2
-    two.submit(7, stack())
-    assert two.room == room - 1
-    assert two.answer()[0] == 7
-    assert two.room == room
 
 
 def test_stacks_are_trained_side_by_side(executor):

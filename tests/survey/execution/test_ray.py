@@ -16,9 +16,9 @@ import pytest
 import sensitometer as sm
 from sensitometer.errors import DataError, StoreError, WorkerError
 from sensitometer.store import Store
-from sensitometer.survey.execution.executor import Done, Lost
+from sensitometer.survey.execution.executor import STACKS_PER_WORKER, Done, Lost
 from sensitometer.survey.execution.local import WORKER
-from sensitometer.survey.runner import Silent, setup
+from sensitometer.survey.runner import Reporter, setup
 from sensitometer.survey.spec import parse_spec
 
 from ..conftest import NODE, SMALL
@@ -63,7 +63,7 @@ def one_more(cluster, **options):
             cluster.remove_node(node, allow_graceful=False)
 
 
-class AtTheFirst(Silent):
+class AtTheFirst(Reporter):
     """Does something when the first stack is stored."""
 
     def __init__(self, what):
@@ -185,15 +185,18 @@ def test_nodes_that_join_are_used_and_stacks_of_those_that_die_are_innocent(clus
     one.start({"device": "cpu"}, 1000)
     assert one.workers == 3
     with one_more(cluster) as node:
-        numbers = iter(range(1000))
+        numbers, in_progress = iter(range(1000)), 0
 
         def until(holds):
             """Train stacks until this holds of an answer."""
+            nonlocal in_progress
             deadline = time.monotonic() + 30
             while time.monotonic() < deadline:
-                while one.room > 0:
+                while in_progress < STACKS_PER_WORKER * one.workers:
                     one.submit(next(numbers), stack(SLOW))
+                    in_progress += 1
                 _, answer = one.answer()
+                in_progress -= 1
                 if holds(answer):
                     return answer
             raise AssertionError("it did not happen")
@@ -217,8 +220,8 @@ def other_version(tmp_path, monkeypatch):
     """A folder that another version of the package can be imported from."""
     # Ray puts the driver's working folder on the path of the actors.
     monkeypatch.chdir(tmp_path.parent)
-    (tmp_path / "sensitometer" / "survey").mkdir(parents=True)
-    for module in ("__init__", "survey/__init__", "survey/execution/ray"):
+    (tmp_path / "sensitometer" / "survey" / "execution").mkdir(parents=True)
+    for module in ("__init__", "survey/__init__", "survey/execution/__init__", "survey/execution/ray"):
         (tmp_path / "sensitometer" / f"{module}.py").touch()
     return {"PYTHONPATH": str(tmp_path)}
 
