@@ -23,11 +23,11 @@ def list_() -> None:
     from ..data import list_datasets
 
     click.echo(f"{'name':14} {'train':>7} {'test':>7} {'classes':>8}  {'image':12} where")
-    for one in list_datasets():
-        where = "part of scikit-learn" if one.folder is None else str(one.folder)
-        missing = "" if one.present else f" (not there: sensitometer data fetch {one.name})"
-        shape = " x ".join(map(str, one.image_shape))
-        click.echo(f"{one.name:14} {one.train_points:>7,} {one.test_points:>7,} {one.classes:>8}  {shape:12} {where}{missing}")
+    for status in list_datasets():
+        source, where = status.source, status.folder or "part of scikit-learn"
+        missing = "" if status.present else f" (not there: sensitometer data fetch {source.name})"
+        numbers = f"{source.train.points:>7,} {source.test.points:>7,} {source.classes:>8}"
+        click.echo(f"{source.name:14} {numbers}  {' x '.join(map(str, source.image_shape)):12} {where}{missing}")
 
 
 @data.command()

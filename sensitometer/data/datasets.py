@@ -16,6 +16,10 @@ if TYPE_CHECKING:
     import torch
 
 
+# uint8 images `[N, channels, height, width]` and uint8 labels `[N]`.
+Images = tuple[UInt8Array, UInt8Array]
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Points:
     r"""
@@ -120,17 +124,15 @@ def load_dataset(
     )
 
 
-def _read(
-    source: Source, root: str | os.PathLike[str] | None
-) -> tuple[tuple[UInt8Array, UInt8Array], tuple[UInt8Array, UInt8Array]]:
-    """Return (images, labels) of the training set and of the test set: uint8 `[N, channels, height, width]` and `[N]`."""
+def _read(source: Source, root: str | os.PathLike[str] | None) -> tuple[Images, Images]:
+    """Return the training set and the test set."""
     if source.name == "digits":
         return _read_digits(source)
     folder = data_root(root) / source.name
     return read_split(source, source.train, folder), read_split(source, source.test, folder)
 
 
-def _read_digits(source: Source) -> tuple[tuple[UInt8Array, UInt8Array], tuple[UInt8Array, UInt8Array]]:
+def _read_digits(source: Source) -> tuple[Images, Images]:
     # Only this data set needs scikit-learn, which takes a second to import.
     from sklearn.datasets import load_digits
 

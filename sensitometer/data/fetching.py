@@ -7,11 +7,8 @@ import shutil
 import tarfile
 import tempfile
 import zlib
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
+from typing import IO, NamedTuple
 from urllib.parse import urlsplit
 
 import pooch
@@ -27,24 +24,11 @@ from .sources import DataFile, Download, Source, find_source
 _ROUNDS = 2
 
 
-@dataclass(frozen=True, slots=True)
-class Fetched:
-    """
-    The result of `fetch_dataset`.
+class Fetched(NamedTuple):
+    """The result of `fetch_dataset`."""
 
-    Parameters
-    ----------
-    name
-        As in `load_dataset`.
-    folder
-        Where the data set is now; None for a data set that is part of a library.
-    downloaded
-        The files that were downloaded; none when the data set was there already, and sound.
-    """
-
-    name: str
-    folder: Path | None
-    downloaded: tuple[str, ...]
+    folder: Path | None  # where the data set is now; None for a data set that is part of a library
+    downloaded: tuple[str, ...]  # the files that were downloaded; none when the data set was there already, and sound
 
 
 def fetch_dataset(name: str, *, root: str | os.PathLike[str] | None = None, progress: bool = False) -> Fetched:
@@ -72,7 +56,7 @@ def fetch_dataset(name: str, *, root: str | os.PathLike[str] | None = None, prog
     """
     source = find_source(name)
     if not source.downloads:
-        return Fetched(name, None, ())
+        return Fetched(None, ())
     folder = data_root(root) / name
     wanted = [download for download in source.downloads if not _is_sound(source, download, folder)]
     for download in wanted:
@@ -80,19 +64,22 @@ def fetch_dataset(name: str, *, root: str | os.PathLike[str] | None = None, prog
             _fetch(source, download, folder, progress)
         except OSError as error:
             raise DataError(f"{download.name} could not be written to {folder}: {error.strerror or error}") from error
-        for file in download.files:
-            read_file(source, file, folder)
-    return Fetched(name, folder, tuple(download.name for download in wanted))
+        _check(source, download, folder)
+    return Fetched(folder, tuple(download.name for download in wanted))
 
 
 def _is_sound(source: Source, download: Download, folder: Path) -> bool:
-    """Whether everything that `download` brings is in `folder`, and can be read."""
     try:
-        for file in download.files:
-            read_file(source, file, folder)
+        _check(source, download, folder)
     except DataError:
         return False
     return True
+
+
+def _check(source: Source, download: Download, folder: Path) -> None:
+    """Raise DataError unless everything that `download` brings is in `folder`, and can be read."""
+    for file in download.files:
+        read_file(source, file, folder)
 
 
 def _fetch(source: Source, download: Download, folder: Path, progress: bool) -> None:
@@ -111,11 +98,15 @@ def _download(source: Source, download: Download, staging: Path, folder: Path, p
     """Return the path in `staging` of the download, from the first mirror that gives it with the right checksum."""
     reasons: dict[str, str] = {}
     for mirror in source.mirrors * _ROUNDS:
+        host = urlsplit(mirror).netloc
         try:
             return _download_from(mirror, download, staging, progress)
-        # pooch raises ValueError, and nothing more specific, when the checksum is wrong.
-        except (requests.RequestException, ValueError) as error:
-            reasons[urlsplit(mirror).netloc] = _reason(error)
+        except requests.HTTPError as error:
+            reasons[host] = f"HTTP {error.response.status_code}"
+        except requests.RequestException as error:
+            reasons[host] = type(error).__name__
+        except ValueError:  # pooch raises nothing more specific
+            reasons[host] = "wrong SHA-256"
     tried = ", ".join(f"{host} ({reason})" for host, reason in reasons.items())
     remedy = f"unpack it in {folder}" if download.is_archive else f"put it at {folder / download.name}"
     raise DataError(
@@ -125,38 +116,18 @@ def _download(source: Source, download: Download, staging: Path, folder: Path, p
 
 
 def _download_from(mirror: str, download: Download, staging: Path, progress: bool) -> Path:
-    with (
-        _silenced_pooch(),
-        tqdm(total=download.size, desc=download.name, unit="B", unit_scale=True, leave=False, disable=not progress) as bar,
-    ):
-        # A server that packs what it sends once more would have it unpacked twice, and the checksum would not match.
-        downloader = pooch.HTTPDownloader(progressbar=bar, chunk_size=2**16, headers={"Accept-Encoding": "identity"})
-        path = pooch.retrieve(
-            mirror + download.name,
-            known_hash=f"sha256:{download.sha256}",
-            fname=download.name,
-            path=staging,
-            downloader=downloader,
-        )
-    return Path(path)
-
-
-@contextmanager
-def _silenced_pooch() -> Iterator[None]:
-    """Keep pooch from reporting on the standard error what the error message and the progress bar say already."""
+    # pooch would report on the standard error what the error message and the progress bar say already.
     logger = pooch.get_logger()
     level = logger.level
     logger.setLevel(logging.CRITICAL)
     try:
-        yield
+        with tqdm(total=download.size, desc=download.name, unit="B", unit_scale=True, leave=False, disable=not progress) as bar:
+            # A server that packs what it sends once more would have it unpacked twice, and the checksum would not match.
+            downloader = pooch.HTTPDownloader(progressbar=bar, chunk_size=2**16, headers={"Accept-Encoding": "identity"})
+            known_hash = f"sha256:{download.sha256}"
+            return Path(pooch.retrieve(mirror + download.name, known_hash, download.name, staging, downloader=downloader))
     finally:
         logger.setLevel(level)
-
-
-def _reason(error: requests.RequestException | ValueError) -> str:
-    if isinstance(error, requests.HTTPError):
-        return f"HTTP {error.response.status_code}"
-    return type(error).__name__ if isinstance(error, requests.RequestException) else "wrong SHA-256"
 
 
 def _unpack(archive: Path, files: tuple[DataFile, ...], staging: Path, folder: Path) -> None:

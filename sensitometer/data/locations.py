@@ -20,25 +20,15 @@ class DatasetStatus:
 
     Parameters
     ----------
-    name
-        As in `load_dataset`.
-    classes
-        Number of classes.
-    image_shape
-        (channels, height, width).
-    train_points, test_points
-        Points in the training and in the test set, as they are loaded.
+    source
+        Its name, classes, shapes and numbers of points.
     folder
         Where its files are looked for; None for a data set that is part of a library.
     missing
-        The files that are not there, below `folder`. Whether those that are there are sound is not looked at.
+        The files that are not there, below `folder`. The others may be damaged: no file is opened.
     """
 
-    name: str
-    classes: int
-    image_shape: tuple[int, int, int]
-    train_points: int
-    test_points: int
+    source: Source
     folder: Path | None
     missing: tuple[str, ...]
 
@@ -57,19 +47,9 @@ def list_datasets(*, root: str | os.PathLike[str] | None = None) -> tuple[Datase
     root
         The folder that holds the data sets' folders; by default `$SENSITOMETER_DATA`, else the user's cache folder.
     """
-    return tuple(_status(source, data_root(root)) for source in SOURCES.values())
-
-
-def _status(source: Source, root: Path) -> DatasetStatus:
-    folder = root / source.name
-    return DatasetStatus(
-        name=source.name,
-        classes=source.classes,
-        image_shape=source.image_shape,
-        train_points=source.train.points,
-        test_points=source.test.points,
-        folder=folder if source.downloads else None,
-        missing=missing_files(source, folder),
+    folders = ((source, data_root(root) / source.name) for source in SOURCES.values())
+    return tuple(
+        DatasetStatus(source, folder if source.downloads else None, missing_files(source, folder)) for source, folder in folders
     )
 
 

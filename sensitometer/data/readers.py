@@ -17,24 +17,10 @@ UInt8Array = npt.NDArray[np.uint8]
 
 def read_idx(path: Path, shape: tuple[int, ...]) -> UInt8Array:
     """
-    Read an IDX file of unsigned bytes, gzipped when its name ends in `.gz`.
+    Read an IDX file of unsigned bytes of this `shape`, gzipped when its name ends in `.gz`; DataError if it is anything else.
 
-    Parameters
-    ----------
-    path
-        The file: a magic number and the length of each axis as big-endian 32-bit integers, then the elements, the last
-        axis fastest (the format that was published with MNIST).
-    shape
-        The shape that it must hold: (N,) for labels, (N, height, width) for images.
-
-    Returns
-    -------
-    uint8 array of that `shape`.
-
-    Raises
-    ------
-    DataError
-        The file cannot be read, or holds anything else, anything less or anything more.
+    The format was published with MNIST: a magic number and the length of each axis as big-endian 32-bit integers, then the
+    elements, the last axis fastest. Labels are (N,), images (N, height, width).
     """
     # The magic number: two zero bytes, the type of the elements (8 is the unsigned byte), the number of axes.
     expected_header = np.array([0x800 + len(shape), *shape], dtype=">u4")
@@ -45,34 +31,22 @@ def read_idx(path: Path, shape: tuple[int, ...]) -> UInt8Array:
     if header[0] != expected_header[0]:
         raise DataError(f"{path} begins with {_magic(header[0])}; expected {_magic(expected_header[0])}")
     if (header != expected_header).any():
-        raise DataError(f"{path} says that it holds {_by(header[1:])} bytes; expected {_by(shape)}")
+        stated, expected = (" x ".join(map(str, lengths)) for lengths in (header[1:], shape))
+        raise DataError(f"{path} says that it holds {stated} bytes; expected {expected}")
     _check_size(path, content, expected_header.nbytes + math.prod(shape))
     return np.frombuffer(content, dtype=np.uint8, offset=expected_header.nbytes).reshape(shape)
 
 
 def read_cifar(path: Path, points: int, image_shape: tuple[int, int, int], label_bytes: int) -> tuple[UInt8Array, UInt8Array]:
     """
-    Read a CIFAR binary file.
+    Read a CIFAR binary file of N = `points` records; DataError if it cannot be read or has another size.
 
-    Parameters
-    ----------
-    path
-        The file: `points` records, each `label_bytes` bytes and the bytes of an image, by channel, row and column.
-    points
-        Records that it must hold, N.
-    image_shape
-        (channels, height, width).
-    label_bytes
-        1 for CIFAR10; 2 for CIFAR100, whose superclass comes before the class.
+    A record is `label_bytes` bytes, 1 for CIFAR10, and 2 for CIFAR100, whose superclass comes before the class; then the bytes of
+    an image, by channel, row and column.
 
     Returns
     -------
-    uint8 images `[N, channels, height, width]` and uint8 labels `[N]`, the last of the label bytes.
-
-    Raises
-    ------
-    DataError
-        The file cannot be read, or has another size.
+    uint8 images `[N, channels, height, width]` and uint8 labels `[N]`.
     """
     record = label_bytes + math.prod(image_shape)
     content = _read_bytes(path, points * record)
@@ -85,14 +59,8 @@ def read_split(source: Source, split: Split, folder: Path) -> tuple[UInt8Array, 
     """
     Read the training or the test set of `source` from the files below `folder`.
 
-    Returns
-    -------
-    uint8 images `[N, channels, height, width]` and uint8 labels `[N]`, the first `split.points` of what the files hold.
-
-    Raises
-    ------
-    DataError
-        A file is missing, damaged, or another file than its name says.
+    Returns uint8 images `[N, channels, height, width]` and uint8 labels `[N]`, the first `split.points` of those in the files.
+    Raises DataError as `read_file` does.
     """
     require_files(source, folder)
     parts = [read_file(source, file, folder) for file in split.files]
@@ -103,16 +71,9 @@ def read_split(source: Source, split: Split, folder: Path) -> tuple[UInt8Array, 
 
 def read_file(source: Source, file: DataFile, folder: Path) -> tuple[UInt8Array | None, UInt8Array | None]:
     """
-    Read one file of `source` below `folder` and check it against what `source` says of it.
+    Return the images and the labels in one file of `source` below `folder`, each None when the file holds none.
 
-    Returns
-    -------
-    uint8 images `[N, channels, height, width]` and uint8 labels `[N]`, each None when the file holds none.
-
-    Raises
-    ------
-    DataError
-        The file is missing, damaged, or another file than its name says.
+    Raises DataError if the file is missing, damaged, or another file than its name says.
     """
     path = find_file(file, folder) or folder / file.name
     _, height, width = source.image_shape
@@ -162,7 +123,3 @@ def _check_labels(path: Path, labels: UInt8Array, classes: int) -> None:
 
 def _magic(number: np.unsignedinteger) -> str:
     return f"0x{number:08x}" + {0x803: " (IDX images)", 0x801: " (IDX labels)"}.get(int(number), "")
-
-
-def _by(shape: npt.NDArray[np.unsignedinteger] | tuple[int, ...]) -> str:
-    return " x ".join(str(length) for length in shape)

@@ -38,9 +38,9 @@ def test_fetch_command_names_a_root_that_is_not_the_default(tmp_path, monkeypatc
 
 def test_list_says_what_is_there_and_what_is_missing(mnist):
     digits, here, *others = list_datasets(root=mnist.root)
-    assert (digits.name, digits.folder, digits.present) == ("digits", None, True)
-    assert (here.name, here.folder, here.present) == ("mnist", mnist.folder, True)
-    assert (here.classes, here.image_shape, here.train_points, here.test_points) == (3, (1, 6, 5), 10, 7)
+    assert (digits.source.name, digits.folder, digits.present) == ("digits", None, True)
+    assert (here.source.name, here.folder, here.present) == ("mnist", mnist.folder, True)
+    assert here.source == mnist.source
     assert [other.present for other in others] == [False, False, False]
     (mnist.folder / "t10k-labels-idx1-ubyte.gz").unlink()
     assert list_datasets(root=mnist.root)[1].missing == ("t10k-labels-idx1-ubyte.gz",)
