@@ -103,7 +103,7 @@ def run(spec: Spec, text: str, folder: Path, executor: Executor) -> float:
         # In place of measured ones.
         store.record_stack_sizes(dict.fromkeys(kinds, (STACK, 1.0)))
         start = time.perf_counter()
-        train_missing(parse_spec(text, "large"), store, divide(spec, store, 1, "cpu"), executor, None, Reporter())
+        train_missing(parse_spec(text, "large"), store, divide(spec, store, "cpu"), executor, None, Reporter())
         return time.perf_counter() - start
 
 
@@ -233,7 +233,7 @@ class FirstStack:
 
 spec, _ = load_spec("large")
 with Store(sys.argv[1]) as store:
-    train_missing(spec, store, divide(spec, store, 1, "cpu"), FirstStack(), None, Reporter())
+    train_missing(spec, store, divide(spec, store, "cpu"), FirstStack(), None, Reporter())
 """
 
 

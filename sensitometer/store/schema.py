@@ -86,56 +86,26 @@ class Member(NamedTuple):
 
 
 class Stack(NamedTuple):
-    """
-    Networks that are trained together.
+    """Networks that are trained together."""
 
-    Parameters
-    ----------
-    number
-        In the order of the survey: that of the first network of each.
-    kind
-        `Configuration.kind` of all of them.
-    networks, missing
-        How many there are, and how many of them are not stored.
-    seconds
-        Predicted time of one worker.
-    accident
-        The reason why the worker that trained them before, in a larger stack, ended; None if it did not.
-    """
-
-    number: int
-    kind: str
+    number: int  # in the order of the survey: that of the first network of each
+    kind: str  # `Configuration.kind` of all of them
     networks: int
-    missing: int
-    seconds: float
-    accident: str | None
+    missing: int  # networks that are not stored
+    seconds: float  # predicted time of one worker
+    accident: str | None  # the reason why the worker that trained them before, in a larger stack, ended
 
 
 class Run(NamedTuple):
-    """
-    The results of a run.
-
-    Parameters
-    ----------
-    begun_at, last_at
-        When it began, and when it last stored something, in Unix seconds.
-    writer
-        Which process of which machine it is.
-    workers
-        How many stacks it trains at a time.
-    networks
-        How many it has stored.
-    predicted, measured
-        Seconds of a worker that their stacks were predicted to take, and that they took.
-    """
+    """The results of a run; times are in Unix seconds, seconds those of a worker."""
 
     begun_at: float
-    writer: str
-    workers: int
-    networks: int
-    predicted: float
-    measured: float
-    last_at: float
+    writer: str  # which process of which machine
+    workers: int  # stacks trained at a time
+    networks: int  # stored
+    predicted: float  # seconds that their stacks were predicted to take
+    measured: float  # seconds that they took
+    last_at: float  # when something was stored last
 
 
 def create(file: Path) -> None:

@@ -133,13 +133,10 @@ class Store:
         StoreError
             A column is unknown, a network is stored already, or the file cannot be written. Nothing is stored then.
         """
-        unknown = {name for row in rows for name in row} - COLUMNS.keys()
-        if unknown:
-            raise StoreError(f"a network has no column {sorted(unknown)[0]!r}; the columns are {', '.join(COLUMNS)}")
+        _check_columns(name for row in rows for name in row)
         now = time.time()
         values = [[row.get(name) for name in _STORED] + [now] for row in rows]
-        what = f"network {rows[0].get('id')}" if len(rows) == 1 else f"{len(rows)} networks"
-        with self._writing(what):
+        with self._writing(f"network {rows[0].get('id')}" if len(rows) == 1 else f"{len(rows)} networks"):
             self._connection.executemany(_INSERT, values)
             if stack is not None:
                 self._connection.execute("UPDATE stacks SET missing = missing - ? WHERE number = ?", (len(rows), stack))
@@ -147,31 +144,26 @@ class Store:
 
     def ids(self) -> set[str]:
         """Return the ids of the stored networks."""
-        with self._reading():
-            return {row[0] for row in self._connection.execute("SELECT id FROM networks")}
+        return {id_ for (id_,) in self._select("SELECT id FROM networks")}
 
     def rows(self, columns: Collection[str]) -> list[tuple[Any, ...]]:
-        """Return these columns of the stored networks, a tuple each."""
-        with self._reading():
-            return self._connection.execute(f"SELECT {', '.join(columns)} FROM networks").fetchall()
+        """Return these columns of the stored networks, one tuple per network."""
+        return self._select(f"SELECT {', '.join(columns)} FROM networks")
 
     def counts(self) -> dict[str, int]:
         """Return how many stored networks there are of each state, every state named."""
-        with self._reading():
-            found = dict(self._connection.execute("SELECT state, count(*) FROM networks GROUP BY state").fetchall())
-        return {state: found.get(state, 0) for state in STATES}
+        return dict.fromkeys(STATES, 0) | dict(self._select("SELECT state, count(*) FROM networks GROUP BY state"))
 
     def predicted_seconds(self) -> float:
         """Return the seconds that a worker is predicted to take for the stacks of which a network is missing."""
-        with self._reading():
-            found: float = self._connection.execute("SELECT total(seconds) FROM stacks WHERE missing > 0").fetchone()[0]
-        return found
+        return float(self._select("SELECT total(seconds) FROM stacks WHERE missing > 0")[0][0])
 
     def failures(self) -> dict[str, int]:
         """Return how many networks failed for each reason, the most frequent first."""
-        select = "SELECT error, count(*) FROM networks WHERE state = 'failed' GROUP BY error ORDER BY 2 DESC, 1"
-        with self._reading():
-            return {error or "no reason": count for error, count in self._connection.execute(select)}
+        select = (
+            "SELECT coalesce(error, 'no reason'), count(*) FROM networks WHERE state = 'failed' GROUP BY 1 ORDER BY 2 DESC, 1"
+        )
+        return dict(self._select(select))
 
     def enroll(self, stacks: Iterable[tuple[str, float, Sequence[Member]]]) -> None:
         """
@@ -180,42 +172,32 @@ class Store:
         The division stays: networks that are trained again are then trained in the same company, and so to the same bits.
         """
         with self._writing("the division into stacks"):
-            first = self._connection.execute("SELECT coalesce(max(number) + 1, 0) FROM stacks").fetchone()[0]
-            for number, (kind, seconds, members) in enumerate(stacks, first):
-                stack = (number, kind, len(members), len(members), seconds)
-                self._connection.execute("INSERT INTO stacks VALUES (?, ?, ?, ?, ?, NULL)", stack)
-                self._add_members(number, members)
+            for kind, seconds, members in stacks:
+                self._add_stack(kind, seconds, members)
             self._count_missing()
 
     def enrolled(self) -> set[str]:
         """Return the ids of all networks that are in stacks, stored or not."""
-        with self._reading():
-            return {row[0] for row in self._connection.execute("SELECT id FROM members")}
+        return {id_ for (id_,) in self._select("SELECT id FROM members")}
 
     def all_members(self) -> list[Member]:
         """Return the networks of all stacks, by stack, seed and id."""
-        with self._reading():
-            select = f"SELECT {_FIELDS[Member]} FROM members ORDER BY stack, seed, id"
-            return [Member(*row) for row in self._connection.execute(select)]
+        return [Member(*row) for row in self._select(f"SELECT {_FIELDS[Member]} FROM members ORDER BY stack, seed, id")]
 
     def stacks(self, *, missing: bool = False) -> list[Stack]:
         """Return the stacks by number; with `missing`, those of which a network is not stored."""
         condition = "WHERE missing > 0" if missing else ""
-        with self._reading():
-            rows = self._connection.execute(f"SELECT {_FIELDS[Stack]} FROM stacks {condition} ORDER BY number").fetchall()
-        return [Stack(*row) for row in rows]
+        return [Stack(*row) for row in self._select(f"SELECT {_FIELDS[Stack]} FROM stacks {condition} ORDER BY number")]
 
     def members(self, stack: int) -> list[Member]:
         """Return the networks of a stack, by seed and id."""
-        with self._reading():
-            select = f"SELECT {_FIELDS[Member]} FROM members WHERE stack = ? ORDER BY seed, id"
-            return [Member(*row) for row in self._connection.execute(select, (stack,))]
+        select = f"SELECT {_FIELDS[Member]} FROM members WHERE stack = ? ORDER BY seed, id"
+        return [Member(*row) for row in self._select(select, stack)]
 
     def missing(self, stack: int) -> set[str]:
         """Return the ids of the networks of a stack that are not stored."""
         select = "SELECT id FROM members WHERE stack = ? AND id NOT IN (SELECT id FROM networks)"
-        with self._reading():
-            return {row[0] for row in self._connection.execute(select, (stack,))}
+        return {id_ for (id_,) in self._select(select, stack)}
 
     def divide(self, stack: Stack, accident: str) -> list[Stack]:
         """Replace a stack by two halves, or by itself if it is one network, after an accident, and return them."""
@@ -224,26 +206,26 @@ class Store:
         with self._writing("the division of a stack"):
             self._connection.execute("DELETE FROM stacks WHERE number = ?", (stack.number,))
             self._connection.execute("DELETE FROM members WHERE stack = ?", (stack.number,))
-            number = self._connection.execute("SELECT coalesce(max(number) + 1, 0) FROM stacks").fetchone()[0]
-            numbers = []
-            for half in filter(None, (members[:middle], members[middle:])):
-                seconds = stack.seconds * len(half) / len(members)
-                row = (number, stack.kind, len(half), len(half), seconds, accident)
-                self._connection.execute("INSERT INTO stacks VALUES (?, ?, ?, ?, ?, ?)", row)
-                self._add_members(number, half)
-                numbers.append(number)
-                number += 1
+            numbers = [
+                self._add_stack(stack.kind, stack.seconds * len(half) / len(members), half, accident)
+                for half in (members[:middle], members[middle:])
+                if half
+            ]
             self._count_missing(*numbers)
-        return [one for one in self.stacks(missing=True) if one.number in numbers]
+        return [half for half in self.stacks(missing=True) if half.number in numbers]
 
-    def _add_members(self, stack: int, members: Sequence[Member]) -> None:
-        rows = [(stack, one.seed, one.id, one.place) for one in members]
+    def _add_stack(self, kind: str, seconds: float, members: Sequence[Member], accident: str | None = None) -> int:
+        number: int = self._connection.execute("SELECT coalesce(max(number) + 1, 0) FROM stacks").fetchone()[0]
+        stack = Stack(number, kind, len(members), len(members), seconds, accident)
+        self._connection.execute("INSERT INTO stacks VALUES (?, ?, ?, ?, ?, ?)", stack)
+        rows = [(number, member.seed, member.id, member.place) for member in members]
         self._connection.executemany("INSERT INTO members VALUES (?, ?, ?, ?)", rows)
+        return number
 
     def _count_missing(self, *numbers: int) -> None:
         """Count anew how many networks of each stack, or of these, are not stored."""
-        which = f"WHERE number IN ({', '.join(map(str, numbers))})" if numbers else ""
-        self._connection.execute(f"UPDATE stacks SET missing = {_MISSING} {which}")
+        condition = f"WHERE number IN ({', '.join(map(str, numbers))})" if numbers else ""
+        self._connection.execute(f"UPDATE stacks SET missing = {_MISSING} {condition}")
 
     def count_missing(self) -> None:
         """Count anew how many networks of each stack are not stored."""
@@ -251,9 +233,8 @@ class Store:
             self._count_missing()
 
     def miscounted(self) -> int:
-        """Return of how many stacks the missing networks are not as many as is said."""
-        with self._reading():
-            return int(self._connection.execute(f"SELECT count(*) FROM stacks WHERE missing != {_MISSING}").fetchone()[0])
+        """Return the number of stacks whose stored count of missing networks is wrong."""
+        return int(self._select(f"SELECT count(*) FROM stacks WHERE missing != {_MISSING}")[0][0])
 
     def forget(self, ids: Iterable[str]) -> None:
         """Throw rows away, so that their networks are missing again."""
@@ -275,9 +256,7 @@ class Store:
 
     def stack_sizes(self) -> dict[str, tuple[int, float]]:
         """Return what `record_stack_sizes` has stored."""
-        with self._reading():
-            rows = self._connection.execute("SELECT kind, networks, seconds FROM stack_sizes").fetchall()
-        return {kind: (networks, seconds) for kind, networks, seconds in rows}
+        return {kind: (*size,) for kind, *size in self._select("SELECT kind, networks, seconds FROM stack_sizes")}
 
     def begin_run(self, writer: str, workers: int) -> None:
         """Note that a run begins to train now: which process of which machine, and how many stacks it trains at a time."""
@@ -287,9 +266,8 @@ class Store:
 
     def last_run(self) -> Run | None:
         """Return what the last run has stored; None if there was none."""
-        with self._reading():
-            row = self._connection.execute(f"SELECT {_FIELDS[Run]} FROM runs ORDER BY rowid DESC LIMIT 1").fetchone()
-        return None if row is None else Run(*row)
+        rows = self._select(f"SELECT {_FIELDS[Run]} FROM runs ORDER BY rowid DESC LIMIT 1")
+        return Run(*rows[0]) if rows else None
 
     def frame(self, columns: Collection[str] = tuple(COLUMNS), *, state: str | None = None) -> "pandas.DataFrame":
         """Return the stored networks, all or those of a state, one row each, by id; the columns named, or all."""
@@ -297,15 +275,11 @@ class Store:
 
         if isinstance(columns, str) or not columns:
             raise StoreError(f"columns must be a list of at least one column; got {columns!r}")
-        unknown = set(columns) - COLUMNS.keys()
-        if unknown:
-            raise StoreError(f"a network has no column {sorted(unknown)[0]!r}; the columns are {', '.join(COLUMNS)}")
+        _check_columns(columns)
         if state not in (None, *STATES):
             raise StoreError(f"state must be one of {', '.join(STATES)}, or None for all; got {state!r}")
         select = f"SELECT {', '.join(columns)} FROM networks WHERE ?1 IS NULL OR state = ?1 ORDER BY id"
-        with self._reading():
-            rows = self._connection.execute(select, (state,)).fetchall()
-        frame = pandas.DataFrame(rows, columns=list(columns))
+        frame = pandas.DataFrame(self._select(select, state), columns=list(columns))
         # A column of numbers that nothing was measured in would else be one of objects.
         numbers = [name for name in columns if COLUMNS[name].startswith("REAL")]
         return frame.astype(dict.fromkeys(numbers, "float64"))
@@ -364,6 +338,10 @@ class Store:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self.close()
 
+    def _select(self, statement: str, *parameters: Any) -> list[tuple[Any, ...]]:
+        with self._reading():
+            return self._connection.execute(statement, parameters).fetchall()
+
     @contextmanager
     def _reading(self) -> Iterator[None]:
         try:
@@ -372,8 +350,8 @@ class Store:
             raise StoreError(f"cannot read {self.folder / FILE}: {error}") from error
 
     @contextmanager
-    def _writing(self, what: str) -> Iterator[None]:
-        """Make what is done inside one transaction; at once the only writer, or another one would be in the midst of it."""
+    def _writing(self, subject: str) -> Iterator[None]:
+        """Make one transaction of the block, in which this is the only writer from the beginning."""
         try:
             self._connection.execute("BEGIN IMMEDIATE")
             try:
@@ -384,7 +362,13 @@ class Store:
                 if self._connection.in_transaction:
                     self._connection.execute("ROLLBACK")
         except (sqlite3.Error, OverflowError) as error:
-            raise StoreError(f"cannot store {what} in {self.folder / FILE}: {error}") from error
+            raise StoreError(f"cannot store {subject} in {self.folder / FILE}: {error}") from error
+
+
+def _check_columns(names: Iterable[str]) -> None:
+    unknown = sorted(set(names) - COLUMNS.keys())
+    if unknown:
+        raise StoreError(f"a network has no column {unknown[0]!r}; the columns are {', '.join(COLUMNS)}")
 
 
 def _write(file: Path, text: str) -> None:

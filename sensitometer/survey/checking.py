@@ -1,16 +1,16 @@
 """Whether a survey's folder is sound, and what can be mended where it is not. Imports no torch."""
 
 import itertools
+import operator
 import shutil
 import sqlite3
-from collections.abc import Iterator, Mapping
-from contextlib import closing, contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing, nullcontext
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
-
-import msgspec
 
 from ..configuration import FIELDS, Configuration
 from ..errors import InvalidInputError, StoreError
@@ -36,6 +36,7 @@ class Finding:
 
     wrong: str
     repair: str | None = None
+    mend: Callable[[], object] | None = field(default=None, repr=False, compare=False)
 
 
 def check_survey(folder: str | Path, *, repair: bool = False) -> list[Finding]:
@@ -58,62 +59,56 @@ def check_survey(folder: str | Path, *, repair: bool = False) -> list[Finding]:
     folder = Path(folder)
     if not Store.exists(folder):
         Store(folder)  # says so
-    with _writing_alone(folder, repair):
+    with only_writer(folder) if repair else nullcontext():
         damage = _damage(folder / FILE)
-        if damage is not None:
-            finding = _salvage(folder, damage, repair)
-            # The rest can only be said of a file that is whole.
-            return [finding, *(_check_whole(folder, repair) if repair else [])]
-        return _check_whole(folder, repair)
-
-
-@contextmanager
-def _writing_alone(folder: Path, repair: bool) -> Iterator[None]:
-    if not repair:
-        yield
-        return
-    with only_writer(folder):
-        yield
+        if damage is None:
+            return _check_whole(folder, repair)
+        finding = _salvage(folder, damage, repair)
+        # The rest can only be said of a file that is whole.
+        return [finding, *(_check_whole(folder, repair) if repair else [])]
 
 
 def _damage(file: Path) -> str | None:
-    """Return what SQLite finds wrong with a file, the first of it; None for nothing."""
+    """Return the first fault that SQLite finds in a file; None if there is none."""
     try:
         with closing(connect(file)) as connection:
-            found = connection.execute("PRAGMA integrity_check(1)").fetchone()[0]
+            fault = str(connection.execute("PRAGMA integrity_check(1)").fetchone()[0])
             if not connection.execute("SELECT count(*) FROM sqlite_schema WHERE name = 'networks'").fetchone()[0]:
-                found = "there is no table of networks in it"
+                fault = "there is no table of networks in it"
     except sqlite3.DatabaseError as error:
-        found = str(error)
+        fault = str(error)
     # The first line may be a heading.
-    lines = [line for line in found.splitlines() if not line.startswith("***")]
-    return None if found == "ok" else (lines or [found])[0]
+    lines = [line for line in fault.splitlines() if not line.startswith("***")]
+    return None if fault == "ok" else (lines or [fault])[0]
 
 
 def _check_whole(folder: Path, repair: bool) -> list[Finding]:
-    """Check a survey whose results file is whole."""
+    """Check a survey whose results file is whole; each fault is mended before the next check."""
     with Store(folder) as store:
         try:
             spec = parse_spec(store.specification, str(folder / SPECIFICATION))
         except (InvalidInputError, StoreError) as error:
             return [Finding(f"{error}: it must be put back as it was")]
-        wanted = {one.id: Member(one.id, one.seed, place) for place, one in spec.networks()}
-        found = [*_rows(store, wanted, repair), *_stacks(store, wanted, repair), *_files(store, spec, repair)]
-        return found + _leftovers(store, repair)
+        wanted = {network.id: Member(network.id, network.seed, place) for place, network in spec.networks()}
+        findings = []
+        checks = [_rows(store, wanted), _stacks(store, wanted), _files(store, spec)]
+        if repair or not being_written(folder):
+            checks.append(_leftovers(store))
+        for finding in itertools.chain(*checks):
+            if repair and finding.mend is not None:
+                finding.mend()
+            findings.append(finding)
+        return findings
 
 
-def _rows(store: Store, wanted: Mapping[str, Member], repair: bool) -> Iterator[Finding]:
+def _rows(store: Store, wanted: Mapping[str, Member]) -> Iterator[Finding]:
     """Look for rows whose id is not that of their configuration, and for such that the survey does not ask for."""
-    frame = store.rows(("id", *FIELDS))
-    wrong = [row[0] for row in frame if _id_of(row[1:]) != row[0]]
+    rows = store.rows(("id", *FIELDS))
+    wrong = [row[0] for row in rows if _id_of(row[1:]) != row[0]]
     if wrong:
-        if repair:
-            store.forget(wrong)
-        yield Finding(
-            f"{len(wrong)} rows have an id that is not that of their configuration, such as {wrong[0]}",
-            "throw them away",
-        )
-    strangers = {row[0] for row in frame} - wanted.keys() - set(wrong)
+        text = f"{len(wrong)} rows have an id that is not that of their configuration, such as {wrong[0]}"
+        yield Finding(text, "throw them away", lambda: store.forget(wrong))
+    strangers = {row[0] for row in rows} - wanted.keys() - set(wrong)
     if strangers:
         yield Finding(f"{len(strangers)} rows are of networks that the survey does not ask for, such as {min(strangers)}")
 
@@ -126,51 +121,43 @@ def _id_of(values: tuple[Any, ...]) -> str | None:
         return None
 
 
-def _stacks(store: Store, wanted: Mapping[str, Member], repair: bool) -> Iterator[Finding]:
+def _stacks(store: Store, wanted: Mapping[str, Member]) -> Iterator[Finding]:
     """Look for networks that are in no stack or in the wrong one, and for stacks whose missing networks are miscounted."""
     members = store.all_members()
     networks = sum(stack.networks for stack in store.stacks())
-    strange = sum(wanted.get(one.id) != one for one in members)
+    strange = sum(wanted.get(member.id) != member for member in members)
     if strange or networks != len(members):
-        if repair:
-            store.forget_division()
-        yield Finding(
+        text = (
             f"the division into stacks is damaged, or of another specification: of {len(members)} networks, where it says "
-            f"{networks}, {strange} are not what the survey asks for",
-            "divide the survey anew",
+            f"{networks}, {strange} are not what the survey asks for"
         )
+        yield Finding(text, "divide the survey anew", store.forget_division)
         return
-    undivided = len(wanted.keys() - {one.id for one in members})
+    undivided = len(wanted.keys() - {member.id for member in members})
     if undivided:
         yield Finding(f"{undivided} networks are in no stack: the next run divides them")
     count = store.miscounted()
     if count:
-        if repair:
-            store.count_missing()
-        yield Finding(f"the missing networks of {count} stacks are miscounted", "count them")
+        yield Finding(f"the missing networks of {count} stacks are miscounted", "count them", store.count_missing)
 
 
-def _files(store: Store, spec: Spec, repair: bool) -> Iterator[Finding]:
+def _files(store: Store, spec: Spec) -> Iterator[Finding]:
     """Look for networks whose weights or arrays should have been kept, and are not there or not whole."""
-    for folder, whole, wanted, without_any in (
-        (WEIGHTS, _whole, spec.survey.keep_weights, ("failed",)),
+    for folder, kept, without_any in (
+        (WEIGHTS, spec.survey.keep_weights, ("failed",)),
         # No measure of a network that diverged means anything.
-        (ARRAYS, _whole_arrays, spec.measure.keeps_arrays, ("failed", "diverged")),
+        (ARRAYS, spec.measure.keeps_arrays, ("failed", "diverged")),
     ):
         # In this order: files are written before the rows.
-        kept = {id_ for id_, state in store.rows(("id", "state")) if wanted and state not in without_any}
-        without = sorted(id_ for id_ in kept if not whole(store.folder / folder / f"{id_}{SUFFIX}"))
+        ids = {id_ for id_, state in store.rows(("id", "state")) if kept and state not in without_any}
+        without = sorted(id_ for id_ in ids if not _is_whole(store.folder / folder / f"{id_}{SUFFIX}"))
         if without:
-            if repair:
-                store.forget(without)
-            yield Finding(
-                f"{len(without)} networks are stored without their {folder}, such as {without[0]}",
-                "throw their rows away",
-            )
+            text = f"{len(without)} networks are stored without their {folder}, such as {without[0]}"
+            yield Finding(text, "throw their rows away", partial(store.forget, without))
 
 
-def _whole_arrays(file: Path) -> bool:
-    """Return whether a file of arrays can be read, and has what is measured together; the arrays themselves are not read."""
+def _is_whole(file: Path) -> bool:
+    """Return whether a safetensors file is as long as its header says, and has what is measured together."""
     try:
         read_arrays(file, ())
     except StoreError:
@@ -178,37 +165,27 @@ def _whole_arrays(file: Path) -> bool:
     return True
 
 
-def _whole(file: Path) -> bool:
-    """Return whether a safetensors file is as long as its header says: 8 bytes of length, the header, the tensors."""
-    try:
-        with file.open("rb") as stream:
-            length = int.from_bytes(stream.read(8), "little")
-            header = msgspec.json.decode(stream.read(min(length, file.stat().st_size)))
-        ends = [tensor["data_offsets"][1] for name, tensor in header.items() if name != "__metadata__"]
-        return bool(file.stat().st_size == 8 + length + max(ends))
-    except (OSError, msgspec.DecodeError, UnicodeDecodeError, AttributeError, KeyError, TypeError, IndexError, ValueError):
-        return False
-
-
-def _leftovers(store: Store, repair: bool) -> list[Finding]:
-    """Look for what killed processes have left behind, if no run is writing."""
+def _leftovers(store: Store) -> Iterator[Finding]:
+    """Look for what killed processes have left behind."""
     folder = store.folder
-    if not repair and being_written(folder):
-        return []
-    files = [
-        *folder.glob(f"*{UNFINISHED}*"),
-        *(file for kept in (WEIGHTS, ARRAYS) for file in folder.glob(f"{kept}/*{UNFINISHED}")),
-        *(folder / "figures").glob(".figures-*"),
-    ]
     # States are gone on from as long as anything is missing.
-    done = not store.stacks(missing=True)
-    files += [file for file in folder.glob(f"{SAVED}/*") if done or file.suffix == UNFINISHED]
-    if repair:
-        for file in files:
-            remove(file)
-    count = len(files)
-    what = f"{count} {'file is' if count == 1 else 'files are'} left over from a process that was killed, such as"
-    return [Finding(f"{what} {files[0].relative_to(folder)}", "remove them")] if files else []
+    saved = "*" if not store.stacks(missing=True) else f"*{UNFINISHED}"
+    patterns = (
+        f"*{UNFINISHED}*",
+        f"{WEIGHTS}/*{UNFINISHED}",
+        f"{ARRAYS}/*{UNFINISHED}",
+        "figures/.figures-*",
+        f"{SAVED}/{saved}",
+    )
+    files = [file for pattern in patterns for file in folder.glob(pattern)]
+    if files:
+        subject = f"{len(files)} {'file is' if len(files) == 1 else 'files are'} left over from a process that was killed"
+
+        def mend() -> None:
+            for file in files:
+                remove(file)
+
+        yield Finding(f"{subject}, such as {files[0].relative_to(folder)}", "remove them", mend)
 
 
 def _salvage(folder: Path, damage: str, repair: bool) -> Finding:
@@ -274,9 +251,8 @@ def _readable(file: Path) -> list[tuple[Any, ...]]:
             rows = [row for start in range(0, last, AT_ONCE) for row in _range(connection, start, start + AT_ONCE)]
     except sqlite3.DatabaseError:  # not even its tables can be found
         return []
-    place = [tuple(COLUMNS).index(name) for name in FIELDS]
-    good = {row[0]: row for row in rows if row[0] is not None and _id_of(tuple(row[one] for one in place)) == row[0]}
-    return list(good.values())
+    fields = operator.itemgetter(*(tuple(COLUMNS).index(name) for name in FIELDS))
+    return list({row[0]: row for row in rows if row[0] is not None and _id_of(fields(row)) == row[0]}.values())
 
 
 def _last_row(connection: sqlite3.Connection) -> int:

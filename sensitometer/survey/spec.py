@@ -15,7 +15,7 @@ import msgspec
 from msgspec import Meta
 
 from ..configuration import Configuration
-from ..data.sources import find_source
+from ..data.sources import Source, find_source
 from ..errors import InvalidInputError
 from ..store.arrays import FEWEST_BINS
 from .grid import Grid, draw_places
@@ -99,8 +99,8 @@ class MeasureSection(_Section, frozen=True):
     Transitions are those along the translation loops of these points. Networks of tanh, for which they cannot be counted exactly,
     are sampled at `transition_samples` points of each path.
 
-    And what is kept of each network as arrays (`store/arrays.py`): the measures of `points` random test points; sensitivity
-    along three ellipses, in `paths` bins of angle; the boundaries on a `slice` before and after training.
+    Arrays are kept of each network (`store/arrays.py`): the measures of `points` random test points; sensitivity along three
+    ellipses, in `paths` bins of angle; the boundaries on a `slice` before and after training.
     """
 
     jacobian: TestPoints = "all"
@@ -117,7 +117,7 @@ class MeasureSection(_Section, frozen=True):
 
 
 class Spec(_Section, frozen=True):
-    """A survey's specification, checked. `load_spec` and `parse_spec` make one."""
+    """A survey's specification, checked; `load_spec` and `parse_spec` make it."""
 
     survey: SurveySection
     data: DataSection
@@ -136,8 +136,8 @@ class Spec(_Section, frozen=True):
         """
         Yield the survey's networks, each once, in an order that the specification alone decides; seeds of one follow each other.
 
-        A sample that grows keeps what it had: its order is that of random keys, one a configuration, of which the lowest are
-        taken. (Weighted: A-ES of Efraimidis and Spirakis 2006, with keys $-\\log(u) / w$.)
+        A sample that grows keeps its networks: each configuration has a random key, and the lowest are taken. (Weighted: A-ES of
+        Efraimidis and Spirakis 2006, with keys $-\\log(u) / w$.)
         """
         yield from (configuration for _, configuration in self.networks())
 
@@ -147,11 +147,11 @@ class Spec(_Section, frozen=True):
         drawn = range(len(grid)) if self.sample is None else self._draw(grid)
         first, *others = self.space.seed
         firsts = ((place, grid.configuration(place, first)) for place in drawn)
-        networks = ((place, one) for place, of in firsts for one in (of, *map(of.with_seed, others)))
+        networks = ((place, network) for place, seeded in firsts for network in (seeded, *map(seeded.with_seed, others)))
         yield from networks if self.sample is None else itertools.islice(networks, self.sample.count)
 
     def _draw(self, grid: Grid) -> list[int]:
-        """Return as many places in the grid as make `sample.count` networks, in the order of their random keys."""
+        """Return the places in the grid that make `sample.count` networks, in the order of their random keys."""
         assert self.sample is not None
         # Where nothing is trained all cost the same.
         weighted = self.sample.weight == "inverse-cost" and grid.steps > 0
@@ -280,10 +280,10 @@ def _check_keys(document: dict[str, Any]) -> None:
         if isinstance(table, dict):
             _check_table(f"{section}.", table, SECTIONS[section])
             for key, value in table.items():
-                for place, one in enumerate(value) if isinstance(value, list) else [(None, value)]:
-                    if isinstance(one, int) and not -(2**63) <= one < 2**63:
+                for place, number in enumerate(value) if isinstance(value, list) else [(None, value)]:
+                    if isinstance(number, int) and not -(2**63) <= number < 2**63:
                         path = f"{section}.{key}" if place is None else f"{section}.{key}[{place}]"
-                        raise InvalidInputError(f"{path}: expected an integer between -2^63 and 2^63; got {SHORT.repr(one)}")
+                        raise InvalidInputError(f"{path}: expected an integer between -2^63 and 2^63; got {SHORT.repr(number)}")
 
 
 def _check_table(path: str, table: dict[str, Any], kind: type[_Section]) -> None:
@@ -321,15 +321,20 @@ def _one_line(name: str) -> str:
     return name if name.isprintable() else repr(name)
 
 
+def _require(condition: object, path: str, expected: str, value: Any) -> None:
+    """Raise InvalidInputError with the full path of a key unless the condition holds; true and false are written as in TOML."""
+    if not condition:
+        received = str(value).lower() if isinstance(value, bool) else SHORT.repr(value)
+        raise InvalidInputError(f"{path}: expected {expected}; got {received}")
+
+
 def _check(spec: Spec) -> None:
-    """Refuse what the types alone let through; every message begins with the key's full path."""
-    if re.search(CONTROL, spec.survey.name):
-        raise InvalidInputError(f"survey.name: expected no control characters; got {SHORT.repr(spec.survey.name)}")
+    """Refuse what the types alone let through."""
+    _require(not re.search(CONTROL, spec.survey.name), "survey.name", "no control characters", spec.survey.name)
     axes: dict[str, tuple[Any, ...]] = {"data.name": spec.data.names}
     axes |= {f"space.{axis}": values for axis, values in msgspec.structs.asdict(spec.space).items()}
     for key, values in axes.items():
-        if not values:
-            raise InvalidInputError(f"{key}: expected at least one value, got an empty list")
+        _require(values, key, "at least one value", [])
         seen = set()
         for place, value in enumerate(values):
             path = key if value is spec.data.name else f"{key}[{place}]"
@@ -338,18 +343,16 @@ def _check(spec: Spec) -> None:
             seen.add(value)
             _check_value(path, key.partition(".")[2], value)
     for name in spec.data.names:
-        _check_data(spec, name)
-    if 0 < spec.measure.paths < FEWEST_BINS:
-        raise InvalidInputError(f"measure.paths: expected 0, or {FEWEST_BINS} to {MOST_BINS}; got {spec.measure.paths}")
-    checkpoint, steps = spec.training.checkpoint_steps, spec.training.steps
-    if checkpoint is not None and checkpoint >= steps:
-        raise InvalidInputError(f"training.checkpoint_steps: expected less than training.steps, {steps}; got {checkpoint}")
-    grid = spec.grid()
-    whole = (grid.first + grid.second) * len(spec.space.seed)
+        _check_data(spec, find_source(name))
+    bins, checkpoint, steps = spec.measure.paths, spec.training.checkpoint_steps, spec.training.steps
+    _require(bins == 0 or bins >= FEWEST_BINS, "measure.paths", f"0, or {FEWEST_BINS} to {MOST_BINS}", bins)
+    fits = checkpoint is None or checkpoint < steps
+    _require(fits, "training.checkpoint_steps", f"less than training.steps, {steps}", checkpoint)
+    whole = len(spec.space.seed) * sum(spec.grid().sizes)
     if whole >= 2**63:
         raise InvalidInputError(f"space: expected fewer than 2^63 networks; got {whole:.3g}")
-    if spec.sample is not None and spec.sample.count > whole:
-        raise InvalidInputError(f"sample.count: expected at most {whole}, the size of the space; got {spec.sample.count}")
+    if spec.sample is not None:
+        _require(spec.sample.count <= whole, "sample.count", f"at most {whole}, the size of the space", spec.sample.count)
 
 
 def _check_value(path: str, axis: str, value: Any) -> None:
@@ -360,39 +363,30 @@ def _check_value(path: str, axis: str, value: Any) -> None:
             Configuration(**{"dataset": "any", "width": 1, "depth": 2, axis: value})
     except InvalidInputError as error:
         # The path says which axis it is. What is expected comes before the value, which may hold anything.
-        expected = str(error).partition("; got ")[0].partition(" must be ")[2]
-        raise InvalidInputError(f"{path}: expected {expected}; got {SHORT.repr(value)}") from None
+        _require(False, path, str(error).partition("; got ")[0].partition(" must be ")[2], value)
 
 
-def _check_data(spec: Spec, name: str) -> None:
-    source = find_source(name)
-    side = min(source.image_shape[1:])
-    crop, points = spec.data.crop, spec.data.train_points
-    if crop is not None and crop > side:
-        raise InvalidInputError(f"data.crop: expected at most {side}, the side of the images of {name}; got {crop}")
-    if points is not None and not source.classes <= points <= source.train.points:
-        expected = f"expected {source.classes} to {source.train.points} for {name}"
-        raise InvalidInputError(f"data.train_points: {expected}; got {points}")
-    most, largest = points or source.train.points, max(spec.space.batch_size)
-    if largest > most and set(spec.space.optimizer) != {"lbfgs"}:
-        raise InvalidInputError(f"space.batch_size: expected at most {most}, the training points of {name}; got {largest}")
+def _check_data(spec: Spec, source: Source) -> None:
+    """Refuse what does not go with a data set."""
+    name, measure, crop = source.name, spec.measure, spec.data.crop
+    side, width = min(source.image_shape[1:]), crop or source.image_shape[2]
+    _require(crop is None or crop <= side, "data.crop", f"at most {side}, the side of the images of {name}", crop)
+    points = spec.data.train_points or source.train.points
+    fits = source.classes <= points <= source.train.points
+    _require(fits, "data.train_points", f"{source.classes} to {source.train.points} for {name}", points)
+    largest = max(spec.space.batch_size)
+    fits = largest <= points or set(spec.space.optimizer) == {"lbfgs"}
+    _require(fits, "space.batch_size", f"at most {points}, the training points of {name}", largest)
     for key in ("jacobian", "transitions", "points"):
-        measured = getattr(spec.measure, key)
-        if measured != "all" and measured > source.test.points:
-            expected = f"expected at most {source.test.points}, the test points of {name}"
-            raise InvalidInputError(f"measure.{key}: {expected}; got {measured}")
-    width = crop or source.image_shape[2]
-    for key in ("transitions", "paths", "slice"):
-        if getattr(spec.measure, key) != 0 and width < 2:
-            expected = (
-                f"expected {'false' if key == 'slice' else 0} for images of {name} cut to {width} pixel, which are all alike"
-            )
-            raise InvalidInputError(f"measure.{key}: {expected}; got {str(getattr(spec.measure, key)).lower()}")
-    if spec.measure.paths or spec.measure.slice:
-        # Three of them are of one class at least.
-        least = 2 * source.classes + 1
-        if most < least:
-            expected = f"expected at least {least} for {name}, among which are three of one class, for measure.paths or .slice"
-            raise InvalidInputError(f"data.train_points: {expected}; got {most}")
-    if spec.measure.slice and "tanh" in spec.space.activation:
+        measured = getattr(measure, key)
+        fits = measured == "all" or measured <= source.test.points
+        _require(fits, f"measure.{key}", f"at most {source.test.points}, the test points of {name}", measured)
+    for key, nothing in (("transitions", "0"), ("paths", "0"), ("slice", "false")):
+        expected = f"{nothing} for images of {name} cut to {width} pixel, which are all alike"
+        _require(width >= 2 or getattr(measure, key) == 0, f"measure.{key}", expected, getattr(measure, key))
+    # Three of them are of one class at least.
+    least = 2 * source.classes + 1
+    expected = f"at least {least} for {name}, among which are three of one class, for measure.paths or .slice"
+    _require(points >= least or not (measure.paths or measure.slice), "data.train_points", expected, points)
+    if measure.slice and "tanh" in spec.space.activation:
         raise InvalidInputError("measure.slice: expected activations of linear pieces; got tanh in space.activation")

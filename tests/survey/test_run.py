@@ -186,7 +186,7 @@ def run_with_fakes(text, out, limit=None, workers=2, size=8):
         store = stack.enter_context(Store(out) if Store.exists(out) else Store.create(out, text))
         if not store.stack_sizes():  # nothing is measured
             store.record_stack_sizes(dict.fromkeys({one.kind for one in spec.configurations()}, (size, 1.0)))
-        division = divide(spec, store, workers, "cpu")
+        division = divide(spec, store, "cpu")
         executor.start({"device": "cpu"}, 100)
         train_missing(spec, store, division, executor, limit, Reporter())
         return store.frame(), store.stacks()

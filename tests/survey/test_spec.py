@@ -116,7 +116,7 @@ def test_the_costs_of_a_grid_are_those_of_its_configurations_one_by_one():
     grid, sizes = spec.grid(), spec.sizes()
     one_by_one = [training_flops(grid.configuration(place, 1), *sizes["digits"][:3]) for place in range(len(grid))]
     places = np.random.default_rng(0).permutation(len(grid))
-    assert grid.training_flops(sizes).of(places).tolist() == [one_by_one[place] for place in places]
+    assert grid.training_flops(sizes)(places).tolist() == [one_by_one[place] for place in places]
     assert len(set(one_by_one)) > 4
 
 
@@ -158,7 +158,7 @@ def test_quick_covers_what_it_promises():
         ("width = [4, 12]", 'width = ["4"]', "space.width[0]: expected int; got '4'"),
         ("width = [4, 12]", "width = 4", "space.width: expected array; got 4"),
         ("width = [4, 12]", "width = [4, 0]", "space.width[1]: expected a whole number of at least 1; got 0"),
-        ("width = [4, 12]", "width = []", "space.width: expected at least one value, got an empty list"),
+        ("width = [4, 12]", "width = []", "space.width: expected at least one value; got []"),
         ("width = [4, 12]", "width = [4, 4]", "space.width[1]: 4 is there twice"),
         ("width = [4, 12]", "", "space.width: expected a value, got none"),
         ("depth = [2, 3]", "depth = [1]", "space.depth[0]: expected a whole number of at least 2; got 1"),
