@@ -36,10 +36,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         path = error.ctx.command_path if error.ctx else "sensitometer"
         click.echo(f"{path}: {error.format_message()}", err=True)
         status = 2
-    except SensitometerError as error:
-        click.echo(f"sensitometer: {error}", err=True)
-        status = 2
-    except OSError as error:
+    except (SensitometerError, OSError) as error:
         click.echo(f"sensitometer: {error}", err=True)
         status = 2
     except (click.Abort, KeyboardInterrupt):

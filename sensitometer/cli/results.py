@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 @click.argument("folder", metavar="DIR", type=click.Path(path_type=Path))
 @click.argument("file", metavar="FILE", type=click.Path(path_type=Path, dir_okay=False))
 def export(folder: Path, file: Path) -> None:
-    """Write the networks of the survey in DIR, a row each, to FILE.parquet or FILE.csv."""
+    """Write the networks of the survey in DIR, one row each, to FILE.parquet or FILE.csv."""
     from ..store import open_survey
 
     with open_survey(folder) as store:
@@ -52,7 +52,7 @@ def _list(text: str) -> list[str]:
 
 @click.command()
 @click.argument("folder", metavar="DIR", type=click.Path(path_type=Path))
-@click.option("--json", "as_json", is_flag=True, help="Print a JSON list, an object a claim.")
+@click.option("--json", "as_json", is_flag=True, help="Print a JSON list, one object per claim.")
 def claims(folder: Path, as_json: bool) -> None:
     """
     Test the paper's claims on the survey in DIR.
@@ -66,20 +66,19 @@ def claims(folder: Path, as_json: bool) -> None:
     from ..store import open_survey
 
     with open_survey(folder) as store:
-        found = check_claims(store)
+        checked = check_claims(store)
     if as_json:
-        click.echo(json.dumps([claim.as_dict() for claim in found], indent=2))
+        click.echo(json.dumps([claim.as_dict() for claim in checked], indent=2))
         return
-    rows = [("claim", "statistic", "value", "95% interval", "threshold", "verdict"), *map(_claim_row, found)]
+    rows = [("claim", "statistic", "value", "95% interval", "threshold", "verdict"), *map(_claim_row, checked)]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    for row, claim in zip(rows, [None, *found], strict=True):
+    for row, claim in zip(rows, [None, *checked], strict=True):
         click.echo("  ".join(f"{cell:{width}}" for cell, width in zip(row, widths, strict=True)).rstrip())
         if claim is not None:
             click.echo(f"   {claim.statement} ({claim.reason})")
 
 
 def _claim_row(claim: Claim) -> tuple[str, ...]:
-    """Return what a claim is about, its statistic, and the verdict, as they are printed."""
     about = ": ".join(part for part in (claim.subject, QUANTITY_NAMES.get(claim.quantity, claim.quantity)) if part)
     value = f"{claim.value:z.3f}" if math.isfinite(claim.value) else ""
     interval = f"[{claim.low:z.3f}, {claim.high:z.3f}]" if math.isfinite(claim.low) else ""

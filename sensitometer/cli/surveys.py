@@ -13,17 +13,11 @@ from .printing import duration, print_correlations, print_failures, rate, size
 @click.command()
 @click.argument("spec")
 @click.option("--out", required=True, type=click.Path(path_type=Path, file_okay=False), help="The survey's folder.")
-@click.option(
-    "--executor",
-    type=click.Choice(["local", "ray"]),
-    default="local",
-    show_default=True,
-    help="Where to train: processes on this machine, or a Ray cluster.",
-)
+@click.option("--executor", type=click.Choice(["local", "ray"]), default="local", show_default=True, help="Where to train.")
 @click.option("--address", help="Of the Ray cluster, auto or HOST:PORT; default: RAY_ADDRESS, or a new one on this machine.")
-@click.option("--workers", type=click.IntRange(min=1), help="Stacks trained at a time; default: one a processor, or one a GPU.")
+@click.option("--workers", type=click.IntRange(min=1), help="Stacks trained at a time; default: one per processor or GPU.")
 @click.option("--device", default="cpu", show_default=True, help="cpu or cuda.")
-@click.option("--limit", type=click.IntRange(min=1), help="Store at most so many more networks.")
+@click.option("--limit", type=click.IntRange(min=1), help="Largest number of networks to store in this run.")
 def run(spec: str, out: Path, executor: str, address: str | None, workers: int | None, device: str, limit: int | None) -> None:
     """
     Train and measure the networks of SPEC, a preset's name or a TOML file, and store them in a folder.
@@ -37,7 +31,7 @@ def run(spec: str, out: Path, executor: str, address: str | None, workers: int |
     from ..survey import run_survey
     from ..survey.progress import TerminalReporter
 
-    # The command's findings go to standard output, on their own.
+    # Standard output has the results alone.
     with TerminalReporter(Console(stderr=True)) as reporter:
         store = run_survey(
             spec, out, executor=executor, address=address, workers=workers, device=device, limit=limit, reporter=reporter
@@ -56,7 +50,7 @@ def run(spec: str, out: Path, executor: str, address: str | None, workers: int |
 
 @click.command()
 @click.argument("spec")
-@click.option("--workers", type=click.IntRange(min=1), help="Worker processes; default: one a processor.")
+@click.option("--workers", type=click.IntRange(min=1), help="Worker processes; default: one per processor.")
 @click.option("--like", help="Plan for GPUs, such as 8xH200, by their data sheets.")
 def plan(spec: str, workers: int | None, like: str | None) -> None:
     """Say what SPEC takes on this machine, or on one like another; train nothing."""
@@ -66,11 +60,8 @@ def plan(spec: str, workers: int | None, like: str | None) -> None:
     checked, _ = load_spec(spec)
     made = make_plan(checked, workers=workers, like=like)
     note = " at most: networks stop early" if checked.training.stop_at_accuracy else ""
-    parts = [
-        f"{size(amount)} of {what}"
-        for what, amount in (("arrays", made.arrays), ("weights", made.weights), ("saved states", made.states))
-        if amount
-    ]
+    amounts = {"arrays": made.arrays, "weights": made.weights, "saved states": made.states}
+    parts = [f"{size(amount)} of {content}" for content, amount in amounts.items() if amount]
     for name, value in (
         ("networks", f"{made.networks:,}"),
         ("stacks", f"{made.stacks:,}"),
@@ -92,11 +83,11 @@ def plan(spec: str, workers: int | None, like: str | None) -> None:
         _print_shapes("networks", made.shapes)
 
 
-def _print_shapes(what: str, shapes: Mapping[tuple[int, int], int]) -> None:
-    """Print how many networks of each shape there are: a width a line, a depth a column."""
+def _print_shapes(subject: str, shapes: Mapping[tuple[int, int], int]) -> None:
+    """Print the number of networks of each shape: one line per width, one column per depth."""
     depths = sorted({depth for _, depth in shapes})
     cell = max(len(f"{count:,}") for count in [*shapes.values(), *depths]) + 2
-    click.echo(f"\n{what} by shape, width x depth")
+    click.echo(f"\n{subject} by shape, width x depth")
     click.echo(" " * 7 + "".join(f"{depth:{cell}}" for depth in depths))
     for width in sorted({width for width, _ in shapes}):
         counts = (f"{shapes[width, depth]:,}" if (width, depth) in shapes else "-" for depth in depths)
@@ -130,10 +121,10 @@ def check(folder: Path, repair: bool) -> int:
     """
     from ..survey.checking import check_survey
 
-    found = check_survey(folder, repair=repair)
-    for one in found:
-        cure = f"; --repair would {one.repair}" if not repair else f"; done: {one.repair}"
-        click.echo(f"{one.wrong}{cure if one.repair else ''}")
-    if not found:
+    findings = check_survey(folder, repair=repair)
+    for finding in findings:
+        cure = f"; {'done:' if repair else '--repair would'} {finding.repair}" if finding.repair else ""
+        click.echo(f"{finding.wrong}{cure}")
+    if not findings:
         click.echo(f"{folder} is sound")
-    return int(any(not repair or one.repair is None for one in found))
+    return int(any(not repair or finding.repair is None for finding in findings))

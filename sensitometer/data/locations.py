@@ -15,22 +15,11 @@ ROOT_VARIABLE = "SENSITOMETER_DATA"
 
 @dataclass(frozen=True, slots=True)
 class DatasetStatus:
-    """
-    One data set, and whether it is on this machine.
+    """One data set, and whether it is on this machine."""
 
-    Parameters
-    ----------
-    source
-        Its name, classes, shapes and numbers of points.
-    folder
-        Where its files are looked for; None for a data set that is part of a library.
-    missing
-        The files that are not there, below `folder`. The others may be damaged: no file is opened.
-    """
-
-    source: Source
-    folder: Path | None
-    missing: tuple[str, ...]
+    source: Source  # its name, classes, shapes and numbers of points
+    folder: Path | None  # where its files are looked for; None for a data set that is part of a library
+    missing: tuple[str, ...]  # the files that are not below `folder`; the others may be damaged
 
     @property
     def present(self) -> bool:
@@ -40,12 +29,9 @@ class DatasetStatus:
 
 def list_datasets(*, root: str | os.PathLike[str] | None = None) -> tuple[DatasetStatus, ...]:
     """
-    Say of each data set what it is and whether it is on this machine; opens no file.
+    Return for each data set its description and whether it is on this machine; opens no file.
 
-    Parameters
-    ----------
-    root
-        The folder that holds the data sets' folders; by default `$SENSITOMETER_DATA`, else the user's cache folder.
+    `root` is the folder that holds the data sets' folders; by default `$SENSITOMETER_DATA`, else the user's cache folder.
     """
     folders = ((source, data_root(root) / source.name) for source in SOURCES.values())
     return tuple(

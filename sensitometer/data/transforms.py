@@ -31,14 +31,7 @@ def to_sphere(images: UInt8Array) -> npt.NDArray[np.float32]:
     $\|x\| = \sqrt{D}$. Computed in float64. An image whose pixels are all equal has no variance and no direction: it
     becomes 0, the centre of the sphere.
 
-    Parameters
-    ----------
-    images
-        uint8 `[N, channels, height, width]`.
-
-    Returns
-    -------
-    float32 `[N, D]`, D = channels * height * width in the order channel, row, column.
+    Takes uint8 `[N, channels, height, width]` and returns float32 `[N, D]`, D = channels * height * width in this order.
     """
     flat = images.reshape(len(images), -1)
     points = np.empty(flat.shape, dtype=np.float32)
@@ -69,18 +62,7 @@ def balanced_subset(labels: UInt8Array, points: int, classes: int) -> npt.NDArra
     The classes take turns, 0 first, each giving its next point in `hash_order`, until there are enough: the counts of two
     classes differ by more than one only where the smaller class has no points left. A smaller subset is part of every larger one.
 
-    Parameters
-    ----------
-    labels
-        `[N]`, each 0 to `classes - 1`.
-    points
-        How many to choose, at most N.
-    classes
-        Number of classes.
-
-    Returns
-    -------
-    int64 `[points]`: the indices of the points, ascending.
+    Returns the indices of the points, int64 `[points]`, ascending; `labels` are `[N]`, each 0 to `classes - 1`.
     """
     order = hash_order(len(labels))
     turn = np.empty(len(labels), dtype=np.int64)

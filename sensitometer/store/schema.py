@@ -120,8 +120,8 @@ def create(file: Path) -> None:
 
 
 def upgrade(connection: sqlite3.Connection) -> None:
-    """Give a file of an earlier version what it lacks, for this connection alone where the file cannot be written."""
-    new = ("stack_sizes", "stacks", "members", "runs")
+    """Give a file of an earlier version the tables that it lacks, for this connection alone where the file cannot be written."""
+    new = TABLES.keys() - {"networks"}
     try:
         connection.execute("BEGIN IMMEDIATE")
         # The runs before have nothing but when they began.
@@ -134,7 +134,7 @@ def upgrade(connection: sqlite3.Connection) -> None:
         if connection.in_transaction:
             connection.execute("ROLLBACK")
         there = {row[0] for row in connection.execute("SELECT name FROM sqlite_schema")}
-        for name in {*new} - there | {"runs"}:
+        for name in new - there | {"runs"}:
             connection.execute(_table(name, temporary=True))
 
 

@@ -205,22 +205,20 @@ def _writer() -> str:
 
 
 def setup(spec: Spec, out: Path, device: str) -> dict[str, Any]:
-    """Return what a worker of a survey is set up with."""
+    """Return the setup of a worker of a survey."""
+    measure, schedule = spec.measure, msgspec.structs.asdict(spec.training)
+    del schedule["steps"]
     return {
         "device": device,
         "data": {"names": spec.data.names, "crop": spec.data.crop, "train_points": spec.data.train_points},
-        "schedule": {
-            "decay_every_epochs": spec.training.decay_every_epochs,
-            "stop_at_accuracy": spec.training.stop_at_accuracy,
-            "checkpoint_steps": spec.training.checkpoint_steps,
-        },
+        "schedule": schedule,
         "measures": {
-            "jacobian_points": None if spec.measure.jacobian == "all" else spec.measure.jacobian,
-            "transition_points": None if spec.measure.transitions == "all" else spec.measure.transitions,
-            "transition_samples": spec.measure.transition_samples,
-            "kept_points": spec.measure.points,
-            "path_bins": spec.measure.paths,
-            "slices": spec.measure.slice,
+            "jacobian_points": None if measure.jacobian == "all" else measure.jacobian,
+            "transition_points": None if measure.transitions == "all" else measure.transitions,
+            "transition_samples": measure.transition_samples,
+            "kept_points": measure.points,
+            "path_bins": measure.paths,
+            "slices": measure.slice,
         },
         "folder": str(out),
         "keep_weights": spec.survey.keep_weights,
@@ -264,19 +262,19 @@ class _Run:
 
     def __init__(self, spec: Spec, store: Store, executor: Executor, limit: int | None) -> None:
         self.spec, self.store, self.executor = spec, store, executor
-        self.tasks: list[_Task] = []
+        tasks: list[_Task] = []
         self.wanted = 0
         for stack in store.stacks(missing=True):
             most = stack.missing if limit is None else min(stack.missing, limit - self.wanted)
             if most <= 0:
                 break
-            self.tasks.append(_Task(stack, most))
+            tasks.append(_Task(stack, most))
             self.wanted += most
         self.in_progress: dict[int, _Task] = {}
         self.innocent: Counter[int] = Counter()
         # The long ones first, so that the workers finish together.
-        self.waiting = deque(sorted(self.tasks, key=lambda task: task.stack.seconds, reverse=True))
-        self.predicted_waiting = sum(task.stack.seconds for task in self.tasks)
+        self.waiting = deque(sorted(tasks, key=lambda task: task.stack.seconds, reverse=True))
+        self.predicted_waiting = sum(task.stack.seconds for task in tasks)
         self.predicted = self.measured = 0.0
 
     def left(self) -> float:

@@ -10,31 +10,14 @@ from .spec import parse_spec
 
 @dataclass(frozen=True)
 class Status:
-    """
-    How far a survey is.
-
-    Attributes
-    ----------
-    name
-        The survey's name.
-    networks
-        How many it has in all.
-    counts
-        How many are stored, of each state.
-    failures
-        How many failed of each reason, the most frequent first.
-    rate
-        Networks stored a second in the last run; None if it has stored none.
-    seconds_left
-        Time that the rest would take, predicted, at the pace of the last run and with its workers; None if there was none.
-    """
+    """How far a survey is."""
 
     name: str
-    networks: int
-    counts: dict[str, int]
-    failures: dict[str, int]
-    rate: float | None
-    seconds_left: float | None
+    networks: int  # in all
+    counts: dict[str, int]  # stored networks of each state
+    failures: dict[str, int]  # networks that failed for each reason, the most frequent first
+    rate: float | None  # networks stored per second in the last run; None if it has stored none
+    seconds_left: float | None  # predicted, at the pace of the last run and with its workers; None if there was none
 
 
 def survey_status(folder: str | Path) -> Status:
@@ -52,18 +35,18 @@ def survey_status(folder: str | Path) -> Status:
 
 def seconds_left(predicted: float, measured: float, waiting: float, begun: Sequence[tuple[float, float]], workers: int) -> float:
     """
-    Return the seconds that the rest of a survey will take: what was predicted, at the pace of what is done.
+    Return the seconds that the rest of a survey will take: the prediction, at the pace so far.
 
     Parameters
     ----------
     predicted, measured
-        Seconds of a worker that what is done was predicted to take, and that it took.
+        Seconds of a worker that the finished stacks were predicted to take, and that they took.
     waiting
         Seconds of a worker predicted for the stacks that wait.
     begun
         Predicted seconds of each stack that is being trained, and those that it has taken so far.
     workers
-        How many there are.
+        Number of workers.
     """
     pace = measured / predicted if predicted > 0 and measured > 0 else 1.0
     rest = [max(0.0, pace * seconds - elapsed) for seconds, elapsed in begun]

@@ -169,7 +169,8 @@ class _Process:
         try:
             answer = receive(self._process.stdout)
         except EOFError:
-            return Lost(self._how_it_ended())
+            status = self._process.wait()
+            return Lost(f"a worker was ended by signal {-status}" if status < 0 else f"a worker ended with status {status}")
         if "error" in answer:
             kind: type[SensitometerError] = getattr(errors, answer["kind"])
             raise kind(answer["error"])
@@ -187,7 +188,3 @@ class _Process:
             # Requests that the process did not live to read are still in the buffer.
             with contextlib.suppress(BrokenPipeError):
                 pipe.close()
-
-    def _how_it_ended(self) -> str:
-        status = self._process.wait()
-        return f"a worker was ended by signal {-status}" if status < 0 else f"a worker ended with status {status}"

@@ -125,11 +125,11 @@ class RayExecutor:
         return max(1, sum(place.ready for place in self._places) if self._started else self._wanted())
 
     def _capacity(self) -> int:
-        """Return how many processors or GPUs the machines that are there now have, whoever uses them."""
+        """Return the number of processors or GPUs of the machines that are there now, whoever uses them."""
         return int(ray.cluster_resources().get(self._unit, 0))
 
     def _wanted(self) -> int:
-        """Return how many actors there should be now."""
+        """Return the number of actors that there should be now."""
         limits = filter(None, (self._asked, self._most))
         return max(0, min(self._capacity() - self._refused, *limits))
 
@@ -183,22 +183,18 @@ class RayExecutor:
                 return answer
 
     def _next(self, seconds: float) -> tuple[int, Answer] | None:
-        """Wait so long for an actor to answer, and go on with it; return what came of a stack, if it was one."""
+        """Wait so many `seconds` for an actor to answer, and go on with it; return the answer of a stack, if it was one."""
         if time.monotonic() - self._looked > LOOK_SECONDS:
             self._grow()
-        place = self._wait(seconds)
-        answer = self._advance(place) if place is not None else None
+        calls = {place.call: place for place in self._places if place.call is not None}
+        if calls:
+            done, _ = ray.wait(list(calls), num_returns=1, timeout=seconds)
+        else:
+            done = []
+            time.sleep(1.0)
+        answer = self._advance(calls[done[0]]) if done else None
         self._check_patience()
         return answer
-
-    def _wait(self, seconds: float) -> _Place | None:
-        """Wait for an actor to answer; None if none has in so long."""
-        calls = {place.call: place for place in self._places if place.call is not None}
-        if not calls:
-            time.sleep(1.0)
-            return None
-        done, _ = ray.wait(list(calls), num_returns=1, timeout=seconds)
-        return calls[done[0]] if done else None
 
     def _check_patience(self) -> None:
         """Raise WorkerError if no actor has been placed for too long."""
@@ -212,26 +208,26 @@ class RayExecutor:
             )
 
     def _advance(self, place: _Place) -> tuple[int, Answer] | None:
-        """Take what an actor has answered and give it the next thing to do; return what came of a stack, if it was one."""
+        """Take the answer of an actor and give it the next request; return the answer of a stack, if it was one."""
         call, place.call = place.call, None
         try:
-            found = ray.get(call)
+            result = ray.get(call)
         except RayTaskError as error:
             raise WorkerError(f"{place.host}: {line(error)}") from error
         except RayError as error:
             return self._after_loss(place, error)
         if not place.host:
             self._placed = time.monotonic()
-            place.node, place.host = found["node"], found["host"]
-            there, here = found["version"], version("sensitometer")
+            place.node, place.host = result["node"], result["host"]
+            there, here = result["version"], version("sensitometer")
             if there != here:
                 self._refuse(place, WorkerError(f"has sensitometer {there}, and this machine {here}: install the same version"))
             else:
                 place.call = place.actor.prepare.remote(self._setup, self._command, self._folder)
             return None
         if not place.ready:
-            if isinstance(found, SensitometerError):
-                self._refuse(place, found)
+            if isinstance(result, SensitometerError):
+                self._refuse(place, result)
             else:
                 place.ready = True
                 self._early_deaths = 0
@@ -239,22 +235,18 @@ class RayExecutor:
             return None
         number, place.number = place.number, None
         assert number is not None
-        if isinstance(found, SensitometerError):
-            raise type(found)(f"{place.host}: {found}")
+        if isinstance(result, SensitometerError):
+            raise type(result)(f"{place.host}: {result}")
         # Before anything is written: the actor need not wait for that.
         self._hand_out()
-        self._write(found.files)
-        return number, found.answer
-
-    def _write(self, files: dict[str, bytes]) -> None:
-        """Put files into the survey's folder, each under its name when it is whole."""
-        for name, whole in files.items():
+        for name, content in result.files.items():
             path = Path(self._setup["folder"], name)
             try:
                 with replacing(path) as unfinished:
-                    unfinished.write_bytes(whole)
+                    unfinished.write_bytes(content)
             except OSError as error:
                 raise StoreError(f"cannot write to {path}: {error.strerror or error}") from error
+        return number, result.answer
 
     def _refuse(self, place: _Place, error: SensitometerError) -> None:
         """Do without an actor that cannot set itself up: at the start that is an error, later it is said and the run goes on."""
@@ -269,7 +261,7 @@ class RayExecutor:
         end(place.actor)
 
     def _after_loss(self, place: _Place, error: Exception) -> tuple[int, Answer] | None:
-        """Say what became of the stack of an actor that has died or cannot be reached; another takes its place, by and by."""
+        """Return the answer for the stack of an actor that has died or cannot be reached; another will take its place."""
         if "creation task" in str(error):
             # In which nothing is done but to import this module.
             address = re.search(r"ip=([\w.:]+)", str(error))
@@ -287,12 +279,14 @@ class RayExecutor:
         # Its processor is free for another, if it is still there.
         self._grow()
         if _gone(place.node):
-            return place.number, Lost(f"the machine {place.host} is gone", innocent=True)
-        if isinstance(error, ActorUnavailableError):
-            return place.number, Lost(f"the connection to {place.host} broke", innocent=True)
-        if isinstance(error, OutOfMemoryError):
-            return place.number, Lost(f"Ray ended a worker because the memory of {place.host} ran low")
-        return place.number, Lost(f"a worker's actor on {place.host} was killed")
+            lost = Lost(f"the machine {place.host} is gone", innocent=True)
+        elif isinstance(error, ActorUnavailableError):
+            lost = Lost(f"the connection to {place.host} broke", innocent=True)
+        elif isinstance(error, OutOfMemoryError):
+            lost = Lost(f"Ray ended a worker because the memory of {place.host} ran low")
+        else:
+            lost = Lost(f"a worker's actor on {place.host} was killed")
+        return place.number, lost
 
     def close(self) -> None:
         """See `Executor`."""

@@ -45,7 +45,7 @@ def main() -> None:
                 answer: dict[str, Any] = {"rows": [], "seconds": 0.0}
             else:
                 begun = time.monotonic()
-                rows = worker.work([Configuration(**one) for one in job["configurations"]])
+                rows = worker.work([Configuration(**fields) for fields in job["configurations"]])
                 answer = {"rows": rows, "seconds": time.monotonic() - begun}
         except OutOfMemoryError as error:
             answer = {"lost": str(error)}
@@ -118,22 +118,18 @@ class _Worker:
 
         saver = Saver(saved_state(self.folder / SAVED, stack), self.save_seconds)
         try:
+            dataset, measures = self.datasets[stack[0].dataset], self.measures
             results = train_and_measure(
-                stack,
-                self.datasets[stack[0].dataset],
-                schedule=self.schedule,
-                measures=self.measures,
-                saver=saver,
-                device=self.device,
+                stack, dataset, schedule=self.schedule, measures=measures, saver=saver, device=self.device
             )
         except Exception as error:  # noqa: BLE001  whatever it is, it is stored, and the survey goes on
             text = f"{type(error).__name__}: {error}"
             if _out_of_memory(error):
-                _free()
                 # The first line says it; those of a GPU's allocator fill a page.
                 raise OutOfMemoryError(text.partition("\n")[0]) from None
-            return [{"id": one.id, **one.as_dict(), "state": "failed", "error": text, **provenance(self.device)} for one in stack]
-        # Before the rows: of every network that is stored there is all that there should be.
+            outcome = {"state": "failed", "error": text, **provenance(self.device)}
+            return [{"id": network.id, **network.as_dict(), **outcome} for network in stack]
+        # Before the rows: a network that is stored has its files.
         for result in results:
             name = f"{result.row['id']}{SUFFIX}"
             if self.keep_weights:
@@ -144,18 +140,14 @@ class _Worker:
 
 
 def _out_of_memory(error: Exception) -> bool:
-    """Return whether there was no memory left. On a CPU torch raises a RuntimeError that says so."""
+    """Return whether there was no memory left, and then give a GPU back what the stack has left behind."""
     import torch
 
-    return isinstance(error, MemoryError | torch.OutOfMemoryError) or "DefaultCPUAllocator" in str(error)
-
-
-def _free() -> None:
-    """Give a GPU back what the stack has left behind."""
-    import torch
-
-    if torch.cuda.is_available():
+    # On a CPU torch raises a RuntimeError that says so.
+    no_memory = isinstance(error, MemoryError | torch.OutOfMemoryError) or "DefaultCPUAllocator" in str(error)
+    if no_memory and torch.cuda.is_available():
         torch.cuda.empty_cache()
+    return no_memory
 
 
 if __name__ == "__main__":
