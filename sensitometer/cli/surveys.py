@@ -13,7 +13,9 @@ from .printing import duration, print_correlations, print_failures, rate, size
 @click.command()
 @click.argument("spec")
 @click.option("--out", required=True, type=click.Path(path_type=Path, file_okay=False), help="The survey's folder.")
-@click.option("--executor", type=click.Choice(["local", "ray"]), default="local", show_default=True, help="Where to train.")
+@click.option(
+    "--executor", type=click.Choice(["local", "ray"]), default="local", show_default=True, help="Here, or a Ray cluster."
+)
 @click.option("--address", help="Of the Ray cluster, auto or HOST:PORT; default: RAY_ADDRESS, or a new one on this machine.")
 @click.option("--workers", type=click.IntRange(min=1), help="Stacks trained at a time; default: one per processor or GPU.")
 @click.option("--device", default="cpu", show_default=True, help="cpu or cuda.")

@@ -16,10 +16,6 @@ if TYPE_CHECKING:
     import torch
 
 
-# uint8 images `[N, channels, height, width]` and uint8 labels `[N]`.
-Images = tuple[UInt8Array, UInt8Array]
-
-
 @dataclass(frozen=True, slots=True, eq=False)
 class Points:
     r"""
@@ -93,9 +89,9 @@ def load_dataset(
         Keep the centre `crop` x `crop` of each image; the paper uses 24 on CIFAR. When an odd number of rows or columns
         has to go, one more goes at the bottom or at the right.
     train_points
-        Train on a fixed subset of so many points, the same for everybody, with the classes as equal as they can be: they
-        take turns, and one that runs short is made up for by the others. A smaller subset is part of a larger one. The
-        points stay in the order of the whole training set. The test set stays whole.
+        Train on a fixed subset of N points, the same for everybody. The classes take turns, so that their numbers of points are
+        as equal as they can be. A smaller subset is part of a larger one. The points stay in the order of the whole training set,
+        and the test set stays whole.
 
     Raises
     ------
@@ -111,7 +107,10 @@ def load_dataset(
         check_whole_number(f"crop for {name}", crop, most=min(height, width))
     if train_points is not None:
         check_whole_number(f"train_points for {name}", train_points, least=source.classes, most=source.train.points)
-    (train_images, train_labels), (test_images, test_labels) = _read(source, root)
+    folder = data_root(root) / name
+    (train_images, train_labels), (test_images, test_labels) = (
+        _read_digits(source) if name == "digits" else [read_split(source, split, folder) for split in (source.train, source.test)]
+    )
     if train_points is not None:
         chosen = balanced_subset(train_labels, train_points, source.classes)
         train_images, train_labels = train_images[chosen], train_labels[chosen]
@@ -124,15 +123,7 @@ def load_dataset(
     )
 
 
-def _read(source: Source, root: str | os.PathLike[str] | None) -> tuple[Images, Images]:
-    """Return the training set and the test set."""
-    if source.name == "digits":
-        return _read_digits(source)
-    folder = data_root(root) / source.name
-    return read_split(source, source.train, folder), read_split(source, source.test, folder)
-
-
-def _read_digits(source: Source) -> tuple[Images, Images]:
+def _read_digits(source: Source) -> list[tuple[UInt8Array, UInt8Array]]:
     # Only this data set needs scikit-learn, which takes a second to import.
     from sklearn.datasets import load_digits
 
@@ -140,8 +131,7 @@ def _read_digits(source: Source) -> tuple[Images, Images]:
     # Pixels are whole numbers from 0 to 16, kept as float64.
     images = digits.images.astype(np.uint8).reshape(-1, *source.image_shape)
     labels = digits.target.astype(np.uint8)
-    train, test = np.split(hash_order(len(labels)), [source.train.points])
-    return (images[train], labels[train]), (images[test], labels[test])
+    return [(images[chosen], labels[chosen]) for chosen in np.split(hash_order(len(labels)), [source.train.points])]
 
 
 def _points(images: UInt8Array, labels: UInt8Array, crop: int | None) -> Points:

@@ -18,10 +18,10 @@ of different classes) or `same` (of one class), the points at the angles $\pi/3$
 - `paths.KIND.jacobian_norm`: at the middle of each bin; float64 `[B]`;
 - `paths.KIND.images`, `[3, channels, height, width]`, and `paths.KIND.labels`, int16 `[3]`: the three points; not of `random`.
 
-And, of piecewise-linear networks, along the translation loop of a random test point (paper, S3, Figure App. 7), projected on a
-plane, in units of the inputs, the mean of the loop at 0. All shifts of an image are alike, so that on the plane of the largest
-variance they would lie on a circle. The plane is that of the two strongest waves along the loop together, half of each: shift s
-of W is at $\sum_k A_k (\cos(2 \pi k s / W), \sin(2 \pi k s / W)) / \sqrt{2}$.
+For piecewise-linear networks, there is also the translation loop of a random test point (paper, S3, Figure App. 7), projected on
+a plane, in units of the inputs, with the mean of the loop at 0. All shifts of an image are alike: on the plane of the largest
+variance they would lie on a circle. The plane takes half of each of the two strongest waves along the loop: shift s of W is at
+$\sum_k A_k (\cos(2 \pi k s / W), \sin(2 \pi k s / W)) / \sqrt{2}$.
 
 - `paths.translation.curve`: the loop, from vertex to vertex in equal steps, closed; float32 `[K, 2]`;
 - `paths.translation.crossings`: where boundaries of some units of the first hidden layer cross it; float32 `[n, 2]`;

@@ -1,4 +1,4 @@
-"""A survey's results: one SQLite database, one row a network, written once; and arrays. Imports neither torch nor ray."""
+"""A survey's results: one SQLite database, one row per network, written once; and arrays. Imports neither torch nor ray."""
 
 import sqlite3
 import time
@@ -26,6 +26,7 @@ _STORED = tuple(name for name in COLUMNS if name != "stored_at")
 _INSERT = f"INSERT INTO networks ({', '.join(_STORED)}, stored_at) VALUES ({', '.join('?' * len(COLUMNS))})"
 # How many networks of a stack are not stored.
 _MISSING = "(SELECT count(*) FROM members WHERE stack = number AND id NOT IN (SELECT id FROM networks))"
+_COUNT_MISSING = f"UPDATE stacks SET missing = {_MISSING}"
 # One more stack of the last run.
 _COUNT_STACK = """
 UPDATE runs SET last_at = ?, networks = networks + ?, measured = measured + ?,
@@ -94,7 +95,8 @@ class Store:
             file = folder / SPECIFICATION
             if file.exists() and file.read_bytes() != specification.encode():
                 raise StoreError(f"{folder} has another {SPECIFICATION}, and no survey: choose another folder, or remove it")
-            _write(file, specification)
+            with replacing(file) as unfinished:
+                unfinished.write_text(specification, encoding="utf-8")
             create(folder / FILE)
         except (OSError, sqlite3.Error) as error:
             raise StoreError(f"cannot write to {folder}: {getattr(error, 'strerror', None) or error}") from error
@@ -111,7 +113,8 @@ class Store:
     def write_specification(self, text: str) -> None:
         """Replace the text of the specification: that of a survey that has grown."""
         try:
-            _write(self.folder / SPECIFICATION, text)
+            with replacing(self.folder / SPECIFICATION) as unfinished:
+                unfinished.write_text(text, encoding="utf-8")
         except OSError as error:
             raise StoreError(f"cannot write to {self.folder / SPECIFICATION}: {error.strerror or error}") from error
 
@@ -122,11 +125,11 @@ class Store:
         Parameters
         ----------
         rows
-            A network each, by column.
+            One network each, by column.
         stack
-            The stack that they are from, whose missing networks they were.
+            The stack that they are from.
         measured
-            The seconds that a worker took for it.
+            Seconds that a worker took for the stack.
 
         Raises
         ------
@@ -151,7 +154,7 @@ class Store:
         return self._select(f"SELECT {', '.join(columns)} FROM networks")
 
     def counts(self) -> dict[str, int]:
-        """Return how many stored networks there are of each state, every state named."""
+        """Return the number of stored networks of each state, every state named."""
         return dict.fromkeys(STATES, 0) | dict(self._select("SELECT state, count(*) FROM networks GROUP BY state"))
 
     def predicted_seconds(self) -> float:
@@ -159,7 +162,7 @@ class Store:
         return float(self._select("SELECT total(seconds) FROM stacks WHERE missing > 0")[0][0])
 
     def failures(self) -> dict[str, int]:
-        """Return how many networks failed for each reason, the most frequent first."""
+        """Return the number of networks that failed for each reason, the most frequent first."""
         select = (
             "SELECT coalesce(error, 'no reason'), count(*) FROM networks WHERE state = 'failed' GROUP BY 1 ORDER BY 2 DESC, 1"
         )
@@ -167,14 +170,13 @@ class Store:
 
     def enroll(self, stacks: Iterable[tuple[str, float, Sequence[Member]]]) -> None:
         """
-        Add stacks, numbered on in the order given: of each its kind, its predicted seconds and its networks.
+        Add stacks, numbered on in the order given, from the kind, the predicted seconds and the networks of each.
 
-        The division stays: networks that are trained again are then trained in the same company, and so to the same bits.
+        The division stays: networks that are trained again are then trained in the same stack, and so to the same bits.
         """
         with self._writing("the division into stacks"):
             for kind, seconds, members in stacks:
                 self._add_stack(kind, seconds, members)
-            self._count_missing()
 
     def enrolled(self) -> set[str]:
         """Return the ids of all networks that are in stacks, stored or not."""
@@ -211,7 +213,6 @@ class Store:
                 for half in (members[:middle], members[middle:])
                 if half
             ]
-            self._count_missing(*numbers)
         return [half for half in self.stacks(missing=True) if half.number in numbers]
 
     def _add_stack(self, kind: str, seconds: float, members: Sequence[Member], accident: str | None = None) -> int:
@@ -220,17 +221,13 @@ class Store:
         self._connection.execute("INSERT INTO stacks VALUES (?, ?, ?, ?, ?, ?)", stack)
         rows = [(number, member.seed, member.id, member.place) for member in members]
         self._connection.executemany("INSERT INTO members VALUES (?, ?, ?, ?)", rows)
+        self._connection.execute(f"{_COUNT_MISSING} WHERE number = ?", (number,))
         return number
-
-    def _count_missing(self, *numbers: int) -> None:
-        """Count anew how many networks of each stack, or of these, are not stored."""
-        condition = f"WHERE number IN ({', '.join(map(str, numbers))})" if numbers else ""
-        self._connection.execute(f"UPDATE stacks SET missing = {_MISSING} {condition}")
 
     def count_missing(self) -> None:
         """Count anew how many networks of each stack are not stored."""
         with self._writing("the counts of missing networks"):
-            self._count_missing()
+            self._connection.execute(_COUNT_MISSING)
 
     def miscounted(self) -> int:
         """Return the number of stacks whose stored count of missing networks is wrong."""
@@ -238,13 +235,13 @@ class Store:
 
     def forget(self, ids: Iterable[str]) -> None:
         """Throw rows away, so that their networks are missing again."""
-        with self._writing("what is thrown away"):
+        with self._writing("that rows are thrown away"):
             self._connection.executemany("DELETE FROM networks WHERE id = ?", [(id_,) for id_ in ids])
-            self._count_missing()
+            self._connection.execute(_COUNT_MISSING)
 
     def forget_division(self) -> None:
         """Throw the division into stacks away; the next run divides the survey by the sizes that are stored."""
-        with self._writing("what is thrown away"):
+        with self._writing("that the division is thrown away"):
             self._connection.execute("DELETE FROM stacks")
             self._connection.execute("DELETE FROM members")
 
@@ -371,11 +368,6 @@ def _check_columns(names: Iterable[str]) -> None:
         raise StoreError(f"a network has no column {unknown[0]!r}; the columns are {', '.join(COLUMNS)}")
 
 
-def _write(file: Path, text: str) -> None:
-    with replacing(file) as unfinished:
-        unfinished.write_text(text, encoding="utf-8")
-
-
 def open_survey(folder: str | Path) -> Store:
-    """Open the survey in `folder` for reading; its `frame()` is one row a network. StoreError if there is none."""
+    """Open the survey in `folder` for reading; its `frame()` is one row per network. StoreError if there is none."""
     return Store(folder)

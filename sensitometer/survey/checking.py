@@ -175,6 +175,7 @@ def _leftovers(store: Store) -> Iterator[Finding]:
         f"{WEIGHTS}/*{UNFINISHED}",
         f"{ARRAYS}/*{UNFINISHED}",
         "figures/.figures-*",
+        ".salvage-*",
         f"{SAVED}/{saved}",
     )
     files = [file for pattern in patterns for file in folder.glob(pattern)]

@@ -24,19 +24,8 @@ class LocalExecutor:
     """
     Worker processes on this machine, one thread each, and one GPU each where that is the device; see `Executor`.
 
-    Parameters
-    ----------
-    workers
-        Number of workers; None: one per processor that this process may use, or one per GPU.
-    device
-        The device that they train on.
-    command
-        The program of a worker.
-
-    Raises
-    ------
-    InvalidInputError
-        The device is not there.
+    `workers` is their number; None: one per processor that this process may use, or one per GPU. `command` is the program of a
+    worker. Raises InvalidInputError if there is no GPU and the device is `cuda`.
     """
 
     def __init__(self, workers: int | None, device: str, command: Sequence[str] = WORKER) -> None:

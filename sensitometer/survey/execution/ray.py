@@ -1,9 +1,9 @@
 """
 Stacks trained on a Ray cluster: one actor per processor or GPU, each with one worker process. Imports no torch.
 
-The driver, the process that runs the survey, hands each stack to an actor that is free, and stores what comes back; nothing else
-writes to the survey's folder. An actor hosts the same worker process as there is locally, set up for the machine that it is on,
-with folders of that machine: weights are sent back with the rows, and the states of long trainings stay where they are.
+The driver, the process that runs the survey, hands each stack to a free actor and stores the results; nothing else writes to the
+survey's folder. An actor hosts the same worker process as a local run, with folders of its machine: weights and arrays are sent
+back with the rows, and the states of long trainings stay there.
 """
 
 import contextlib
@@ -86,8 +86,6 @@ class RayExecutor:
         one that is started on this machine, and ends with this executor.
     workers
         Number of workers; None: one per processor of the cluster, or one per GPU.
-    device
-        `cpu` or `cuda`.
     command
         The program of a worker; by default that of the machine it is started on.
 

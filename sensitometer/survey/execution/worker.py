@@ -3,8 +3,7 @@ A worker process: reads jobs from standard input, and answers each on standard o
 
 The first message sets it up (`matmul_path` and the arguments of `_Worker`); every later one is a stack (`configurations`). An
 answer is `{"rows": [...], "seconds": ...}`; or `{"lost": reason}` for a stack that is too large for the memory; or
-`{"error": message, "kind": class name}` when something stands in the way of the whole survey. When standard input ends, however
-the parent ended, the process does too.
+`{"error": message, "kind": class name}` for an obstacle to the whole survey. The process ends when standard input does.
 """
 
 import contextlib
@@ -68,7 +67,7 @@ def _read(jobs: "SimpleQueue[dict[str, Any]]") -> None:
 
 
 def _prepare(matmul_path: str) -> None:
-    """Set this process up for matrix products; imports torch, and must be the first to."""
+    """Set this process up for matrix products, before anything else imports torch."""
     matmul.activate(matmul_path)
     import torch
 
