@@ -25,7 +25,7 @@ def list_() -> None:
     click.echo(f"{'name':14} {'train':>7} {'test':>7} {'classes':>8}  {'image':12} where")
     for status in list_datasets():
         source, where = status.source, status.folder or "part of scikit-learn"
-        missing = "" if status.present else f" (not there: sensitometer data fetch {source.name})"
+        missing = f" (not there: sensitometer data fetch {source.name})" if status.missing else ""
         numbers = f"{source.train.points:>7,} {source.test.points:>7,} {source.classes:>8}"
         click.echo(f"{source.name:14} {numbers}  {' x '.join(map(str, source.image_shape)):12} {where}{missing}")
 

@@ -21,11 +21,6 @@ class DatasetStatus:
     folder: Path | None  # where its files are looked for; None for a data set that is part of a library
     missing: tuple[str, ...]  # the files that are not below `folder`; the others may be damaged
 
-    @property
-    def present(self) -> bool:
-        """Whether no file is missing."""
-        return not self.missing
-
 
 def list_datasets(*, root: str | os.PathLike[str] | None = None) -> tuple[DatasetStatus, ...]:
     """

@@ -10,8 +10,6 @@ from urllib.parse import quote
 from ..files import replacing
 
 SCHEMA_VERSION = 3
-# The versions that `upgrade` brings up to date.
-EARLIER_VERSIONS = (1, 2)
 FILE = "survey.sqlite"
 
 CONFIGURATION_COLUMNS = {
@@ -53,6 +51,7 @@ PROVENANCE_COLUMNS = {
     "stored_at": "REAL NOT NULL",
 }
 COLUMNS = {"id": "TEXT PRIMARY KEY", **CONFIGURATION_COLUMNS, **RESULT_COLUMNS, **PROVENANCE_COLUMNS}
+INSERT_NETWORK = f"INSERT INTO networks ({', '.join(COLUMNS)}) VALUES ({', '.join('?' * len(COLUMNS))})"
 
 # The tables of this version. A file of an earlier one lacks some of them, and some columns of `runs`.
 TABLES = {

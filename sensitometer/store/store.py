@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from ..errors import InvalidInputError, StoreError
 from ..files import replacing
 from .arrays import SUFFIX, read_arrays
-from .schema import COLUMNS, EARLIER_VERSIONS, FILE, SCHEMA_VERSION, STATES, Member, Run, Stack, connect, create, upgrade
+from .schema import COLUMNS, FILE, INSERT_NETWORK, SCHEMA_VERSION, STATES, Member, Run, Stack, connect, create, upgrade
 
 if TYPE_CHECKING:
     import pandas
@@ -22,8 +22,6 @@ SPECIFICATION = "spec.toml"
 ARRAYS, WEIGHTS, SAVED = "arrays", "weights", "saved"
 EXPORTS = (".parquet", ".csv")
 
-_STORED = tuple(name for name in COLUMNS if name != "stored_at")
-_INSERT = f"INSERT INTO networks ({', '.join(_STORED)}, stored_at) VALUES ({', '.join('?' * len(COLUMNS))})"
 # How many networks of a stack are not stored.
 _MISSING = "(SELECT count(*) FROM members WHERE stack = number AND id NOT IN (SELECT id FROM networks))"
 _COUNT_MISSING = f"UPDATE stacks SET missing = {_MISSING}"
@@ -65,7 +63,7 @@ class Store:
         with self._reading():
             self._connection = connect(file)
             version = self._connection.execute("PRAGMA user_version").fetchone()[0]
-            if version in EARLIER_VERSIONS:
+            if 1 <= version < SCHEMA_VERSION:
                 upgrade(self._connection)
                 version = SCHEMA_VERSION
         if version != SCHEMA_VERSION:
@@ -138,9 +136,9 @@ class Store:
         """
         _check_columns(name for row in rows for name in row)
         now = time.time()
-        values = [[row.get(name) for name in _STORED] + [now] for row in rows]
+        values = [[now if name == "stored_at" else row.get(name) for name in COLUMNS] for row in rows]
         with self._writing(f"network {rows[0].get('id')}" if len(rows) == 1 else f"{len(rows)} networks"):
-            self._connection.executemany(_INSERT, values)
+            self._connection.executemany(INSERT_NETWORK, values)
             if stack is not None:
                 self._connection.execute("UPDATE stacks SET missing = missing - ? WHERE number = ?", (len(rows), stack))
                 self._connection.execute(_COUNT_STACK, (now, len(rows), measured, stack))

@@ -17,7 +17,7 @@ from ..errors import InvalidInputError, StoreError
 from ..files import UNFINISHED, remove
 from ..store import ARRAYS, SAVED, SPECIFICATION, WEIGHTS, Store
 from ..store.arrays import SUFFIX, read_arrays
-from ..store.schema import COLUMNS, FILE, Member, connect, create
+from ..store.schema import COLUMNS, FILE, INSERT_NETWORK, Member, connect, create
 from .runner import being_written, only_writer
 from .spec import Spec, parse_spec
 
@@ -202,8 +202,7 @@ def _salvage(folder: Path, damage: str, repair: bool) -> Finding:
             create(whole)
             with closing(connect(whole)) as connection:
                 connection.execute("BEGIN IMMEDIATE")
-                places = ", ".join("?" * len(COLUMNS))
-                connection.executemany(f"INSERT INTO networks ({', '.join(COLUMNS)}) VALUES ({places})", rows)
+                connection.executemany(INSERT_NETWORK, rows)
                 for tables in (("stack_sizes",), ("stacks", "members"), ("runs",)):
                     _copy_tables(legible, connection, tables)
                 connection.execute("COMMIT")

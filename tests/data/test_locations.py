@@ -38,17 +38,17 @@ def test_fetch_command_names_a_root_that_is_not_the_default(tmp_path, monkeypatc
 
 def test_list_says_what_is_there_and_what_is_missing(mnist):
     digits, here, *others = list_datasets(root=mnist.root)
-    assert (digits.source.name, digits.folder, digits.present) == ("digits", None, True)
-    assert (here.source.name, here.folder, here.present) == ("mnist", mnist.folder, True)
+    assert (digits.source.name, digits.folder, digits.missing) == ("digits", None, ())
+    assert (here.source.name, here.folder, here.missing) == ("mnist", mnist.folder, ())
     assert here.source == mnist.source
-    assert [other.present for other in others] == [False, False, False]
+    assert all(other.missing for other in others) and len(others) == 3
     (mnist.folder / "t10k-labels-idx1-ubyte.gz").unlink()
     assert list_datasets(root=mnist.root)[1].missing == ("t10k-labels-idx1-ubyte.gz",)
 
 
 def test_list_takes_its_root_from_the_variable(mnist, monkeypatch):
     monkeypatch.setenv("SENSITOMETER_DATA", str(mnist.root))
-    assert list_datasets()[1].present
+    assert list_datasets()[1].missing == ()
 
 
 @pytest.mark.parametrize("module", ["torch", "sklearn", "ray"])
