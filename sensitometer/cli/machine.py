@@ -2,14 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import click
 
 from .. import __version__
-
-if TYPE_CHECKING:
-    from ..matmul import Probe
 
 
 @click.group()
@@ -54,6 +49,9 @@ def doctor() -> None:
     """
     import importlib.metadata
     import platform
+    from statistics import median
+
+    import torch
 
     from .. import matmul
     from ..survey.scheduling.plan import default_workers
@@ -64,26 +62,13 @@ def doctor() -> None:
     for package in ("torch", "numpy", "numba"):
         click.echo(f"{package:15} {importlib.metadata.version(package)}")
     click.echo(f"processor       {matmul.processor()}, {default_workers()} workers")
-    click.echo(f"cuda            {_cuda()}")
+    gpus = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
+    click.echo(f"cuda            {', '.join(gpus) or 'no device'}")
     click.echo("matrix products, float32, one thread, GFLOP/s (median of alternating rounds)")
     shapes = [f"{networks} x {out}x{inner}x{points}" for networks, out, inner, points in matmul.PROBE_SHAPES]
     click.echo(f"  {'path':14}" + "".join(f"{shape:>20}" for shape in shapes) + f"{'error vs float64':>20}")
     for probe in choice.probes:
-        click.echo(_probe_line(probe))
+        rates = "".join(f"{median(rounds):>20.0f}" for rounds in zip(*probe.rates, strict=True))
+        click.echo(f"  {probe.path:14}{rates}{probe.error:>20.1e}")
     click.echo(f"path used       {choice.path}: {choice.reason}")
     click.echo(f"an operation    {choice.operation * 1e6:.2f} µs of torch, whatever its size")
-
-
-def _probe_line(probe: Probe) -> str:
-    from statistics import median
-
-    rates = [median(rates) for rates in zip(*probe.rates, strict=True)]
-    return f"  {probe.path:14}" + "".join(f"{rate:>20.0f}" for rate in rates) + f"{probe.error:>20.1e}"
-
-
-def _cuda() -> str:
-    import torch
-
-    if not torch.cuda.is_available():
-        return "no device"
-    return ", ".join(torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count()))
