@@ -13,9 +13,9 @@ UNFINISHED = ".new"
 @contextlib.contextmanager
 def replacing(file: str | Path) -> Iterator[Path]:
     """
-    Yield the path to write to in place of `file`; at the end of the block what was written there becomes `file`.
+    Yield the path to write to in place of `file`; at the end of the block, the content written there becomes `file`.
 
-    The content and the new name are on the disk when the block is left. When it raises, `file` is as it was, and what was written
+    The content and the new name are on the disk when the block is left. When it raises, `file` is as it was, and the new content
     is removed.
 
     Parameters

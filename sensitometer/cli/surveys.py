@@ -117,7 +117,7 @@ def status(folder: Path) -> None:
 @click.option("--repair", is_flag=True, help="Mend what can be mended.")
 def check(folder: Path, repair: bool) -> int:
     """
-    Verify the survey in DIR, and say what is wrong and how --repair would mend it.
+    Verify the survey in DIR; print each fault and how --repair would mend it.
 
     The exit status is 1 if something is wrong and was not mended.
     """

@@ -147,7 +147,7 @@ def dataset_names() -> tuple[str, ...]:
 
 
 def find_source(name: str) -> Source:
-    """Return what is known of the data set `name`; raise `InvalidInputError` for any other name."""
+    """Return the source of the data set `name`; InvalidInputError for any other name."""
     if not isinstance(name, str) or name not in SOURCES:
         raise InvalidInputError(f"the data set must be one of {', '.join(SOURCES)}; got {name!r}")
     return SOURCES[name]

@@ -147,8 +147,8 @@ def connect(file: Path) -> sqlite3.Connection:
     """Open a results file, for reading alone where its folder cannot be written."""
     mode = "mode=rw"
     if not os.access(file.parent, os.W_OK):
-        # SQLite cannot read a file beside which it may not make its own, unless it is told that nobody writes to it. Whoever has
-        # written to it and was killed, or still writes, has left what is newest in one of these, with all that reading takes.
+        # SQLite cannot read a file beside which it may not make its own, unless it is told that nobody writes to it. A process
+        # that still writes, or was killed while writing, has left the newest rows in the `-wal`, with all that reading takes.
         wal = file.with_name(f"{file.name}-wal")
         mode = "mode=ro" if wal.exists() and wal.stat().st_size else "immutable=1"
     name = f"file:{quote(str(file.absolute()))}?{mode}"

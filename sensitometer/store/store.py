@@ -156,7 +156,7 @@ class Store:
         return dict.fromkeys(STATES, 0) | dict(self._select("SELECT state, count(*) FROM networks GROUP BY state"))
 
     def predicted_seconds(self) -> float:
-        """Return the seconds that a worker is predicted to take for the stacks of which a network is missing."""
+        """Return the seconds that a worker is predicted to take for the stacks with missing networks."""
         return float(self._select("SELECT total(seconds) FROM stacks WHERE missing > 0")[0][0])
 
     def failures(self) -> dict[str, int]:
@@ -185,7 +185,7 @@ class Store:
         return [Member(*row) for row in self._select(f"SELECT {_FIELDS[Member]} FROM members ORDER BY stack, seed, id")]
 
     def stacks(self, *, missing: bool = False) -> list[Stack]:
-        """Return the stacks by number; with `missing`, those of which a network is not stored."""
+        """Return the stacks by number; with `missing`, those with networks that are not stored."""
         condition = "WHERE missing > 0" if missing else ""
         return [Stack(*row) for row in self._select(f"SELECT {_FIELDS[Stack]} FROM stacks {condition} ORDER BY number")]
 
@@ -254,7 +254,7 @@ class Store:
         return {kind: (*size,) for kind, *size in self._select("SELECT kind, networks, seconds FROM stack_sizes")}
 
     def begin_run(self, writer: str, workers: int) -> None:
-        """Note that a run begins to train now: which process of which machine, and how many stacks it trains at a time."""
+        """Store that a run begins now, with its process and machine, and the number of stacks that it trains at a time."""
         now = time.time()
         with self._writing("the beginning of a run"):
             self._connection.execute("INSERT INTO runs VALUES (?, ?, ?, 0, 0, 0, ?)", (now, writer, workers, now))
@@ -280,7 +280,7 @@ class Store:
         return frame.astype(dict.fromkeys(numbers, "float64"))
 
     def kept(self) -> set[str]:
-        """Return the ids of the networks of which there are arrays."""
+        """Return the ids of the networks that have arrays."""
         return {file.stem for file in (self.folder / ARRAYS).glob(f"*{SUFFIX}")}
 
     def arrays(self, id_: str, prefix: str | tuple[str, ...] = "") -> "dict[str, NDArray[Any]]":

@@ -1,4 +1,4 @@
-"""Surveys: what to train, in which stacks, where, and what became of it."""
+"""Surveys: their specification, their division into stacks, the run, and the state of their folders."""
 
 from .runner import Reporter, run_survey
 from .scheduling.plan import Plan, plan

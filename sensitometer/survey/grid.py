@@ -1,4 +1,4 @@
-"""The product of a survey's axes, of which no list is ever made, and samples of its places. Imports no torch."""
+"""The product of a survey's axes, of which no list is made, and samples of its places. Imports no torch."""
 
 import hashlib
 import itertools
@@ -22,7 +22,7 @@ COSTLY = ("dataset", "width", "depth", "optimizer", "batch_size")
 
 class Grid:
     """
-    The product of the axes, seeds apart, of which no list is ever made.
+    The product of the axes, without the seeds; no list of it is made.
 
     L-BFGS has neither a learning rate nor a batch size: its configurations are a product of their own, without these axes, and
     come last.

@@ -40,7 +40,7 @@ class TerminalReporter(Reporter):
             self._progress.stop()
 
     def start(self, networks: int, stored: int, wanted: int, left: float) -> None:
-        """Begin: so many networks in all, so many of them stored, so many to be trained now, in about so many seconds."""
+        """See `Reporter`."""
         total = networks if wanted == networks - stored else stored + wanted
         self._progress.update(self._task, total=total, completed=stored, left=_words(left))
         self._progress.start()
@@ -48,7 +48,7 @@ class TerminalReporter(Reporter):
         self._begun = self._looked = time.monotonic()
 
     def stored(self, rows: Sequence[Mapping[str, Any]], left: float) -> None:
-        """Count these networks, which are stored now; the rest will take about so many seconds."""
+        """See `Reporter`."""
         now = time.monotonic()
         self._count += len(rows)
         for row in rows:

@@ -1,4 +1,4 @@
-"""Runs a survey: train what is not stored yet, stack by stack, and store it. Imports neither torch nor ray."""
+"""The run of a survey: networks that are not stored yet are trained and stored, stack by stack. Imports neither torch nor ray."""
 
 import contextlib
 import importlib.util
@@ -31,7 +31,7 @@ from .scheduling.stacks import saved_state
 from .spec import Spec, load_spec, parse_spec
 from .status import seconds_left
 
-# The second holds the name of who has the first: what is in a lock is lost when another tries it.
+# The second holds the name of the process that has the first: a lock loses its content when another process tries it.
 LOCK, OWNER = "run.lock", "run.owner"
 EXECUTORS = ("local", "ray")
 # How often a stack may lose the machine under it before that counts as an accident of its own.
@@ -42,10 +42,10 @@ class Reporter:
     """Told of the progress of a run; this one says nothing."""
 
     def start(self, networks: int, stored: int, wanted: int, left: float) -> None:
-        """Begin: of N `networks`, so many are `stored` and so many `wanted` now, in about `left` seconds."""
+        """Begin: the networks of the survey, those stored, those that this run will train, and the seconds that it will take."""
 
     def stored(self, rows: Sequence[Mapping[str, Any]], left: float) -> None:
-        """Count these networks, which are stored now; the rest will take about `left` seconds."""
+        """Count networks that were stored just now; the rest will take `left` seconds."""
 
 
 def run_survey(
@@ -64,7 +64,7 @@ def run_survey(
 
     Networks are trained together in stacks, and each stack is stored in one transaction as soon as it is done. A run that is
     interrupted or killed loses nothing that was stored, and the next one goes on; the division into stacks is stored when a
-    survey begins, so that what is trained again is trained alike.
+    survey begins, so that networks that are trained again are trained alike.
 
     A stack whose worker ends, or that is too large for the memory, is trained again in halves. If one of these meets with an
     accident too, its networks are `failed`, with the reason.
@@ -84,7 +84,7 @@ def run_survey(
     device
         `cpu`, or `cuda`, on which every worker has a GPU; with `local` also `cuda:INDEX`.
     limit
-        Store at most so many more networks, stack by stack in the survey's own order.
+        Largest number of networks to store in this run, stack by stack in the survey's own order.
     reporter
         Told of the progress.
 

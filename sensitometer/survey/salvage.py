@@ -88,8 +88,8 @@ def _legible(file: Path, folder: Path) -> Path:
             connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()
             connection.execute("SELECT rowid FROM networks LIMIT 1").fetchone()
     except sqlite3.DatabaseError:
-        # Its first page says how long it is and where its tables begin: the same in every survey, but for the length, of which
-        # a file that was cut lacks some.
+        # The first page says how long the file is and where its tables begin. It is the same in every survey, but for the length,
+        # and a file that was cut is shorter than it says.
         fresh = folder / "fresh"
         create(fresh)
         content, whole = copy.read_bytes(), fresh.read_bytes()
@@ -101,7 +101,7 @@ def _legible(file: Path, folder: Path) -> Path:
 
 
 def _readable(file: Path) -> list[tuple[Any, ...]]:
-    """Return the rows that can be read of a damaged file and are what was stored: whose ids are those of their settings."""
+    """Return the rows of a damaged file that can be read and are sound: their ids are those of their settings."""
     try:
         with closing(connect(file)) as connection:
             last = _last_row(connection)

@@ -154,14 +154,20 @@ def test_what_killed_processes_left_is_removed(out):
     (out / "run.lock").touch()
     # Earlier versions left files where there are folders now.
     earlier = ("survey.sqlite.new", "weights/0123.safetensors.new")
-    folders = ("spec.toml.new", "arrays/0123.safetensors.new", "saved/4567.safetensors.new", "figures/.figures-abc")
+    folders = (
+        ".salvage-abc",
+        "spec.toml.new",
+        "arrays/0123.safetensors.new",
+        "saved/4567.safetensors.new",
+        "figures/.figures-abc",
+    )
     for name in folders:
         (out / name).mkdir(parents=True)
     (out / "weights").mkdir()
     for name in (*earlier, *(f"{folder}/x" for folder in folders), "saved/0123.safetensors"):
         (out / name).write_text("x")
     (found,) = wrong(out)
-    assert found.startswith("7 files are left over from a process that was killed, such as ")
+    assert found.startswith("8 files are left over from a process that was killed, such as ")
     check_survey(out, repair=True)
     assert check_survey(out) == []
     for name in ("weights", "arrays", "saved", "figures"):

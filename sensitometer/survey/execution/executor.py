@@ -64,4 +64,4 @@ class Executor(Protocol):
         """
 
     def close(self) -> None:
-        """End all workers, in the midst of their stacks."""
+        """End all workers, even while they train."""

@@ -134,7 +134,7 @@ class WorkerHost:
         return self._process.answer()
 
     def close(self) -> None:
-        """End the worker, in the midst of its stack, and start no other."""
+        """End the worker, even while it trains, and start no other."""
         with self._lock:
             self._closed = True
             self._process.kill()
@@ -149,7 +149,7 @@ class _Process:
 
     def tell(self, message: dict[str, Any]) -> None:
         assert self._process.stdin is not None
-        # How it ended is said where it is waited for.
+        # `answer` says how it ended.
         with contextlib.suppress(BrokenPipeError):
             send(self._process.stdin, message)
 

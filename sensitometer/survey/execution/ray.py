@@ -42,7 +42,7 @@ PATIENCE_SECONDS = 60.0
 CONNECT_SECONDS = 30.0
 # How often it is asked for processors that have joined, and for others in the place of actors that were lost.
 LOOK_SECONDS = 10.0
-# Actors that Ray has not placed so long after the last one are not waited for: somebody else uses the processor.
+# How long after the last placement the run waits for actors that Ray has not placed: somebody else uses the processor.
 PLACE_SECONDS = 10.0
 # Actors that may die one after another while they set themselves up, before that ends a run that has no other.
 EARLY_DEATHS = 3
@@ -335,7 +335,7 @@ def _folder(setup: dict[str, Any]) -> str:
     """
     Return the name of a survey's folder on the machines of the cluster: the same for the same survey in the same folder.
 
-    Not for another survey: the one that was in the driver's folder before may have left states of networks of the same ids.
+    Another survey has another one: an earlier survey in the driver's folder may have left states of networks of the same ids.
     """
     folder = str(Path(setup.get("folder", "")).absolute())
     text = json.dumps([platform.node(), version("sensitometer"), {**setup, "folder": folder}], sort_keys=True)

@@ -56,7 +56,7 @@ class Host:
         return None
 
     def train(self, stack: Sequence[Configuration]) -> Trained | SensitometerError:
-        """Have a stack trained; return what came of it, or what stands in the way of all stacks."""
+        """Have a stack trained; return the answer and its files, or the obstacle to all stacks."""
         try:
             answer = self._worker.train(stack)
             # Trained, or lost and then trained otherwise: nobody will go on from it.
@@ -82,7 +82,7 @@ class Host:
 
 
 def end(actor: Any) -> None:
-    """End an actor in the midst of what it does, and its worker with it."""
+    """End an actor, even while it works, and its worker with it."""
     # It may have ended, and so may the connection to the cluster.
     with contextlib.suppress(RayError):
         ray.kill(actor)

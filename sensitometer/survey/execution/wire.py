@@ -15,7 +15,7 @@ def send(stream: IO[bytes], message: Any) -> None:
 
 
 def receive(stream: IO[bytes]) -> Any:
-    """Return the next message; EOFError where the other side has ended, be it in the midst of one."""
+    """Return the next message; EOFError if the other side has ended, even within a message."""
     return msgspec.msgpack.decode(_read(stream, int.from_bytes(_read(stream, LENGTH), "big")))
 
 

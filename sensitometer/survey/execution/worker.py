@@ -62,7 +62,7 @@ def _read(jobs: "SimpleQueue[dict[str, Any]]") -> None:
     with contextlib.suppress(EOFError):
         while True:
             jobs.put(receive(sys.stdin.buffer))
-    # At once, in the midst of a training: nobody waits for its result.
+    # At once, even within a training: nobody waits for its result.
     os._exit(0)
 
 
