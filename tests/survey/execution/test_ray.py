@@ -259,13 +259,11 @@ def test_a_cluster_without_gpus_and_a_gpu_by_number_are_refused(cluster, on_ray,
         on_ray(cluster, device="cuda:1")
 
 
-def test_a_gpu_each_is_given_to_the_actors_and_to_the_timer(cluster, on_ray, refused):
+def test_each_actor_is_given_a_gpu(cluster, on_ray):
     """With nodes that say that they have a GPU; the workers of these tests do not use it."""
     with one_more(cluster, num_cpus=0, num_gpus=2):
         two = on_ray(cluster, device="cuda")
         assert two.workers == 2
-        with refused("device cuda was asked for, but torch finds 0 CUDA devices here"):
-            two.timer().name()
         two.start({"device": "cuda"}, 100)
         assert two.workers == 2
         found = answers(two, [stack(SLOW)] * 6)
