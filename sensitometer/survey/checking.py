@@ -69,9 +69,7 @@ def _check_whole(folder: Path, repair: bool) -> list[Finding]:
             return [Finding(f"{error}: it must be put back as it was")]
         wanted = {network.id: Member(network.id, network.seed, place) for place, network in spec.networks()}
         findings = []
-        checks = [_rows(store, wanted), _stacks(store, wanted), _files(store, spec)]
-        if repair or not being_written(folder):
-            checks.append(_leftovers(store))
+        checks = (_rows(store, wanted), _stacks(store, wanted), _files(store, spec), _leftovers(store, repair))
         for finding in itertools.chain(*checks):
             if repair and finding.mend is not None:
                 finding.mend()
@@ -135,9 +133,11 @@ def _is_whole(file: Path) -> bool:
     return True
 
 
-def _leftovers(store: Store) -> Iterator[Finding]:
-    """Look for what killed processes have left behind."""
+def _leftovers(store: Store, repair: bool) -> Iterator[Finding]:
+    """Look for what killed processes have left behind, if no run is writing."""
     folder = store.folder
+    if not repair and being_written(folder):
+        return
     # States are gone on from as long as anything is missing.
     saved = "*" if not store.stacks(missing=True) else f"*{UNFINISHED}"
     patterns = (
