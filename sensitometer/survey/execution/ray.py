@@ -129,7 +129,7 @@ class RayExecutor:
     def _wanted(self) -> int:
         """Return the number of actors that there should be now."""
         limits = filter(None, (self._asked, self._most))
-        return max(0, min(self._capacity() - self._refused, *limits))
+        return max(0, min([self._capacity() - self._refused, *limits]))
 
     def start(self, setup: dict[str, Any], most: int) -> None:
         """
