@@ -21,12 +21,12 @@ import shlex
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import partial
 from math import prod
 from pathlib import Path
 from statistics import median
+from typing import Annotated
 
 import msgspec
 import platformdirs
@@ -39,8 +39,10 @@ STOCK = "stock"
 AS_INTEL = "mkl-as-intel"
 PATHS = (STOCK, AS_INTEL)
 VARIABLE = "SENSITOMETER_MATMUL"
+FILE = "matmul.json"
+NEEDS = "needs a C compiler (cc) and Linux on x86-64"
 
-# One thread a process: two processes of one thread outrun one process of two, and degrade gently beside other work.
+# One thread per process: two processes of one thread outrun one process of two, and degrade gently beside other work.
 ONE_THREAD = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
 # glibc gives freed blocks of this size, in bytes, back to the system, and page faults fetch them again: a third of the time.
 KEEP_MEMORY = {"MALLOC_MMAP_THRESHOLD_": str(2**25), "MALLOC_TRIM_THRESHOLD_": str(2**27)}
@@ -49,7 +51,11 @@ KEEP_MEMORY = {"MALLOC_MMAP_THRESHOLD_": str(2**25), "MALLOC_TRIM_THRESHOLD_": s
 WORTH_IT = 1.05
 # Products of small networks: (batch of networks, fan_out, fan_in, points). The last takes only what calling torch does.
 PROBE_SHAPES = ((1, 200, 200, 256), (1, 100, 784, 256), (8, 64, 64, 256), (1, 1024, 1024, 1024), (1, 8, 8, 8))
+# The floating-point operations of each.
+PROBE_OPERATIONS = tuple(2 * prod(shape) for shape in PROBE_SHAPES)
 PROBE_ROUNDS = 9
+# The rate at each shape; kept probes of other shapes are not read.
+Rates = Annotated[tuple[float, ...], msgspec.Meta(min_length=len(PROBE_SHAPES), max_length=len(PROBE_SHAPES))]
 # Products that one rate is measured over, at most.
 MOST_REPEATS = 3000
 
@@ -73,18 +79,18 @@ class Probe:
     """
 
     path: str
-    rates: tuple[tuple[float, ...], ...]
+    rates: tuple[Rates, ...]
     error: float
 
     @property
     def peak(self) -> float:
         """The highest rate seen, in GFLOP/s: the roofline that plans and benchmarks are held against."""
-        return max(rate for one in self.rates for rate in one)
+        return max(map(max, self.rates))
 
 
 @dataclass(frozen=True)
 class Choice:
-    """The path to use on this machine, why, and what was measured."""
+    """The path to use on this machine, why, and the probes that were measured."""
 
     path: str
     reason: str
@@ -98,7 +104,7 @@ class Choice:
     @property
     def operation(self) -> float:
         """The seconds of a call of torch: those of the smallest product, in the best of its rounds."""
-        return _operations(PROBE_SHAPES[-1]) / max(rates[-1] for rates in self._probe.rates) / 1e9
+        return PROBE_OPERATIONS[-1] / max(rates[-1] for rates in self._probe.rates) / 1e9
 
     @property
     def _probe(self) -> Probe:
@@ -112,7 +118,7 @@ def active() -> str:
 
 def activate(path: str) -> None:
     """
-    Make this process use `path`, which must be called before torch is imported.
+    Make this process use `path`; it must be called before torch is imported.
 
     Raises
     ------
@@ -130,7 +136,7 @@ def activate(path: str) -> None:
         raise WorkerError(f"the matrix-product path {path} can only be taken before torch is imported")
     library = _library()
     if library is None:
-        raise WorkerError(f"the matrix-product path {path} needs a C compiler (cc) and Linux on x86-64")
+        raise WorkerError(f"the matrix-product path {path} {NEEDS}")
     try:
         ctypes.CDLL(str(library), mode=ctypes.RTLD_GLOBAL)
     except OSError as error:
@@ -142,23 +148,39 @@ def choose(*, fresh: bool = False) -> Choice:
     """
     Return the path to use: the one that the user named, or the one that the probes have shown to be best.
 
-    The probes are two processes, three seconds in all, run once for each processor and torch and kept in the user's cache folder;
+    The probes are two processes, three seconds in all, run once per processor and torch and kept in the user's cache folder;
     `fresh` runs them again.
+
+    Raises
+    ------
+    InvalidInputError
+        The user named a path that does not exist, or does not apply to this machine.
+    WorkerError
+        The probe of the stock path failed.
     """
     named = os.environ.get(VARIABLE)
     if named is not None and named not in PATHS:
         raise InvalidInputError(f"{VARIABLE} must be one of {', '.join(PATHS)}; got {named!r}")
     key = f"{processor()}, torch {importlib.metadata.version('torch')}"
-    known = _read()
-    if fresh or not _complete(known.get(key, [])):
+    try:
+        known = msgspec.json.decode((cache_folder() / FILE).read_bytes(), type=dict[str, list[Probe]])
+    except (OSError, msgspec.DecodeError):  # they were never run, or the file is damaged
+        known = {}
+    try:
+        choice = None if fresh else judge(known[key])
+    except (KeyError, ValueError):  # unknown, or incomplete
+        choice = None
+    if choice is None:
         known[key] = _run_probes()
-        _write(known)
-    probes = known[key]
+        choice = judge(known[key])
+        # Where it cannot be written they will be run again.
+        with contextlib.suppress(OSError), replacing(cache_folder() / FILE) as unfinished:
+            unfinished.write_bytes(msgspec.json.encode(known))
     if named is None:
-        return judge(probes)
-    if all(probe.path != named for probe in probes):
-        raise InvalidInputError(f"{VARIABLE} is {named}, which needs a C compiler (cc) and Linux on x86-64")
-    return Choice(named, f"{VARIABLE} says so", tuple(probes))
+        return choice
+    if all(probe.path != named for probe in choice.probes):
+        raise InvalidInputError(f"{VARIABLE} is {named}, which {NEEDS}")
+    return Choice(named, f"{VARIABLE} says so", choice.probes)
 
 
 def judge(probes: list[Probe]) -> Choice:
@@ -169,54 +191,48 @@ def judge(probes: list[Probe]) -> Choice:
         return Choice(STOCK, "no other path applies to this machine", (stock,))
     pairs = (pair for rounds in zip(other.rates, stock.rates, strict=True) for pair in zip(*rounds, strict=True))
     gain = median(new / old for new, old in pairs)
-    both = (stock, other)
     if not other.error <= 3 * stock.error:  # nan, too
-        return Choice(STOCK, f"{AS_INTEL} is off by {other.error:.1e}, {STOCK} by {stock.error:.1e}", both)
-    if gain < WORTH_IT:
-        return Choice(STOCK, f"{AS_INTEL} is no faster: {gain:.2f} times {STOCK}", both)
-    return Choice(
-        AS_INTEL,
-        f"{gain:.2f} times the rate of {STOCK}; off from float64 by {other.error:.1e}, {STOCK} by {stock.error:.1e}",
-        both,
-    )
+        path, reason = STOCK, f"{AS_INTEL} is off by {other.error:.1e}, {STOCK} by {stock.error:.1e}"
+    elif gain < WORTH_IT:
+        path, reason = STOCK, f"{AS_INTEL} is no faster: {gain:.2f} times {STOCK}"
+    else:
+        errors = f"off from float64 by {other.error:.1e}, {STOCK} by {stock.error:.1e}"
+        path, reason = AS_INTEL, f"{gain:.2f} times the rate of {STOCK}; {errors}"
+    return Choice(path, reason, (stock, other))
 
 
 def _run_probes() -> list[Probe]:
     """Measure every path that applies, each in a process of its own, in alternation: the machine may be busy with other work."""
-    paths = PATHS if _library() is not None else (STOCK,)
+    rounds: dict[str, list[list[float]]] = {path: [] for path in (PATHS if _library() is not None else (STOCK,))}
     with contextlib.ExitStack() as stack:
-        processes = {path: stack.enter_context(_start(path)) for path in paths}
-        errors = {}
-        for path, process in processes.items():
-            try:
-                (errors[path],) = _ask(process)
-            except WorkerError:
-                # Whatever has ended it: another path than torch's own does not apply here.
-                if path == STOCK:
-                    raise
-        rounds = [{path: _ask(processes[path]) for path in errors} for _ in range(PROBE_ROUNDS)]
-    return [Probe(path, tuple(tuple(one[path]) for one in rounds), error) for path, error in errors.items()]
+        processes = {path: stack.enter_context(_start(path)) for path in rounds}
+        for _ in range(PROBE_ROUNDS):
+            for path in list(rounds):
+                try:
+                    rounds[path].append(_ask(processes[path]))
+                except WorkerError:  # another path than torch's own does not apply here, whatever has ended its process
+                    if path == STOCK:
+                        raise
+                    del rounds[path]
+    return [Probe(path, tuple(tuple(rates) for _, *rates in answers), answers[0][0]) for path, answers in rounds.items()]
 
 
-def _start(path: str) -> "subprocess.Popen[str]":
+def _start(path: str) -> "subprocess.Popen[bytes]":
     return subprocess.Popen(
         [sys.executable, "-m", "sensitometer.matmul", path],
+        bufsize=0,
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=None if path == STOCK else subprocess.DEVNULL,
-        text=True,
         env=worker_environment(os.environ),
     )
 
 
-def _ask(process: "subprocess.Popen[str]") -> list[float]:
-    """Have a probe process do its next measurement, and return the numbers that it prints."""
+def _ask(process: "subprocess.Popen[bytes]") -> list[float]:
+    """Have a probe process measure a round, and return the error and the rates that it prints."""
     assert process.stdin is not None and process.stdout is not None
-    try:
-        print(file=process.stdin, flush=True)
-    except BrokenPipeError:  # it has ended, as the empty answer below tells
-        with contextlib.suppress(BrokenPipeError):
-            process.stdin.close()
+    with contextlib.suppress(BrokenPipeError):  # it has ended, as the empty answer tells
+        process.stdin.write(b"\n")
     answer = process.stdout.readline()
     if not answer:
         raise WorkerError(f"the self-check of the matrix products ended with status {process.wait()}; what it printed is above")
@@ -225,37 +241,29 @@ def _ask(process: "subprocess.Popen[str]") -> list[float]:
 
 
 def _serve(path: str) -> None:
-    """Answer each line of standard input: the first by the error against float64, the others by the rate at each shape."""
+    """Answer each line of standard input by the error against float64 and the GFLOP/s at each shape."""
     activate(path)
     import torch
 
     torch.set_num_threads(1)
     stream = torch.Generator().manual_seed(0)
-    products, error = [], 0.0
+    products, error = [], torch.zeros(())
     for networks, fan_out, fan_in, points in PROBE_SHAPES:
         a = torch.randn(networks, fan_out, fan_in, generator=stream)
         b = torch.randn(networks, fan_in, points, generator=stream)
-        c = torch.bmm(a, b)
-        exact = torch.bmm(a.double(), b.double())
-        error = float(torch.tensor([error, (c - exact).abs().max() / exact.abs().max()]).max())  # nan, if there is one
-        products.append((partial(torch.bmm, a, b, out=c), _operations((networks, fan_out, fan_in, points))))
-    for count, _ in enumerate(sys.stdin):
-        answer = [_rate(*product) for product in products] if count else [error]
+        c, exact = torch.bmm(a, b), torch.bmm(a.double(), b.double())
+        error = torch.maximum(error, (c - exact).abs().max() / exact.abs().max())  # nan, if there is one
+        products.append((a, b, c))
+    for _ in sys.stdin:
+        answer = [float(error)]
+        for (a, b, c), operations in zip(products, PROBE_OPERATIONS, strict=True):
+            repeats = max(1, min(int(1e9 / operations), MOST_REPEATS))  # ten milliseconds at most
+            # The thread's own time, which does not count what other processes take of the processor.
+            start = time.thread_time()
+            for _ in range(repeats):
+                torch.bmm(a, b, out=c)
+            answer.append(repeats * operations / (time.thread_time() - start) / 1e9)
         print(json.dumps(answer), flush=True)  # noqa: T201
-
-
-def _operations(shape: tuple[int, int, int, int]) -> int:
-    return 2 * prod(shape)
-
-
-def _rate(product: Callable[[], object], operations: int) -> float:
-    """Return the GFLOP/s of a product of so many operations, over ten milliseconds at most."""
-    repeats = max(1, min(int(1e9 / operations), MOST_REPEATS))
-    # The thread's own time, which does not count what other processes take of the processor.
-    start = time.thread_time()
-    for _ in range(repeats):
-        product()
-    return repeats * operations / (time.thread_time() - start) / 1e9
 
 
 def worker_environment(environment: Mapping[str, str]) -> dict[str, str]:
@@ -281,29 +289,6 @@ def _library() -> Path | None:
     return file
 
 
-def _read() -> dict[str, list[Probe]]:
-    """Return the probes kept, by processor and torch; none if they were never run, or the file is not as `_write` leaves it."""
-    try:
-        return msgspec.json.decode((cache_folder() / "matmul.json").read_bytes(), type=dict[str, list[Probe]])
-    except (OSError, msgspec.DecodeError):  # in both cases they are run again
-        return {}
-
-
-def _complete(probes: Sequence[Probe]) -> bool:
-    """Return whether the stock path is among these, and all have every round and shape."""
-    sizes = [[len(rates) for rates in probe.rates] for probe in probes]
-    whole = all(size == sizes[0] and set(size) == {len(PROBE_SHAPES)} for size in sizes)
-    return whole and any(probe.path == STOCK for probe in probes)
-
-
-def _write(known: Mapping[str, Sequence[Probe]]) -> None:
-    try:
-        with replacing(cache_folder() / "matmul.json") as unfinished:
-            unfinished.write_bytes(msgspec.json.encode(known))
-    except OSError:  # a folder that cannot be written to: they will be run again
-        return
-
-
 def cache_folder() -> Path:
     """Return the folder where what was measured on this machine is kept."""
     return Path(platformdirs.user_cache_dir("sensitometer", ensure_exists=True))
@@ -312,12 +297,11 @@ def cache_folder() -> Path:
 def processor() -> str:
     """Return the processor's name; where the system has no better one, its architecture."""
     try:
-        text = Path("/proc/cpuinfo").read_text()
+        first = Path("/proc/cpuinfo").read_text().partition("\n\n")[0]
     except OSError:  # not Linux
         return platform.processor() or platform.machine()
-    fields = dict(line.split(":", 1) for line in text.split("\n\n")[0].splitlines() if ":" in line)
-    known = {name.strip(): value.strip() for name, value in fields.items()}
-    return ", ".join(known[name] for name in ("model name", "cpu family", "model", "stepping") if name in known)
+    fields = {name.strip(): value.strip() for name, _, value in (line.partition(":") for line in first.splitlines())}
+    return ", ".join(fields[name] for name in ("model name", "cpu family", "model", "stepping") if name in fields)
 
 
 if __name__ == "__main__":

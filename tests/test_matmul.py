@@ -14,7 +14,7 @@ ROUNDS = ((10.0, 20.0, 30.0, 40.0, 1.0),) * 3
 
 
 def probe(path=STOCK, *, factor=1.0, error=1e-7, rates=ROUNDS):
-    return Probe(path, tuple(tuple(factor * rate for rate in one) for one in rates), error)
+    return Probe(path, tuple(tuple(factor * rate for rate in rows) for rows in rates), error)
 
 
 # --- judging
@@ -266,10 +266,10 @@ def test_real_probes_choose_a_path_that_can_be_taken(cache, monkeypatch):
     library = matmul._library()
     choice = matmul.choose()
     assert [p.path for p in choice.probes] == ([STOCK] if library is None else [STOCK, AS_INTEL])
-    for one in choice.probes:
-        assert (len(one.rates), {len(rates) for rates in one.rates}) == (2, {len(PROBE_SHAPES)})
-        assert all(0 < rate < 1e5 for rates in one.rates for rate in rates)
-        assert 1e-9 < one.error < 1e-5
+    for measured in choice.probes:
+        assert (len(measured.rates), {len(rates) for rates in measured.rates}) == (2, {len(PROBE_SHAPES)})
+        assert all(0 < rate < 1e5 for rates in measured.rates for rate in rates)
+        assert 1e-9 < measured.error < 1e-5
     assert choice == judge(list(choice.probes))
     if library is not None:
         library.parent.joinpath("sensitometer").symlink_to(".")  # where the other process looks
