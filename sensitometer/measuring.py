@@ -1,31 +1,30 @@
 """Measures one trained model on a data set: what the command `measure` prints, and its values at each point."""
 
-import csv
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+import pandas as pd
 import torch
 from torch import Tensor, nn
 
-from .analysis.points import error_auroc
+from .analysis.points import BoundShares, bound_shares, error_auroc
 from .data import Dataset
-from .errors import InvalidInputError, StoreError
-from .measures.bounds import BoundsComparison, JacobianBounds, PointValues, jacobian_bounds, point_values
+from .errors import InvalidInputError, StoreError, check_whole_number
 from .measures.jacobian.norm import REFUSALS, first_line
-from .measures.regions.transitions import transitions as count_transitions
+from .measures.loops import counting_method, loop_transitions
+from .measures.points import PointValues, point_values
 from .networks import MLP
-from .paths import translation
 from .randomness import generator
 
-# Test points when the caller does not say, for models whose Jacobians take a backward pass a class.
+# Test points when the caller does not say, for models whose Jacobians take a backward pass per class.
 GENERIC_POINTS = 1000
 # Test points on whose loops transitions are counted when the caller does not say.
 LOOPS = 10
 COLUMNS = (
-    *("point", "label", "predicted", "correct", "confidence", "cross_entropy", "jacobian_norm", "label_jacobian_norm"),
-    *("logit_jacobian_norm", "transitions"),
+    *("label", "predicted", "correct", "confidence", "cross_entropy", "jacobian_norm", "label_jacobian_norm"),
+    "logit_jacobian_norm",
 )
 
 
@@ -49,25 +48,25 @@ class Measurement:
         Which points of the test set, int64 `[N]`, in random order.
     values
         The measures at each of them.
+    classes
+        The number of classes, C.
     transitions
         Along the translation loops of the first P of them, int64 `[P]`; None if they were not counted.
     uncounted
         Why they were not; empty if they were, or if none were asked for.
     method
         `exact` or `sampled`, of the transitions.
-    bounds
-        The bounds of the paper's appendix A.3; None for a model of one class.
     """
 
     points: Tensor
     values: PointValues
+    classes: int
     transitions: Tensor | None
     uncounted: str
     method: str
-    bounds: JacobianBounds | None
 
     def table(self, samples: int) -> dict[str, Mean]:
-        """Return the means over the points by their names; `samples` is how many points of each loop were sampled."""
+        """Return the means over the points by their names; `samples` is the number of points sampled on each loop."""
         values = self.values
         rows = {
             "accuracy": values.correct,
@@ -90,18 +89,19 @@ class Measurement:
         return error_auroc(norms, wrong)
 
     @property
-    def comparison(self) -> BoundsComparison | None:
-        """How the points lie to the bounds."""
-        return None if self.bounds is None else self.bounds.compare(self.values)
+    def bounds(self) -> BoundShares | None:
+        """The shares of the points that lie to the bounds as the paper derives (A.3); None for a model of one class."""
+        values = self.values
+        columns = (values.cross_entropy, values.label_jacobian_norm, values.jacobian_norm, values.logit_jacobian_norm)
+        losses, label_norms, norms, logit_norms = (column.cpu().numpy() for column in columns)
+        return bound_shares(losses, label_norms, norms, logit_norms, self.classes) if self.classes > 1 else None
 
 
 def mean(values: Tensor) -> Mean:
     """Return the mean of `values` `[n]`; nan if there are none."""
-    count = len(values)
-    if not count:
-        return Mean(math.nan, math.nan, 0)
-    error = float(values.double().std()) / math.sqrt(count) if count > 1 else math.nan
-    return Mean(float(values.double().mean()), error, count)
+    values, count = values.double(), len(values)
+    error = float(values.std()) / math.sqrt(count) if count > 1 else math.nan
+    return Mean(float(values.mean()), error, count)
 
 
 def measure(
@@ -141,9 +141,9 @@ def measure(
     """
     available = len(dataset.test.y)
     default = available if isinstance(model, MLP) else min(available, GENERIC_POINTS)
-    count = _checked("points", default if points is None else points, 1, available)
-    loops = _checked("transitions", min(LOOPS, count) if transitions is None else transitions, 0, count)
-    _checked("samples", samples, 2, 2**30)
+    count = check_whole_number("points", default if points is None else points, most=available)
+    loops = check_whole_number("transitions", min(LOOPS, count) if transitions is None else transitions, least=0, most=count)
+    check_whole_number("samples", samples, least=2, most=2**30)
     chosen = torch.randperm(available, generator=generator(0, "measured points"))[:count]
     shape = _point_shape(model, dataset)
     x, y = dataset.test.x[chosen].view(-1, *shape).to(_dtype(model)), dataset.test.y[chosen]
@@ -151,28 +151,14 @@ def measure(
         values = point_values(model, x, y)
     except (RuntimeError, NotImplementedError) as error:
         raise InvalidInputError(f"the model's Jacobian cannot be computed: {first_line(error)}") from error
-    exact = isinstance(model, MLP) and model.activation != "tanh"
-    method, counted, uncounted = "exact" if exact else "sampled", None, ""
+    counted, uncounted = None, ""
     try:
-        counted = _transitions(model, x[:loops], dataset, method, samples) if loops else None
+        counted = loop_transitions(model, x[:loops], dataset.image_shape, samples=samples) if loops else None
     except InvalidInputError as error:
         if transitions is not None:
             raise
         uncounted = str(error)
-    return Measurement(
-        points=chosen,
-        values=values,
-        transitions=counted,
-        uncounted=uncounted,
-        method=method,
-        bounds=jacobian_bounds(values, dataset.classes) if dataset.classes > 1 else None,
-    )
-
-
-def _checked(name: str, value: int, least: int, most: int) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
-        raise InvalidInputError(f"{name} must be a whole number from {least:,} to {most:,}; got {value!r}")
-    return value
+    return Measurement(chosen, values, dataset.classes, counted, uncounted, counting_method(model))
 
 
 def _dtype(model: Callable[[Tensor], Tensor]) -> torch.dtype:
@@ -198,7 +184,7 @@ def _point_shape(model: Callable[[Tensor], Tensor], dataset: Dataset) -> tuple[i
 
 @torch.no_grad()
 def _tried(model: Callable[[Tensor], Tensor], x: Tensor, dataset: Dataset) -> str | None:
-    """Return what is wrong with the model's logits at the points `x`, None if nothing is."""
+    """Return the fault of the model's logits at the points `x`, None if they have none."""
     try:
         logits = model(x.clone())
     except REFUSALS as error:
@@ -210,26 +196,14 @@ def _tried(model: Callable[[Tensor], Tensor], x: Tensor, dataset: Dataset) -> st
     return None
 
 
-def _transitions(model: Callable[[Tensor], Tensor], x: Tensor, dataset: Dataset, method: str, samples: int) -> Tensor:
-    """Return the transitions along the translation loop of each of the points `x` `[P, ...]`; int64 `[P]`."""
-    images = x.view(-1, *dataset.image_shape)
-    counted = count_transitions(model, [translation(image, flat=x.ndim == 2) for image in images], method=method, samples=samples)
-    return counted.total
-
-
 def write_points(measurement: Measurement, path: Path) -> None:
     """Write the values at each point to a CSV file; StoreError if that fails."""
-    values = measurement.values
-    columns: Sequence[Tensor] = (
-        *(measurement.points, values.label, values.predicted, values.correct.long(), values.confidence, values.cross_entropy),
-        *(values.jacobian_norm, values.label_jacobian_norm, values.logit_jacobian_norm),
-    )
-    counts: list[int | str] = [] if measurement.transitions is None else measurement.transitions.tolist()
-    counts += [""] * (len(measurement.points) - len(counts))
+    columns = {"point": measurement.points} | {name: getattr(measurement.values, name) for name in COLUMNS}
+    table = pd.DataFrame({name: column.cpu().numpy() for name, column in columns.items()}).astype({"correct": int})
+    counts = [] if measurement.transitions is None else measurement.transitions.tolist()
+    table["transitions"] = pd.Series(counts, dtype="Int64")
     try:
         with path.open("w", newline="", encoding="utf-8") as file:
-            writer = csv.writer(file, lineterminator="\n")
-            writer.writerow(COLUMNS)
-            writer.writerows(zip(*(column.tolist() for column in columns), counts, strict=True))
+            table.to_csv(file, index=False, lineterminator="\n")
     except OSError as error:
         raise StoreError(f"cannot write the points to {path}: {error.strerror}") from error

@@ -5,7 +5,9 @@ With $\ell$ the cross-entropy at a point of class $y$, $n$ classes, and $M = E\,
 $$\sqrt{n M / (n - 1)}\, e^{-\ell} (1 - e^{-\ell}) \lesssim \|J_y\|_2 \lesssim \sqrt{2 M}\, e^{-\ell} (1 - e^{-\ell}) \quad (5)$$
 the same lower bound for $\|J\|_F$ (6), and
 $$\|J\|_F \approx \tfrac{\sqrt{M}}{n - 1} (1 - e^{-\ell}) \sqrt{n^2 e^{-2\ell} + n - 2} \quad (7)$$
-As in `sensitometer.measures.bounds`, but without torch. Everything is float64, and $1 - e^{-\ell}$ is `-expm1(-l)`.
+where the wrong classes share the rest of the probability equally. The paper derives them for rows of the logit Jacobian that are
+alike and independent. Everything is float64, and $1 - e^{-\ell}$ is `-expm1(-l)`: the losses of well-fitted points are far below
+1e-16.
 """
 
 import math

@@ -56,8 +56,8 @@ def measure(
         click.echo(f"transitions not counted: {done.uncounted}")
     if math.isfinite(done.auroc):
         click.echo(f"a wrong point has the higher Jacobian norm than a correct one in {done.auroc:.1%} of pairs (AUROC)")
-    if done.comparison:
-        shares = f"{done.comparison.inside:.1%} within (5), {done.comparison.above:.1%} above (6)"
-        click.echo(f"bounds of the paper's A.3: {shares}, {done.comparison.ratio:.3g} times (7) in the median")
+    if done.bounds:
+        shares = f"{done.bounds.inside:.1%} within (5), {done.bounds.above:.1%} above (6)"
+        click.echo(f"bounds of the paper's A.3: {shares}, {done.bounds.near:.1%} within a factor of two of (7)")
     write_points(done, out)
     click.echo(f"points in {out}")

@@ -4,14 +4,14 @@ Transitions between samples of a path, as the paper counts them (S3): $\sum_i \|
 A sampled count misses pairs of crossings of one unit between neighbouring samples (A.1.2).
 """
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from ..activations import Activation
+from ..activations import activation
 from ..networks import MLP
 from ..paths import Path
 
@@ -22,20 +22,11 @@ CHUNK = 2**20
 Codes = Callable[[Tensor], list[Tensor]]
 
 
-@dataclass(frozen=True)
-class Sampled:
-    """
-    The counts along one path.
+class Sampled(NamedTuple):
+    """The counts along one path."""
 
-    Attributes
-    ----------
-    per_layer
-        int64 `[layers]`.
-    positions
-        For each layer, float64 `[n]`: the middle of the interval of each transition, in the order of the path; None if not asked.
-    """
-
-    per_layer: Tensor
+    per_layer: Tensor  # int64 [layers]
+    # For each layer, float64 [n]: the middle of the interval of each transition, in the order of the path; None if not asked.
     positions: list[Tensor] | None
 
 
@@ -46,21 +37,19 @@ def count_sampled(codes: Codes, path: Path, samples: int, size: int, *, keep: bo
     before: list[Tensor] = []
     counts, positions = [], []
     for start in range(0, samples, size):
-        now = codes(torch.arange(start, min(start + size, samples), dtype=torch.float64) * step)
-        if not before:
-            first = [layer[:1] for layer in now]
-        ends = before or [layer[:0] for layer in now]
-        found = [_transitions(torch.cat([end, layer])) for end, layer in zip(ends, now, strict=True)]
-        offset = start - len(ends[0])
-        counts.append(torch.stack([times.sum() for _, times in found]))
-        positions.append([(offset + place).repeat_interleave(times) for place, times in found] if keep else [])
-        before = [layer[-1:] for layer in now]
-    if path.closed:
-        found = [_transitions(torch.cat([end, begin])) for end, begin in zip(before, first, strict=True)]
-        counts.append(torch.stack([times.sum() for _, times in found]))
-        positions.append([(samples - 1 + place).repeat_interleave(times) for place, times in found] if keep else [])
-    where_ = [(torch.cat(layer).double() + 0.5) * step for layer in zip(*positions, strict=True)] if keep else None
-    return Sampled(torch.stack(counts).sum(0), where_)
+        stop = min(start + size, samples)
+        layers = codes(torch.arange(start, stop, dtype=torch.float64) * step)
+        first = first or [layer[:1] for layer in layers]
+        before = before or [layer[:0] for layer in layers]
+        offset = start - len(before[0])
+        around = path.closed and stop == samples
+        after = first if around else [layer[:0] for layer in layers]
+        changes = [_changes(torch.cat(parts)) for parts in zip(before, layers, after, strict=True)]
+        counts.append(torch.stack([jumps.sum() for _, jumps in changes]))
+        positions.append([(offset + place).repeat_interleave(jumps) for place, jumps in changes] if keep else [])
+        before = [layer[-1:] for layer in layers]
+    middles = [(torch.cat(layer).double() + 0.5) * step for layer in zip(*positions, strict=True)] if keep else None
+    return Sampled(torch.stack(counts).sum(0), middles)
 
 
 def where(flags: Tensor) -> Tensor:
@@ -80,48 +69,57 @@ def where(flags: Tensor) -> Tensor:
     return torch.from_numpy(places)
 
 
-def _transitions(codes: Tensor) -> tuple[Tensor, Tensor]:
-    """Return between which neighbours of `codes` `[n, units]` units change their pieces, and by how many; int64 `[m]` each."""
+def _changes(codes: Tensor) -> tuple[Tensor, Tensor]:
+    """Return where units change their pieces from one of `codes` `[n, units]` to the next, and by how much; int64 `[m]` each."""
     units = max(1, codes.shape[1])
     place = where(codes[1:] != codes[:-1])
     flat = codes.reshape(-1)
     return place // units, (flat[place + units].long() - flat[place].long()).abs()
 
 
-def network_codes(network: MLP, activation: Activation, path: Path) -> tuple[Codes, int]:
+def network_codes(network: MLP, path: Path) -> tuple[Codes, int]:
     """
     Return the codes of a network's hidden layers along a path, and how many points to ask for at a time.
 
     The first layer is the product of its weights with the path's few basis points, combined for each sample.
     """
-    first, *others = network.weights[:-1]
-    basis = path.basis.to(first) @ first.T
+    basis = path.basis.to(network.weights[0]) @ network.weights[0].T
 
     def codes(t: Tensor) -> list[Tensor]:
-        z = path.combine(basis, t.to(basis.device))
-        found = [codes_of(z, activation.boundaries)]
-        for weight in others:
-            z = activation.apply_(z) @ weight.T
-            found.append(codes_of(z, activation.boundaries))
-        return found
+        return list(layer_codes(network, path.combine(basis, t.to(basis.device)), range(len(network.weights) - 1)))
 
     return codes, max(64, CHUNK // max(len(weight) for weight in network.weights))
 
 
+def preactivations(network: MLP, z: Tensor) -> Iterator[Tensor]:
+    """Yield the pre-activations of each layer, the logits last, `[n, W]`, from the first layer's; the next overwrites them."""
+    apply_ = activation(network.activation).apply_
+    for weight in network.weights[1:]:
+        yield z
+        z = apply_(z) @ weight.T
+    yield z
+
+
+def layer_codes(network: MLP, z: Tensor, layers: Sequence[int]) -> Iterator[Tensor]:
+    """Yield the codes of some hidden layers, ascending from 0, int8 `[n, W]`, from the pre-activations of the first."""
+    boundaries = activation(network.activation).boundaries
+    for layer, values in zip(range(layers[-1] + 1), preactivations(network, z), strict=False):
+        if layer in layers:
+            yield codes_of(values, boundaries)
+
+
 def codes_of(z: Tensor, boundaries: Sequence[float]) -> Tensor:
-    """Return how many boundaries lie below each pre-activation, int8."""
-    sides = z.new_empty(z.shape, dtype=torch.bool)
+    """Return the number of boundaries strictly below each pre-activation, int8; `z` and the codes are of any shape."""
     first, *others = boundaries
-    codes = _above(sides, z, first).view(torch.int8)
+    codes = _above(z, first).view(torch.int8)
     for limit in others:
-        codes = codes + _above(torch.empty_like(sides), z, limit).view(torch.int8)
+        codes += _above(z, limit).view(torch.int8)
     return codes
 
 
-def _above(out: Tensor, z: Tensor, limit: float) -> Tensor:
-    """Write `z > limit` to `out` and return it. On a CPU by NumPy, whose comparison is some ten times faster than torch's."""
+def _above(z: Tensor, limit: float) -> Tensor:
+    """Return `z > limit`. On a CPU by NumPy, whose comparison is some ten times faster than torch's."""
     if z.device.type != "cpu":
-        return torch.gt(z, limit, out=out)
+        return z > limit
     numbers = z.numpy()
-    np.greater(numbers, numbers.dtype.type(limit), out=out.numpy())
-    return out
+    return torch.from_numpy(numbers > numbers.dtype.type(limit))

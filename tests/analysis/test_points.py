@@ -1,11 +1,13 @@
 import itertools
 import math
+from decimal import Decimal, localcontext
 
 import numpy as np
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from reference import DIGITS
 from scipy.stats import kendalltau
 
 from sensitometer.analysis.points import (
@@ -19,7 +21,8 @@ from sensitometer.analysis.points import (
     upper_bound,
 )
 from sensitometer.errors import InvalidInputError
-from sensitometer.measures.bounds import JacobianBounds
+from sensitometer.measures import point_values
+from sensitometer.networks import MLP
 
 # Few values, so that ties are many.
 some_points = st.lists(st.tuples(st.sampled_from([0.0, 1e-40, 1.0, 2.0, 1e30]), st.booleans()), max_size=9)
@@ -96,15 +99,46 @@ def test_what_cannot_be_ranked_is_refused(function, norm, wrong, message):
         function(norm, wrong)
 
 
-@pytest.mark.parametrize("classes", [2, 10, 100])
-def test_bounds_are_those_of_the_metrics(classes):
-    generator = np.random.default_rng(classes)
-    losses, M = np.concatenate([[0.0, 1e-300, 50.0, 800.0], 10 ** generator.uniform(-40, 1.5, 200)]), generator.lognormal()
-    twin = JacobianBounds(classes, M)
-    for function, other in ((lower_bound, twin.lower), (upper_bound, twin.upper), (approximation, twin.approximation)):
-        found = function(losses, M, classes)
-        assert found.dtype == np.float64
-        np.testing.assert_allclose(found, other(torch.from_numpy(losses)).numpy(), rtol=1e-13)
+def slow_bounds(n, m, loss):
+    """Lower and upper of (5) and the approximation (7) at one loss, from 60 digits."""
+    with localcontext(DIGITS):
+        n, m, e = Decimal(n), Decimal(m), (-Decimal(loss)).exp()
+        spread = e * (1 - e)
+        near = m.sqrt() / (n - 1) * (1 - e) * (n * n * e * e + n - 2).sqrt()
+        return [float(value) for value in ((n * m / (n - 1)).sqrt() * spread, (2 * m).sqrt() * spread, near)]
+
+
+@pytest.mark.parametrize("classes", [2, 3, 10, 100])
+def test_bounds_are_the_papers_at_every_size_of_loss(classes):
+    losses = [0.0, 1e-300, 1e-30, 1e-17, 1e-9, 1e-3, 0.1, math.log(2), math.log(classes), 5.0, 30.0]
+    expected = np.array([slow_bounds(classes, 0.37, loss) for loss in losses]).T
+    for function, values in zip((lower_bound, upper_bound, approximation), expected, strict=True):
+        # Of tensors, too.
+        for kind in (losses, torch.tensor(losses, dtype=torch.float64)):
+            bound = function(kind, 0.37, classes)
+            assert bound.dtype == np.float64
+            np.testing.assert_allclose(bound, values, rtol=1e-12)
+
+
+def test_two_classes_leave_nothing_between_the_bounds():
+    """n = 2: both are sqrt(2 M) e^-l (1 - e^-l), and (7), the norm of both rows, is sqrt(2) times that of one."""
+    losses = [0.1, 1.0, 4.0]
+    np.testing.assert_allclose(lower_bound(losses, 3.0, 2), upper_bound(losses, 3.0, 2))
+    np.testing.assert_allclose(approximation(losses, 3.0, 2), math.sqrt(2) * upper_bound(losses, 3.0, 2))
+
+
+def test_bounds_hold_where_their_assumptions_do():
+    """Rows of the logit Jacobian drawn alike and independently: a linear model of many inputs, at points of every loss."""
+    stream = torch.Generator().manual_seed(0)
+    weights = torch.randn(5, 4000, generator=stream, dtype=torch.float64)
+    x = 0.02 * torch.randn(200, 4000, generator=stream, dtype=torch.float64)
+    values = point_values(MLP([weights], "relu"), x, torch.randint(5, (200,), generator=stream))
+    norms = values.label_jacobian_norm, values.jacobian_norm, values.logit_jacobian_norm
+    shares = bound_shares(values.cross_entropy, *norms, classes=5)
+    assert shares.inside > 0.85
+    assert shares.above > 0.95
+    ratio = values.jacobian_norm.numpy() / approximation(values.cross_entropy, mean_square(values.logit_jacobian_norm, 5), 5)
+    assert np.median(ratio) == pytest.approx(1, abs=0.1)
 
 
 def test_mean_square_is_of_the_squares():

@@ -7,8 +7,7 @@ import torch
 from reference import ACTIVATIONS, crossings, forward, jacobian_norm, jacobians
 
 from sensitometer import paths
-from sensitometer.measures import average_profile, curvature, path_profile, transitions
-from sensitometer.measures.profiles import PathProfile
+from sensitometer.measures import curvature, path_profile, transitions
 from sensitometer.networks import MLP, MLPStack, initial_weights, layer_shapes
 
 PIECEWISE = [name for name in ACTIVATIONS if name != "tanh"]
@@ -59,17 +58,6 @@ def test_a_linear_model_has_no_transitions():
     profile = path_profile(MLP([torch.ones(2, 5)], "relu"), make_paths()[0], bins=3, of="logits")
     assert profile.transition_density.tolist() == [[0.0] * 3]
     assert profile.jacobian_norm.tolist() == [pytest.approx([math.sqrt(10)] * 3)]
-
-
-def test_averages_have_standard_errors():
-    angle = torch.tensor([1.0]).double()
-    one = PathProfile(angle, torch.tensor([[1.0], [2.0]]).double(), torch.tensor([[3.0], [3.0]]).double())
-    other = PathProfile(angle, torch.tensor([[6.0]]).double(), torch.tensor([[3.0]]).double())
-    mean = average_profile([one, other])
-    assert (mean.networks, float(mean.transition_density), float(mean.jacobian_norm)) == (3, 3.0, 3.0)
-    assert float(mean.transition_density_sem) == pytest.approx(math.sqrt(7) / math.sqrt(3))
-    assert float(mean.jacobian_norm_sem) == 0.0
-    assert average_profile([other]).jacobian_norm_sem.isnan().all()
 
 
 @pytest.mark.parametrize("path", make_paths(), ids=["loop", "line", "ellipse"])
@@ -136,17 +124,13 @@ def test_curvature_of_stacks_and_several_paths():
 
 def test_bad_arguments_are_refused(refused):
     path, network = make_paths()[0], make_network()
-    profile, other = path_profile(network, path, bins=2), path_profile(network, path, bins=3)
     for expected, call in (
         ("bins must be a whole number of at least 1; got 0", lambda: path_profile(network, path, bins=0)),
         ("path must be a Polyline or an Ellipse; got list", lambda: path_profile(network, [path])),
         ("gelu at GELU is not", lambda: path_profile(torch.nn.GELU(), path)),
         ("gelu at GELU is not", lambda: curvature(torch.nn.GELU(), path)),
         ("exact transitions need a piecewise-linear activation", lambda: curvature(make_network("tanh"), path)),
-        ("profiles must be a list of PathProfile, at least one", lambda: average_profile([])),
-        ("profiles must be a list of PathProfile, at least one", lambda: average_profile(5)),
         ("the network's weights must be finite", lambda: curvature(MLP([torch.full((2, 5), math.nan)], "relu"), path)),
-        ("profiles must have the same bins; got 2, 3", lambda: average_profile([profile, other])),
     ):
         with refused(expected):
             call()

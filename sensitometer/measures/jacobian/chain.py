@@ -14,7 +14,7 @@ point's norm by percents, and the probabilities inherit the absolute error of la
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -23,7 +23,7 @@ from ...activations import activation
 from ...networks import MLPStack
 from ..workspace import Workspace
 from . import compiled_kernels, kernels
-from .kernels import Kernels, Mixing
+from .softmax import mixing_of, through_softmax
 
 # Numbers in the block that is carried through the layers: on a processor 1 MiB, and as much for the one that it is computed from.
 CPU_BLOCK = 2**18
@@ -63,14 +63,14 @@ class Chain:
             first = torch.linalg.qr(first.transpose(1, 2), mode="r").R.transpose(1, 2)
         self.first = first  # F, [S, W, R]
         self.space = Workspace()
-        self.kernels: Kernels = compiled_kernels if first.device.type == "cpu" else kernels
+        self.kernels = compiled_kernels if first.device.type == "cpu" else kernels
 
-    def points(self, x: Tensor, chunk_size: int | None, rows: int | None = None) -> Iterator["Points"]:
+    def _points(self, x: Tensor, chunk_size: int | None, rows: int | None = None) -> Iterator["_Points"]:
         """
         Yield the forward pass of some points after the other.
 
-        If so many `rows` will be carried for each of them, they are one part, which fits the cache. Without `rows`, when all are,
-        they are several parts.
+        They are one part, which fits the cache, if the number of `rows` that will be carried per point is given; several parts
+        when it is None, and all rows are.
         """
         S, W, _ = self.weights[0].shape
         carried = rows or min(self.weights[-1].shape[1], self.first.shape[2])
@@ -82,8 +82,8 @@ class Chain:
             place = slice(start, start + size * together)
             h, slopes = self._forward(x[place])
             factor = self._take_out_gains(slopes) if slopes and self.careful else torch.ones_like(self.scale)
-            parts = list(zip(*(_parts(slope.unsqueeze(2), size) for slope in slopes), strict=True))
-            yield Points(place, h, parts or [()], factor, size)
+            parts = list(zip(*(torch.split(slope.unsqueeze(2), size, 3) for slope in slopes), strict=True))
+            yield _Points(place, h, parts or [()], factor, size)
 
     def _forward(self, x: Tensor) -> tuple[Tensor, list[Tensor]]:
         """Return the logits of `x` `[n, D]`, float64 `[S, C, n]`, and the L - 1 slopes `[S, W, n]`, all in the workspace."""
@@ -125,50 +125,61 @@ class Chain:
             vector = torch.bmm(weight.transpose(1, 2), vector.div_(gain))
         return factor
 
-    def _block(self, slopes: Sequence[Tensor], points: "Points") -> Tensor:
-        """
-        Return the Jacobian of the logits times F, over `scale` and the factor, at the part of the points with these slopes.
+    def norms(self, x: Tensor, kinds: Sequence[str], chunk_size: int | None) -> dict[str, Tensor]:
+        """Return the norms of the `probabilities`, of the `logits`, or both, at points `x` `[N, D]`; each float64 `[S, N]`."""
+        chunks = [self._chunk_norms(points, kinds) for points in self._points(x, chunk_size)]
+        return {kind: torch.cat([norms[kind] for norms in chunks], 1) * self.scale for kind in kinds}
 
-        It is `[S, R, C, n]`, stands in the workspace, and may be overwritten.
-        """
-        C, R = self.weights[-1].shape[1], self.first.shape[2]
-        if not slopes:
-            return self.first.transpose(1, 2).unsqueeze(3).repeat(1, 1, 1, points.logits.shape[2])
-        if C <= R:
-            return self._from_outputs(self.weights[-1].transpose(1, 2).unsqueeze(3), slopes)
-        return self._from_inputs(slopes)
-
-    def norms(self, points: "Points", kinds: Sequence[str]) -> dict[str, Tensor]:
-        """Return the norms of the `probabilities`, of the `logits`, or both, over `scale`, each float64 `[S, n]`."""
+    def _chunk_norms(self, points: "_Points", kinds: Sequence[str]) -> dict[str, Tensor]:
         mixing = mixing_of(points.logits, self.dtype) if "probabilities" in kinds else None
         squares: dict[str, list[Tensor]] = {"probabilities": [], "logits": []}
         for part, slopes in enumerate(points.slopes):
-            block = self._block(slopes, points)
+            block = self._block(slopes, points.logits.shape[2])
             if mixing is None:
                 squares["logits"].append(self.kernels.squared_norms(block, self.space))
-                continue
-            both = self.kernels.both_squared_norms(block, mixing, part * points.size, self.space)
-            for each, one in zip(squares.values(), both, strict=True):
-                each.append(one)
+            else:
+                mixed, plain = self.kernels.both_squared_norms(block, mixing, part * points.size, self.space)
+                squares["probabilities"].append(mixed)
+                squares["logits"].append(plain)
         norms = {kind: torch.cat(squares[kind], 1).double().sqrt() * points.factor for kind in kinds}
         if mixing is not None:
             norms["probabilities"] *= mixing.factor
         return norms
 
-    def row_norms(self, x: Tensor, target: Tensor, of: str, chunk_size: int | None) -> Iterator[Tensor]:
-        """Yield the norms of the rows that belong to `target` `[N]`, over scale, float64 `[S, n]`."""
-        for points in self.points(x, chunk_size, 1):
-            own = target[points.place].expand(len(points.logits), 1, -1)
-            row = row_of(points.logits, own, of)
+    def row_norms(self, x: Tensor, target: Tensor, kind: str, chunk_size: int | None) -> Tensor:
+        """Return the norms of the rows of the Jacobian that belong to the classes `target` `[N]`; float64 `[S, N]`."""
+        norms = []
+        for points in self._points(x, chunk_size, 1):
+            row = torch.zeros_like(points.logits).scatter_(1, target[points.place].expand(len(points.logits), 1, -1), 1.0)
+            factor = points.factor
+            if kind == "probabilities":
+                row, second = through_softmax(points.logits, row)
+                factor = factor * second
             largest = row.abs().amax(1)
             row = row / torch.where(largest == 0, 1.0, largest).unsqueeze(1)
-            (slopes,) = points.slopes  # of one row a point, all are one part
+            (slopes,) = points.slopes  # with one row per point, all points are one part
             if slopes:
                 start = torch.bmm(self.last.transpose(1, 2), row).to(self.dtype).unsqueeze(2)
                 block = self._from_outputs(start, slopes)
             else:  # a linear model has no layer below its last: its rows are mixed from F itself
                 block = torch.bmm(self.first.transpose(1, 2), row.to(self.dtype)).unsqueeze(2)
-            yield self.kernels.squared_norms(block, self.space).double().sqrt() * largest * points.factor
+            norms.append(self.kernels.squared_norms(block, self.space).double().sqrt() * largest * factor)
+        return torch.cat(norms, 1) * self.scale
+
+    def _block(self, slopes: Sequence[Tensor], points: int) -> Tensor:
+        """
+        Return the Jacobian of the logits times F, over `scale` and the factor, at the part of the points with these slopes.
+
+        It is `[S, R, C, n]`, stands in the workspace, and may be overwritten.
+        """
+        if not slopes:
+            return self.first.transpose(1, 2).unsqueeze(3).repeat(1, 1, 1, points)
+        if self.weights[-1].shape[1] <= self.first.shape[2]:
+            return self._from_outputs(self.weights[-1].transpose(1, 2).unsqueeze(3), slopes)
+        block = self.first.unsqueeze(3)
+        for weight, slope in zip(self.weights[1:], slopes, strict=True):
+            block = self.space.product(weight, self.space.times(block, slope))
+        return block.transpose(1, 2)
 
     def _from_outputs(self, rows: Tensor, slopes: Sequence[Tensor]) -> Tensor:
         """Carry `rows` `[S, W, C, n or 1]`, the chain above the last slopes, back through all layers to F: `[S, R, C, n]`."""
@@ -180,58 +191,14 @@ class Chain:
                 block.mul_(slopes[layer - 1])
         return block
 
-    def _from_inputs(self, slopes: Sequence[Tensor]) -> Tensor:
-        """Carry F forward through all layers: `[S, R, C, n]`."""
-        block = self.first.unsqueeze(3)
-        for weight, slope in zip(self.weights[1:], slopes, strict=True):
-            block = self.space.product(weight, self.space.times(block, slope))
-        return block.transpose(1, 2)
 
-
-@dataclass(frozen=True)
-class Points:
+class _Points(NamedTuple):
     """The forward pass of a chunk of points."""
 
-    place: slice  # of all points
+    place: slice  # among all points
     logits: Tensor  # float64 [S, C, n]
-    # For each part of the points that a block is carried for: L - 1 tensors [S, W, 1, n] of the weights' type, divided by what
-    # multiplies up to factor.
+    # For each part of the points that a block is carried for: L - 1 tensors [S, W, 1, n] of the weights' type, divided by numbers
+    # whose product is the factor.
     slopes: Sequence[Sequence[Tensor]]
     factor: Tensor  # float64 [S, n] or [S, 1]
     size: int  # points of a part
-
-
-def _parts(tensor: Tensor, size: int) -> Sequence[Tensor]:
-    """Return views of `size` points each, the last of what is left; the points are the last dimension."""
-    points = tensor.shape[-1]
-    if points <= size:  # most often so for small networks, whose time goes in calls such as these
-        return (tensor,)
-    return [tensor[..., start : start + size] for start in range(0, points, size)]
-
-
-def mixing_of(logits: Tensor, dtype: torch.dtype) -> Mixing:
-    """Return the mixing at points with these `logits`, float64 `[S, C, n]`, for blocks of type `dtype`."""
-    p, top = probabilities(logits)
-    others = p.scatter(1, top, 0.0)
-    second = others.amax(1, keepdim=True)
-    others = others / torch.where(second == 0, 1.0, second)
-    return Mixing(p.to(dtype), others.to(dtype), second.squeeze(1))
-
-
-def row_of(logits: Tensor, own: Tensor, of: str) -> Tensor:
-    r"""
-    Return what row y of the Jacobian mixes from those of the logits, float64 `[S, C, n]`.
-
-    It is row y of $\mathrm{diag}(p) - p p^T$ for probabilities, of the identity for logits; `own` y is `[S, 1, n]`.
-    """
-    if of == "logits":
-        return torch.zeros_like(logits).scatter_(1, own, 1.0)
-    p, _ = probabilities(logits)
-    p_own = p.gather(1, own)
-    rest = p.scatter(1, own, 0.0).sum(1, keepdim=True)  # 1 - p_y, without cancellation
-    return (-p_own * p).scatter(1, own, p_own * rest)
-
-
-def probabilities(logits: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the softmax over dimension 1 and the index of its largest value, `[S, 1, n]`."""
-    return logits.softmax(1), logits.max(1, keepdim=True).indices

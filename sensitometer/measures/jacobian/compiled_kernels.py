@@ -14,13 +14,13 @@ from ...activations import Activation
 from ..compiling import compiled
 from ..workspace import Workspace
 from . import kernels
-from .kernels import Mixing
+from .softmax import Mixing
 
 Array = Any
 
 
 def activate(activation: Activation, h: Tensor, slope: Tensor, space: Workspace) -> None:
-    """See `Kernels`."""
+    """See `kernels.py`."""
     if activation.clamp is None:
         kernels.activate(activation, h, slope, space)
     else:
@@ -28,12 +28,12 @@ def activate(activation: Activation, h: Tensor, slope: Tensor, space: Workspace)
 
 
 def squared_norms(block: Tensor, space: Workspace) -> Tensor:
-    """See `Kernels`."""
+    """See `kernels.py`."""
     return torch.from_numpy(_squares(block.contiguous().numpy()))
 
 
 def both_squared_norms(block: Tensor, mixing: Mixing, start: int, space: Workspace) -> tuple[Tensor, Tensor]:
-    """See `Kernels`."""
+    """See `kernels.py`."""
     mixed, plain = _both_squares(block.contiguous().numpy(), mixing.p.numpy(), mixing.others.numpy(), start)
     return torch.from_numpy(mixed), torch.from_numpy(plain)
 

@@ -16,11 +16,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from ...errors import InvalidInputError
-from ...networks import MLPStack
-from .norm import KINDS, _logits_shape, check_evaluation_mode, check_points, gradient, tracked
+from ...errors import InvalidInputError, check_whole_number
+from .norm import check_arguments, gradient, number_of_classes, tracked
+from .softmax import through_softmax
 
 # Points whose forward pass is kept at once, and numbers in them, when the caller does not say.
 POINTS = 256
@@ -72,7 +72,7 @@ def jacobian_norm_estimate(
     of
         `probabilities` or `logits`.
     projections
-        Random projections a point, at least 2.
+        Random projections per point, at least 2.
     generator
         Where the signs come from; torch's global one when None. Each point has its own.
     chunk_size
@@ -83,9 +83,11 @@ def jacobian_norm_estimate(
     InvalidInputError
         An argument is not as above.
     """
-    _check(model, x, of, projections, generator, chunk_size)
-    # A copy, as models may work in place on what they are given.
-    C = _logits_shape(model, x[:1].clone())[1]
+    check_arguments(x, of, chunk_size)
+    check_whole_number("projections", projections, least=2)
+    if not isinstance(generator, torch.Generator | None):
+        raise InvalidInputError(f"generator must be a torch.Generator or None; got {type(generator).__name__}")
+    C = number_of_classes(model, x)
     size = chunk_size or max(1, min(POINTS, NUMBERS // x[0].numel()))
     device = generator.device if generator is not None else torch.device("cpu")
     chunks = []
@@ -99,24 +101,7 @@ def jacobian_norm_estimate(
     return JacobianNormEstimate((scale * norm).to(x.dtype), (scale * error).to(x.dtype), projections)
 
 
-def _check(
-    model: Callable[[Tensor], Tensor], x: Tensor, of: str, projections: int, generator: object, chunk_size: int | None
-) -> None:
-    if of not in KINDS:
-        raise InvalidInputError(f"of must be one of {', '.join(KINDS)}; got {of!r}")
-    for name, value, least in (("projections", projections, 2), ("chunk_size", 1 if chunk_size is None else chunk_size, 1)):
-        if isinstance(value, bool) or not isinstance(value, int) or value < least:
-            raise InvalidInputError(f"{name} must be a whole number of at least {least}; got {value!r}")
-    if not isinstance(generator, torch.Generator | None):
-        raise InvalidInputError(f"generator must be a torch.Generator or None; got {type(generator).__name__}")
-    check_points(x)
-    if isinstance(model, MLPStack) or not callable(model):
-        raise InvalidInputError(f"model must be a module or another callable of one network; got {type(model).__name__}")
-    if isinstance(model, nn.Module):
-        check_evaluation_mode(model)
-
-
-def _squares(model: Callable[[Tensor], Tensor], x: Tensor, signs: Tensor, of: str) -> tuple[Tensor, Tensor]:
+def _squares(model: Callable[[Tensor], Tensor], x: Tensor, signs: Tensor, kind: str) -> tuple[Tensor, Tensor]:
     r"""
     Return the squares of $\|J^T v\|$, over the square of a scale, of the points `x` `[n, ...]` and the `signs` v `[n, K, C]`.
 
@@ -125,24 +110,11 @@ def _squares(model: Callable[[Tensor], Tensor], x: Tensor, signs: Tensor, of: st
     """
     K = signs.shape[1]
     with torch.inference_mode(False), torch.enable_grad():
-        squares = torch.empty(len(x), K, dtype=torch.float64, device=x.device)
         points, logits = tracked(model, x)
-        rows = _through_softmax(logits.detach().double(), signs) if of == "probabilities" else signs
-        scale = rows.abs().amax((1, 2))
-        rows = (rows / torch.where(scale == 0, 1.0, scale).view(-1, 1, 1)).to(logits.dtype)
-        for k in range(K):
-            squares[:, k] = gradient(logits, points, rows[:, k], keep=k < K - 1).flatten(1).double().square().sum(1)
-    return squares, scale
-
-
-def _through_softmax(logits: Tensor, v: Tensor) -> Tensor:
-    r"""
-    Return $(\mathrm{diag}(p) - p p^T) v$ for the `logits` `[n, C]` and `v` `[n, K, C]`.
-
-    With the differences $u_j = v_j - v_m$ from the most probable class m the entries are $p_i (u_i - p^T u)$, where $u_m = 0$: no
-    $1 - p_m$ occurs, which would round to 0 for well-fitted points.
-    """
-    p = logits.softmax(1).unsqueeze(1)
-    top = logits.argmax(1).view(-1, 1, 1).expand(-1, v.shape[1], -1)
-    u = v - v.gather(2, top)
-    return p * (u - (p * u).sum(2, keepdim=True))
+        rows, scale = signs.transpose(1, 2), signs.new_ones(len(x), 1)
+        if kind == "probabilities":
+            rows, scale = through_softmax(logits.detach().double().unsqueeze(2), rows)
+        rows = rows.to(logits.dtype)
+        gradients = (gradient(logits, points, rows[:, :, k], keep=k < K - 1) for k in range(K))
+        squares = torch.stack([slope.flatten(1).double().square().sum(1) for slope in gradients], 1)
+    return squares, scale[:, 0]

@@ -1,22 +1,21 @@
 r"""
 The Frobenius norm of the input-output Jacobian (paper, S3): exact, at each point.
 
-Networks of this package have a pass of their own (`chain.py`); those of any other model come from autograd.
+Networks of this package have a pass of their own (`chain.py`); the Jacobians of any other model come from autograd.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor, nn
 
-from ...errors import InvalidInputError
+from ...errors import InvalidInputError, check_whole_number
 from ...networks import MLP, MLPStack, as_stack
-from ..workspace import Workspace
-from .chain import Chain, mixing_of, row_of
-from .kernels import both_squared_norms, squared_norms
+from .chain import Chain
+from .softmax import through_softmax
 
 KINDS = ("probabilities", "logits")
-# Numbers in a chunk of whole Jacobians of an arbitrary model, 4 MiB: its activations, which nobody counts, take far more.
+# Numbers in a chunk of whole Jacobians of an arbitrary model, 8 MiB: its activations, which nobody counts, take far more.
 GENERIC_CHUNK = 2**20
 # A model may raise these when it is given points of a shape that it does not take.
 REFUSALS = (RuntimeError, TypeError, ValueError, LookupError, AttributeError, AssertionError)
@@ -54,13 +53,7 @@ def jacobian_norm(
     InvalidInputError
         An argument is not as above.
     """
-    if of not in KINDS:
-        raise InvalidInputError(f"of must be one of {', '.join(KINDS)}; got {of!r}")
-    if chunk_size is not None and (not isinstance(chunk_size, int) or chunk_size < 1):
-        raise InvalidInputError(f"chunk_size must be a whole number of at least 1; got {chunk_size!r}")
-    check_points(x)
-    if target is not None:
-        target = _classes(target, len(x))
+    check_arguments(x, of, chunk_size)
     if isinstance(model, MLPStack):
         norms = _of_stack(model, x, of, target, chunk_size)
     elif isinstance(model, MLP):
@@ -75,28 +68,46 @@ def jacobian_norm(
 @torch.no_grad()
 def jacobian_norms(stack: MLPStack, x: Tensor, *, chunk_size: int | None = None) -> tuple[Tensor, Tensor]:
     """Return the norms of probabilities and of logits from one pass, each float64 `[S, N]`; see `jacobian_norm`."""
-    chain = Chain(stack)
-    norms = [chain.norms(points, KINDS) for points in chain.points(x, chunk_size)]
-    probabilities, logits = (torch.cat([one[kind] for one in norms], 1) * chain.scale for kind in KINDS)
-    return probabilities, logits
+    norms = Chain(stack).norms(x, KINDS, chunk_size)
+    return norms["probabilities"], norms["logits"]
 
 
 @torch.no_grad()
-def _of_stack(stack: MLPStack, x: Tensor, of: str, target: Tensor | None, chunk_size: int | None) -> Tensor:
+def _of_stack(stack: MLPStack, x: Tensor, kind: str, target: Tensor | None, chunk_size: int | None) -> Tensor:
     """Return the norms, float64 `[S, N]`."""
     if x.ndim != 2 or x.shape[1] != stack.weights[0].shape[2]:
         raise InvalidInputError(f"x must be points [N, {stack.weights[0].shape[2]}]; got {list(x.shape)}")
-    chain = Chain(stack)
+    if target is None:
+        return Chain(stack).norms(x, (kind,), chunk_size)[kind]
+    target = checked_classes("target", target, len(x), stack.weights[-1].shape[1])
+    return Chain(stack).row_norms(x, target, kind, chunk_size)
+
+
+def _of_callable(
+    model: Callable[[Tensor], Tensor], x: Tensor, kind: str, target: Tensor | None, chunk_size: int | None
+) -> Tensor:
+    """Return the norms from whole Jacobians of the logits, float64 `[N]`, a chunk of points at a time."""
+    classes = number_of_classes(model, x)
     if target is not None:
-        _check_target(target, stack.weights[-1].shape[1])
-        norms = list(chain.row_norms(x, target, of, chunk_size))
-    else:
-        norms = [chain.norms(points, [of])[of] for points in chain.points(x, chunk_size)]
-    return torch.cat(norms, 1) * chain.scale
+        target = checked_classes("target", target, len(x), classes)
+    norms = []
+    for place, J, logits in whole_jacobians(model, x, classes, chunk_size):
+        factor = logits.new_ones(len(J))
+        if kind == "probabilities":
+            J, factors = through_softmax(logits.unsqueeze(2), J)
+            factor = factors[:, 0]
+        if target is not None:
+            J = J[torch.arange(len(J)), target[place]]
+        norms.append(factor * torch.linalg.vector_norm(J.flatten(1), dim=1))
+    return torch.cat(norms)
 
 
-def check_points(x: object) -> None:
-    """Raise InvalidInputError unless `x` is a tensor of points `[N, ...]`, all of them finite."""
+def check_arguments(x: object, kind: str, chunk_size: int | None) -> None:
+    """Raise InvalidInputError unless these are arguments of `jacobian_norm`: `x` points `[N, ...]`, all of them finite."""
+    if kind not in KINDS:
+        raise InvalidInputError(f"of must be one of {', '.join(KINDS)}; got {kind!r}")
+    if chunk_size is not None:
+        check_whole_number("chunk_size", chunk_size)
     if not isinstance(x, Tensor) or not x.is_floating_point() or x.ndim < 2 or not len(x):
         raise InvalidInputError("x must be a floating-point tensor of points [N, ...], at least one")
     # Norms would not always show it: the slope of a unit that is given nan, or is saturated by inf, may be 0.
@@ -104,57 +115,33 @@ def check_points(x: object) -> None:
         raise InvalidInputError("x must be finite; some points are not")
 
 
-def _classes(target: object, points: int, name: str = "target") -> Tensor:
-    """Return the argument `target`, which a caller may `name` otherwise, as int64 `[N]`, or raise InvalidInputError."""
+def checked_classes(name: str, labels: object, points: int, classes: int) -> Tensor:
+    """Return the argument `name`, the class of each point, as int64 `[N]`, or raise InvalidInputError."""
     integers = (torch.int64, torch.int32, torch.int16, torch.uint8)
-    if not isinstance(target, Tensor) or target.dtype not in integers or target.shape != (points,):
-        got = f"{target.dtype} {list(target.shape)}" if isinstance(target, Tensor) else type(target).__name__
-        raise InvalidInputError(f"{name} must be a tensor of classes [{points}], one a point; got {got}")
-    return target.long()
+    if not isinstance(labels, Tensor) or labels.dtype not in integers or labels.shape != (points,):
+        got = f"{labels.dtype} {list(labels.shape)}" if isinstance(labels, Tensor) else type(labels).__name__
+        raise InvalidInputError(f"{name} must be a tensor of classes [{points}], one per point; got {got}")
+    low, high = int(labels.min()), int(labels.max())
+    if low < 0 or high >= classes:
+        raise InvalidInputError(f"{name} must hold classes 0 to {classes - 1}; got {low} to {high}")
+    return labels.long()
 
 
-def _check_target(target: Tensor, classes: int, name: str = "target") -> None:
-    if int(target.min()) < 0 or int(target.max()) >= classes:
-        raise InvalidInputError(f"{name} must hold classes 0 to {classes - 1}; got {int(target.min())} to {int(target.max())}")
-
-
-def _of_callable(model: Callable[[Tensor], Tensor], x: Tensor, of: str, target: Tensor | None, chunk_size: int | None) -> Tensor:
-    """Return the norms from whole Jacobians of the logits, float64 `[N]`, a chunk of points at a time."""
-    if isinstance(model, nn.Module):
-        check_evaluation_mode(model)
-    # Copies: a model may begin by changing its input in place.
-    shape = _logits_shape(model, x[:1].clone())
-    if target is not None:
-        _check_target(target, shape[1])
-    size = chunk_size or max(1, GENERIC_CHUNK // (shape[1] * x[0].numel()))
-    norms, space = [], Workspace()
-    for start in range(0, len(x), size):
-        J, logits = whole_jacobians(model, x[start : start + size])
-        block, logits = J.permute(2, 1, 0).unsqueeze(0).contiguous(), logits.double().T.unsqueeze(0)
-        if target is not None:
-            own = target[start : start + size].view(1, 1, -1)
-            row = row_of(logits, own, of)
-            block = (block * row.to(block.dtype).unsqueeze(1)).sum(2, keepdim=True)
-        if of == "probabilities" and target is None:
-            mixing = mixing_of(logits, block.dtype)
-            squares, _ = both_squared_norms(block, mixing, 0, space)
-            norms.append((squares.double().sqrt() * mixing.factor)[0])
-        else:
-            norms.append(squared_norms(block, space).double().sqrt()[0])
-    return torch.cat(norms)
-
-
-def whole_jacobians(model: Callable[[Tensor], Tensor], x: Tensor) -> tuple[Tensor, Tensor]:
+def whole_jacobians(
+    model: Callable[[Tensor], Tensor], x: Tensor, classes: int, chunk_size: int | None
+) -> Iterator[tuple[slice, Tensor, Tensor]]:
     """
-    Return the Jacobians of the logits at the points `x` `[n, ...]`, `[n, C, D]`, and the logits `[n, C]`.
+    Yield some points after the other: their place, the Jacobians of the logits, `[n, C, D]`, and the logits `[n, C]`; float64.
 
     Each class takes a backward pass of all points. `vmap(jacrev)` would refuse what it cannot vectorise, and is no faster.
     """
-    with torch.inference_mode(False), torch.enable_grad():
-        points, logits = tracked(model, x)
-        last = logits.shape[1] - 1
-        rows = [gradient(logits[:, c].sum(), points, keep=c < last).flatten(1) for c in range(last + 1)]
-    return torch.stack(rows, 1), logits.detach()
+    size = chunk_size or max(1, GENERIC_CHUNK // (classes * x[0].numel()))
+    for start in range(0, len(x), size):
+        place = slice(start, start + size)
+        with torch.inference_mode(False), torch.enable_grad():
+            points, logits = tracked(model, x[place])
+            rows = [gradient(logits[:, c].sum(), points, keep=c < classes - 1).flatten(1) for c in range(classes)]
+        yield place, torch.stack(rows, 1).double(), logits.detach().double()
 
 
 def tracked(model: Callable[[Tensor], Tensor], x: Tensor) -> tuple[Tensor, Tensor]:
@@ -175,20 +162,25 @@ def tracked(model: Callable[[Tensor], Tensor], x: Tensor) -> tuple[Tensor, Tenso
 
 def gradient(output: Tensor, points: Tensor, weights: Tensor | None = None, *, keep: bool) -> Tensor:
     """Return the gradient by the points of the `output`, summed with `weights`; `keep` its graph for another one."""
-    found = None
+    slope = None
     if output.requires_grad:
-        (found,) = torch.autograd.grad(output, points, weights, retain_graph=keep, allow_unused=True)
-    if found is None:
+        (slope,) = torch.autograd.grad(output, points, weights, retain_graph=keep, allow_unused=True)
+    if slope is None:
         # A constant has the gradient 0, but a model that detaches its input looks the same.
         raise InvalidInputError(
             "the model's logits do not depend on its input through autograd (detached, or constant); "
             "expected a differentiable model"
         )
-    return found
+    return slope
 
 
-def _logits_shape(model: Callable[[Tensor], Tensor], x: Tensor) -> torch.Size:
-    """Return the shape of the model's logits for one point `[1, ...]`, or raise InvalidInputError."""
+def number_of_classes(model: Callable[[Tensor], Tensor], x: Tensor) -> int:
+    """Return how many logits a model of one network has, tried at the first of the points `x`, or raise InvalidInputError."""
+    if isinstance(model, MLPStack) or not callable(model):
+        raise InvalidInputError(f"model must be one network: an MLP, a module or another callable; got {type(model).__name__}")
+    if isinstance(model, nn.Module):
+        check_evaluation_mode(model)
+    x = x[:1].clone()  # a model may begin by changing its input in place
     try:
         with torch.no_grad():
             logits = model(x)
@@ -197,7 +189,7 @@ def _logits_shape(model: Callable[[Tensor], Tensor], x: Tensor) -> torch.Size:
     if not isinstance(logits, Tensor) or logits.ndim != 2 or len(logits) != 1 or not logits.is_floating_point():
         got = f"{logits.dtype} {list(logits.shape)}" if isinstance(logits, Tensor) else type(logits).__name__
         raise InvalidInputError(f"model must map points [n, ...] to logits [n, C]; it maps {list(x.shape)} to {got}")
-    return logits.shape
+    return logits.shape[1]
 
 
 def not_taken(x: Tensor, error: Exception) -> InvalidInputError:

@@ -6,13 +6,12 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from ...activations import activation
 from ...errors import InvalidInputError
 from ...networks import MLP, as_stack
 from ...paths import Slice
 from ..jacobian.norm import REFUSALS, not_taken
 from ..module_codes import ModuleCodes
-from ..sampled import codes_of
+from ..sampled import layer_codes, preactivations
 from .graph import layer_names
 from .modules.exporting import as_model_takes
 
@@ -70,36 +69,24 @@ class NetworkPoints:
     """A network at points of a plane: its first layer is computed for the basis alone."""
 
     def __init__(self, model: MLP, plane: Slice) -> None:
-        self._weights = [weight.detach() for weight in model.weights]
-        self._activation = activation(model.activation)
+        self._network = MLP([weight.detach() for weight in model.weights], model.activation)
         self._plane = plane
-        first = self._weights[0]
+        first = self._network.weights[0]
         self._first = (plane_basis(plane).to(first.device) @ first.double().T).to(first.dtype)
         self.names = layer_names(as_stack(model))
-        self.numbers = self.code_numbers = max(len(weight) for weight in self._weights)
+        self.numbers = self.code_numbers = max(len(weight) for weight in model.weights)
 
     def codes(self, coordinates: Tensor, layers: tuple[int, ...]) -> Iterator[Tensor]:
         """Yield the codes of these layers, ascending; int8 `[n, W]`."""
-        for layer, z in zip(range(layers[-1] + 1), self._preactivations(coordinates), strict=False):
-            if layer in layers:
-                yield codes_of(z, self._activation.boundaries)
+        return layer_codes(self._network, self._first_layer(coordinates), layers)
 
     def logits(self, coordinates: Tensor) -> Tensor:
         """Return the logits, `[n, C]`."""
-        *_, logits = self._preactivations(coordinates)
+        *_, logits = preactivations(self._network, self._first_layer(coordinates))
         return logits
 
-    def _preactivations(self, coordinates: Tensor) -> Iterator[Tensor]:
-        """
-        Yield the pre-activations of each layer, the logits last, `[n, W]`.
-
-        The next layer overwrites them.
-        """
-        z = self._plane.combine(self._first, coordinates.to(self._first.device))
-        for weight in self._weights[1:]:
-            yield z
-            z = self._activation.apply_(z) @ weight.T
-        yield z
+    def _first_layer(self, coordinates: Tensor) -> Tensor:
+        return self._plane.combine(self._first, coordinates.to(self._first.device))
 
 
 class ModelPoints:

@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ...errors import InvalidInputError, TooManyRegionsError
+from ...errors import InvalidInputError, TooManyRegionsError, check_whole_number
 from ...evaluation import all_finite
 from ...networks import MLP, MLPStack, as_stack
 from ...paths import Slice
@@ -222,12 +222,12 @@ def boundaries(
     ExactBoundaries(1 segment of 1 layer, 2 faces)
     """
     plane = _checked(model, slice)
-    if most_faces is not None and (isinstance(most_faces, bool) or not isinstance(most_faces, int) or most_faces < 1):
-        raise InvalidInputError(f"most_faces must be a whole number of at least 1, or None; got {most_faces!r}")
+    if most_faces is not None:
+        check_whole_number("most_faces", most_faces)
     if method not in METHODS:
         raise InvalidInputError(f"method must be one of {', '.join(METHODS)}; got {method!r}")
     if method == "sampled":
-        return _sampled(model, plane, layer, _checked_resolution(resolution))
+        return _sampled(model, plane, layer, check_whole_number("resolution", resolution))
     graph = _graph(model, plane)
     return _exact(graph, plane, _layers(layer, graph.names), faces, most_faces)
 
@@ -250,7 +250,7 @@ def class_map(model: Model, slice: Slice, resolution: int = 1024) -> Tensor:  # 
         An argument is not as above.
     """
     plane = _checked(model, slice, hidden=0)
-    resolution = _checked_resolution(resolution)
+    resolution = check_whole_number("resolution", resolution)
     points = points_of(model, plane)
     grid = Grid(resolution, points.numbers)
     classes = torch.empty(resolution, resolution, dtype=torch.int64)
@@ -378,9 +378,3 @@ def _layers(layer: object, names: Sequence[str]) -> tuple[int, ...]:
 
 def _count(count: int, noun: str) -> str:
     return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
-
-
-def _checked_resolution(resolution: object) -> int:
-    if isinstance(resolution, bool) or not isinstance(resolution, int) or resolution < 1:
-        raise InvalidInputError(f"resolution must be a whole number of at least 1; got {resolution!r}")
-    return resolution

@@ -15,8 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ...activations import activation
-from ...errors import InvalidInputError
+from ...errors import InvalidInputError, check_whole_number
 from ...evaluation import all_finite
 from ...networks import MLP, MLPStack, as_stack
 from ...paths import Ellipse, Path, Polyline, as_paths, flattened
@@ -111,8 +110,7 @@ def transitions(
     paths = as_paths(path)
     if method not in METHODS:
         raise InvalidInputError(f"method must be one of {', '.join(METHODS)}; got {method!r}")
-    if isinstance(samples, bool) or not isinstance(samples, int) or samples < 2:
-        raise InvalidInputError(f"samples must be a whole number of at least 2; got {samples!r}")
+    check_whole_number("samples", samples, least=2)
     several = isinstance(model, MLPStack), not isinstance(path, Path)
     if method == "exact":
         graph, paths = path_graph(model, paths)
@@ -220,7 +218,7 @@ def _sampled_network(network: MLP, paths: Sequence[Path], samples: int, keep: bo
         return [(empty, [] if keep else None) for _ in paths]
     counts = []
     for path in paths:
-        codes, size = network_codes(network, activation(network.activation), path)
+        codes, size = network_codes(network, path)
         found = count_sampled(codes, path, samples, size, keep=keep)
         counts.append((found.per_layer, found.positions))
     return counts

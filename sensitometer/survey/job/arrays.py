@@ -1,19 +1,17 @@
 """The arrays that a survey keeps for a network: takes the measures that `sensitometer.store.arrays` names."""
 
 import math
-from dataclasses import fields
 from typing import Any
 
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ...activations import activation
-from ...configuration import Configuration
 from ...data import Dataset
 from ...errors import InvalidInputError, TooManyRegionsError
 from ...measures import ExactBoundaries, boundaries, path_profile, point_values
-from ...measures.regions.transitions import transitions
+from ...measures.loops import counting_method
+from ...measures.regions.transitions import exact_crossings, path_graph, transitions
 from ...networks import MLP, initial_weights, layer_shapes
 from ...paths import Path, Polyline, Slice, fitted_ellipse, random_ellipse, translation
 from ...randomness import generator
@@ -23,7 +21,7 @@ from .means import Measures
 # Draws of three points that lie on no line: of real images all do but for copies.
 TRIES = 100
 # Units of the first hidden layer whose crossings of a translation loop are kept; points of the curve from vertex to vertex, and
-# how many of its images.
+# the number of its images.
 UNITS, STEPS, IMAGES = 24, 16, 4
 # Linear regions of a slice beyond which its boundaries are not kept: some minutes of work. A network of the paper's shape has a
 # few millions; one of large weights that saturates on both sides may have more than any memory holds.
@@ -33,36 +31,33 @@ SIDE = 24
 
 
 def measure_arrays(trained: Trained, dataset: Dataset, measures: Measures) -> dict[str, NDArray[Any]]:
-    """Return what is kept of one network, by name; nothing of a network that diverged."""
-    found: dict[str, Tensor] = {}
+    """Return the arrays of one network, by name; none of a network that diverged."""
+    arrays: dict[str, Tensor] = {}
     if trained.state != "diverged":
         if measures.kept_points:
-            found |= _points(trained, dataset, measures.kept_points)
+            arrays |= _points(trained, dataset, measures.kept_points)
         if measures.path_bins:
-            found |= _paths(trained, dataset, measures)
+            arrays |= _paths(trained, dataset, measures)
         if measures.slices:
-            found |= _slice(trained, dataset)
-    return {name: values.cpu().contiguous().numpy() for name, values in found.items()}
+            arrays |= _slice(trained, dataset)
+    return {name: values.cpu().contiguous().numpy() for name, values in arrays.items()}
 
 
 def _points(trained: Trained, dataset: Dataset, count: int) -> dict[str, Tensor]:
     """Return the measures of random test points (paper, A.5.6)."""
-    # The network decides, not its seed alone: what a survey says about points then does not hang on one draw.
+    # The network decides, not its seed alone: a survey's conclusions about points then do not hang on one draw.
     configuration = trained.configuration
     stream = generator(configuration.seed, f"measured points of {configuration.id}")
     chosen = torch.randperm(len(dataset.test.y), generator=stream)[:count]
     device = trained.network.weights[0].device
-    values = point_values(trained.network, dataset.test.x[chosen].to(device), dataset.test.y[chosen].to(device))
-    found = {"points.index": chosen.int()}
-    for name in (field.name for field in fields(values)):
-        value: Tensor = getattr(values, name)
-        found[f"points.{name}"] = value if value.is_floating_point() else value.short()
-    return found
+    values = vars(point_values(trained.network, dataset.test.x[chosen].to(device), dataset.test.y[chosen].to(device)))
+    kept = {f"points.{name}": value if value.is_floating_point() else value.short() for name, value in values.items()}
+    return {"points.index": chosen.int(), **kept}
 
 
 def training_anchors(dataset: Dataset, seed: int, *, alike: bool) -> Tensor:
     """
-    Return which three training points a seed's ellipses and slices go through, of one class or of three; int64 `[3]`.
+    Return the indices of the three training points of a seed's ellipses and slices, of one class or of three; int64 `[3]`.
 
     Raises
     ------
@@ -72,11 +67,15 @@ def training_anchors(dataset: Dataset, seed: int, *, alike: bool) -> Tensor:
     stream = generator(seed, f"anchors of {'one class' if alike else 'different classes'}")
     for _ in range(TRIES):
         order = torch.randperm(len(dataset.train.y), generator=stream)
-        chosen = _first_three(dataset.train.y[order], alike=alike)
-        if chosen is not None:
-            points = dataset.train.x[order[chosen]]
+        labels = dataset.train.y[order]
+        firsts = [(labels == label).nonzero().view(-1)[:3] for label in torch.unique(labels)]
+        if alike:  # the class that has three points first
+            chosen = min((places for places in firsts if len(places) == 3), key=lambda places: int(places[2]), default=order[:0])
+        else:  # the three classes that come first
+            chosen = torch.stack([places[0] for places in firsts]).sort().values[:3]
+        if len(chosen) == 3:
             try:
-                fitted_ellipse(*points)
+                fitted_ellipse(*dataset.train.x[order[chosen]])
             except InvalidInputError:  # images that are there twice
                 continue
             return order[chosen]
@@ -86,44 +85,29 @@ def training_anchors(dataset: Dataset, seed: int, *, alike: bool) -> Tensor:
     )
 
 
-def _first_three(labels: Tensor, *, alike: bool) -> Tensor | None:
-    """Return the places of the first three points of the class that has three first, or of the first three classes."""
-    places: dict[int, list[int]] = {}
-    for place, label in enumerate(labels.tolist()):
-        own = places.setdefault(label, [])
-        own.append(place)
-        if alike and len(own) == 3:
-            return torch.tensor(own)
-        if not alike and len(places) == 3:
-            return torch.tensor([first for first, *_ in places.values()])
-    return None
-
-
 def _paths(trained: Trained, dataset: Dataset, measures: Measures) -> dict[str, Tensor]:
     """Return the profiles along the three kinds of ellipse (paper, A.5.2), and the crossings of a translation loop."""
     seed = trained.configuration.seed
     ellipses: dict[str, Path] = {"random": random_ellipse(dataset.train.x.shape[1], generator(seed, "random ellipse"))}
-    found: dict[str, Tensor] = {}
+    arrays: dict[str, Tensor] = {}
     for kind in ("different", "same"):
         chosen = training_anchors(dataset, seed, alike=kind == "same")
         ellipses[kind] = fitted_ellipse(*dataset.train.x[chosen])
-        found |= _anchors(f"paths.{kind}", dataset, chosen)
-    method = "sampled" if trained.network.activation == "tanh" else "exact"
+        arrays |= _anchors(f"paths.{kind}", dataset, chosen)
+    network, bins, samples = trained.network, measures.path_bins, measures.transition_samples
+    method = counting_method(network)
     try:
         profiles = {
-            kind: path_profile(
-                trained.network, ellipse, bins=measures.path_bins, method=method, samples=measures.transition_samples
-            )
-            for kind, ellipse in ellipses.items()
+            kind: path_profile(network, ellipse, bins=bins, method=method, samples=samples) for kind, ellipse in ellipses.items()
         }
     except InvalidInputError:  # weights so large that float64 cannot tell the boundaries of a unit apart
-        return found
+        return arrays
     for kind, profile in profiles.items():
-        found[f"paths.{kind}.transition_density"] = profile.transition_density[0]
-        found[f"paths.{kind}.jacobian_norm"] = profile.jacobian_norm[0]
+        arrays[f"paths.{kind}.transition_density"] = profile.transition_density[0]
+        arrays[f"paths.{kind}.jacobian_norm"] = profile.jacobian_norm[0]
     # Fewer shifts have no wave.
     drawn = method == "exact" and dataset.image_shape[2] > 2
-    return found | (_translation(trained, dataset) if drawn else {})
+    return arrays | (_translation(trained, dataset) if drawn else {})
 
 
 def _anchors(name: str, dataset: Dataset, chosen: Tensor) -> dict[str, Tensor]:
@@ -147,22 +131,22 @@ def _translation(trained: Trained, dataset: Dataset) -> dict[str, Tensor]:
     image = dataset.test.x[torch.randint(len(dataset.test.y), (1,), generator=stream)[0]].view(dataset.image_shape)
     loop, network = translation(image), trained.network
     vertices = loop.vertices.double()
-    mean = vertices.mean(0)
     plane = _wave_plane(vertices)
     first = network.weights[0][:UNITS].cpu().double()
-    places, unit = _crossings(vertices @ first.T, activation(network.activation).boundaries)
+    graph, loops = path_graph(MLP([first, first.new_ones(1, len(first))], network.activation), [loop])
+    crossings = exact_crossings(graph, loops, keep=True)
+    places, unit = torch.from_numpy(crossings.t), torch.from_numpy(crossings.unit)
     normal = (first @ plane.T)[unit]
     length = normal.norm(dim=1, keepdim=True)
+    directions = normal.flip(1) * torch.tensor([-1.0, 1.0]) / torch.where(length == 0, 1.0, length)
     shown = torch.arange(IMAGES) * len(vertices) // IMAGES
-    projected = (vertices - mean) @ plane.T
+    projected = (vertices - vertices.mean(0)) @ plane.T
     return {
         "paths.translation.curve": loop.combine(projected, loop.parameters(STEPS * len(vertices))).float(),
         "paths.translation.crossings": loop.combine(projected, places).float(),
-        "paths.translation.directions": (
-            normal.flip(1) * torch.tensor([-1.0, 1.0]) / torch.where(length == 0, 1.0, length)
-        ).float(),
+        "paths.translation.directions": directions.float(),
         "paths.translation.unit": unit.int(),
-        "paths.translation.transitions": transitions(network, _moved(loop, network)).per_layer,
+        "paths.translation.transitions": transitions(network, Polyline(loop.vertices.to(network.weights[0].device))).per_layer,
         "paths.translation.images": _pictures(loop.vertices[shown], dataset.image_shape),
         "paths.translation.places": projected[shown].float(),
     }
@@ -170,37 +154,17 @@ def _translation(trained: Trained, dataset: Dataset) -> dict[str, Tensor]:
 
 def _wave_plane(vertices: Tensor) -> Tensor:
     """
-    Return an orthonormal basis `[2, D]` of the plane of the two strongest waves of the loop, of whose shifts these are `[M, D]`.
+    Return an orthonormal basis `[2, D]` of the plane of the two strongest waves of a loop of shifts, `[M, D]`.
 
     The sums of the shifts with the cosines and the sines of a wave are orthogonal and equally long, and orthogonal to those of
     any other wave, since the scalar product of two shifts depends on how far they are apart alone.
     """
-    M = len(vertices)
-    turns = torch.arange(1, (M + 1) // 2).outer(torch.arange(M)).double() * (2 * math.pi / M)
-    waves = torch.stack([turns.cos(), turns.sin()]).to(vertices) @ vertices
+    spectrum = torch.fft.rfft(vertices, dim=0)[1 : (len(vertices) + 1) // 2]
+    waves = torch.stack([spectrum.real, -spectrum.imag])
     lengths = waves.norm(dim=2)
     strongest = lengths[0].topk(min(2, lengths.shape[1])).indices
     basis = (waves / torch.where(lengths == 0, 1.0, lengths).unsqueeze(2))[:, strongest].sum(1)
     return basis / math.sqrt(len(strongest))
-
-
-def _moved(loop: Polyline, network: MLP) -> Polyline:
-    return Polyline(loop.vertices.to(network.weights[0].device))
-
-
-def _crossings(z: Tensor, levels: tuple[float, ...]) -> tuple[Tensor, Tensor]:
-    """
-    Return where linear units cross levels along a closed polyline, from their values at its vertices, `[M, W]`.
-
-    The parameters of the path, float64 `[n]`, and the units, int64 `[n]`.
-    """
-    after = z.roll(-1, 0)
-    found = []
-    for level in levels:
-        segment, unit = ((z > level) != (after > level)).nonzero(as_tuple=True)
-        start, end = z[segment, unit], after[segment, unit]
-        found.append((segment + (level - start) / (end - start), unit))
-    return torch.cat([places for places, _ in found]), torch.cat([units for _, units in found])
 
 
 def _slice(trained: Trained, dataset: Dataset) -> dict[str, Tensor]:
@@ -208,27 +172,23 @@ def _slice(trained: Trained, dataset: Dataset) -> dict[str, Tensor]:
     configuration = trained.configuration
     chosen = training_anchors(dataset, configuration.seed, alike=False)
     plane = Slice(*dataset.train.x[chosen])
-    found: dict[str, Tensor] = {"slice.anchors": plane.anchors, **_anchors("slice", dataset, chosen)}
-    for when, network in (("before", _untrained(configuration, dataset)), ("after", trained.network)):
-        try:
-            lines = boundaries(network, plane, faces=False, most_faces=MOST_FACES)
-        except (TooManyRegionsError, InvalidInputError):  # the latter of weights that are too large for float64
-            return {name: values for name, values in found.items() if name in ("slice.anchors", "slice.images", "slice.labels")}
-        assert isinstance(lines, ExactBoundaries)
-        found |= {
-            f"slice.{when}.segments": lines.segments.float(),
-            f"slice.{when}.distance": lines.distance(plane.anchors),
-            f"slice.{when}.anywhere": lines.distance(_triangle(plane.anchors)).mean().view(1),
-        }
-    return found
-
-
-def _untrained(configuration: Configuration, dataset: Dataset) -> MLP:
-    """Return a network as it was before its training."""
     shapes = layer_shapes(dataset.train.x.shape[1], configuration.width, configuration.depth, dataset.classes)
-    return MLP(
-        initial_weights(shapes, configuration.activation, configuration.init_scale, configuration.seed), configuration.activation
-    )
+    name = configuration.activation
+    untrained = MLP(initial_weights(shapes, name, configuration.init_scale, configuration.seed), name)
+    arrays = {"slice.anchors": plane.anchors, **_anchors("slice", dataset, chosen)}
+    lines: dict[str, Tensor] = {}
+    for when, network in (("before", untrained), ("after", trained.network)):
+        try:
+            drawn = boundaries(network, plane, faces=False, most_faces=MOST_FACES)
+        except (TooManyRegionsError, InvalidInputError):  # the latter of weights that are too large for float64
+            return arrays
+        assert isinstance(drawn, ExactBoundaries)
+        lines |= {
+            f"slice.{when}.segments": drawn.segments.float(),
+            f"slice.{when}.distance": drawn.distance(plane.anchors),
+            f"slice.{when}.anywhere": drawn.distance(_triangle(plane.anchors)).mean().view(1),
+        }
+    return arrays | lines
 
 
 def _triangle(corners: Tensor) -> Tensor:

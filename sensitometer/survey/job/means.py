@@ -1,18 +1,16 @@
-"""Measures of the trained networks of a survey: means over test points for their rows (paper, S3), and what is kept as arrays."""
+"""The measures that a survey takes of its trained networks, and their means over test points, for the rows (paper, S3)."""
 
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
 
 from ...data import Dataset
 from ...errors import InvalidInputError, check_whole_number
 from ...measures import jacobian_norms
-from ...measures.regions.transitions import transitions
-from ...networks import MLPStack
-from ...paths import translation
+from ...measures.loops import loop_transitions
+from ...networks import MLPStack, as_stack
 from ...training import Trained
 from ..scheduling.cost import TRANSITION_SAMPLES, Sizes, loops_at_once
 
@@ -20,14 +18,13 @@ from ..scheduling.cost import TRANSITION_SAMPLES, Sizes, loops_at_once
 @dataclass(frozen=True)
 class Measures:
     """
-    At how many test points, from the first, networks are measured; all when None, none when 0.
+    The measures that a survey takes.
 
     Parameters
     ----------
-    jacobian_points
-        At which the Jacobian norms are taken.
-    transition_points
-        Along whose translation loops transitions are counted.
+    jacobian_points, transition_points
+        The number of test points, from the first, at which the Jacobian norms are taken, and along whose translation loops
+        transitions are counted; all when None, none when 0.
     transition_samples
         Points of each path at which networks of tanh are sampled.
     kept_points, path_bins, slices
@@ -78,19 +75,19 @@ class Measures:
 
 
 def measure_sound(trained: Sequence[Trained], dataset: Dataset, measures: Measures) -> list[dict[str, float]]:
-    """Return the means of what is measured, by column, for each network of a stack; nothing of a network that diverged."""
-    sound = [place for place, one in enumerate(trained) if one.state != "diverged"]
-    found: list[dict[str, float]] = [{} for _ in trained]
+    """Return the means that are measured, by column, for each network of a stack; nothing of a network that diverged."""
+    sound = [place for place, result in enumerate(trained) if result.state != "diverged"]
+    means: list[dict[str, float]] = [{} for _ in trained]
     if not sound:
-        return found
+        return means
     layers = zip(*(trained[place].network.weights for place in sound), strict=True)
     stack = MLPStack([torch.stack(layer) for layer in layers], trained[0].network.activation)
     columns = mean_jacobian_norms(stack, dataset, measures) | mean_transitions(stack, dataset, measures)
     for name, values in columns.items():
         for place, value in zip(sound, values, strict=True):
             if not math.isnan(value):
-                found[place][name] = value
-    return found
+                means[place][name] = value
+    return means
 
 
 def mean_jacobian_norms(stack: MLPStack, dataset: Dataset, measures: Measures) -> dict[str, list[float]]:
@@ -107,22 +104,14 @@ def mean_transitions(stack: MLPStack, dataset: Dataset, measures: Measures) -> d
     x = dataset.test.x[: measures.transition_points]
     if not len(x):
         return {}
+    at_once = loops_at_once(measures.sizes(dataset))
     try:
-        return {"transitions": (_total_transitions(stack, x, dataset, measures) / len(x)).tolist()}
+        counts = loop_transitions(stack, x, dataset.image_shape, samples=measures.transition_samples, at_once=at_once)
+        means = (counts.sum(1).double() / len(x)).tolist()
     except InvalidInputError:
         # There is no count for a network whose weights are so large that float64 cannot tell its boundaries apart.
         if len(stack) == 1:
             return {"transitions": [math.nan]}
-    alone = [MLPStack([weight[place : place + 1] for weight in stack.weights], stack.activation) for place in range(len(stack))]
-    return {"transitions": [mean for one in alone for mean in mean_transitions(one, dataset, measures)["transitions"]]}
-
-
-def _total_transitions(stack: MLPStack, x: Tensor, dataset: Dataset, measures: Measures) -> Tensor:
-    """Return the sums of the transitions along the loops of the points `x`; float64 `[S]`."""
-    method = "sampled" if stack.activation == "tanh" else "exact"
-    total = torch.zeros(len(stack), dtype=torch.int64)
-    at_once = loops_at_once(measures.sizes(dataset))
-    for start in range(0, len(x), at_once):
-        loops = [translation(image.view(dataset.image_shape)) for image in x[start : start + at_once]]
-        total += transitions(stack, loops, method=method, samples=measures.transition_samples).total.sum(1).cpu()
-    return total.double()
+        alone = [mean_transitions(as_stack(stack[place]), dataset, measures) for place in range(len(stack))]
+        means = [mean for columns in alone for mean in columns["transitions"]]
+    return {"transitions": means}

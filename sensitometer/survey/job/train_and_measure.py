@@ -1,4 +1,4 @@
-"""Train a stack of networks, measure it, and say where and with what that was done."""
+"""Train a stack of networks, measure it, and say where and with which versions that was done."""
 
 import platform
 from collections.abc import Sequence
@@ -50,15 +50,15 @@ def train_and_measure(
     saver: Saver | None = None,
     device: str = "cpu",
 ) -> list[Result]:
-    """Train and measure one stack; see `train`, for `saver` `train_stack`, and for what is measured when None `Measures`."""
+    """Train and measure one stack; see `train`, for `saver` `train_stack`, and for the defaults of `measures` `Measures`."""
     with arithmetic(device):
         trained = train_stack(stack, dataset, schedule=schedule, saver=saver, device=device)
         measures = measures or Measures()
         means = measure_sound(trained, dataset, measures)
-        arrays = [measure_arrays(one, dataset, measures) for one in trained]
+        arrays = [measure_arrays(network, dataset, measures) for network in trained]
     return [
-        Result(one.network, _row(one, dataset, own_means, device), own_arrays)
-        for one, own_means, own_arrays in zip(trained, means, arrays, strict=True)
+        Result(network.network, _row(network, dataset, columns, device), kept)
+        for network, columns, kept in zip(trained, means, arrays, strict=True)
     ]
 
 
@@ -88,7 +88,7 @@ def _row(trained: Trained, dataset: Dataset, means: dict[str, float], device: st
 
 
 def provenance(device: str) -> dict[str, str]:
-    """Return where and with what a result was made: version, torch, device, matrix-product path and host."""
+    """Return the origin of a result: version, torch, device, matrix-product path and host."""
     cuda = device.startswith("cuda")
     return {
         "version": version("sensitometer"),

@@ -359,9 +359,9 @@ X = torch.zeros(7, 5)
         ],
         (
             {"target": torch.zeros(6, dtype=torch.int64)},
-            r"target must be a tensor of classes \[7\], one a point; got torch.int64 \[6\]",
+            r"target must be a tensor of classes \[7\], one per point; got torch.int64 \[6\]",
         ),
-        ({"target": torch.zeros(7)}, r"target must be a tensor of classes \[7\], one a point; got torch.float32 \[7\]"),
+        ({"target": torch.zeros(7)}, r"target must be a tensor of classes \[7\], one per point; got torch.float32 \[7\]"),
         (
             {"target": torch.zeros(7, 1, dtype=torch.int64)},
             r"target must be a tensor of classes \[7\], .*; got torch.int64 \[7, 1\]",

@@ -6,7 +6,7 @@ import torch
 from sensitometer.activations import activation
 from sensitometer.measures import jacobian_norm
 from sensitometer.measures.jacobian import chain, compiled_kernels, kernels
-from sensitometer.measures.jacobian.chain import mixing_of
+from sensitometer.measures.jacobian.softmax import mixing_of
 from sensitometer.measures.workspace import Workspace
 from sensitometer.networks import MLPStack, initial_weights, layer_shapes
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from sensitometer import Configuration, load_dataset, paths
-from sensitometer.measures import average_profile, path_profile
+from sensitometer.measures import path_profile
 from sensitometer.training import Schedule, train_stack
 
 pytestmark = [
@@ -79,10 +79,3 @@ def test_sensitivity_is_even_along_random_ellipses(profiles, name):
 def test_sensitivity_is_lower_within_a_class_than_between_classes(profiles, name):
     same, different = (torch.cat([getattr(one, name) for one in profiles[kind]]).mean() for kind in ("same", "different"))
     assert same < different
-
-
-def test_averages_have_errors(profiles):
-    average = average_profile(profiles["different"])
-    assert average.networks == NETWORKS * ELLIPSES
-    assert (average.transition_density_sem > 0).all()
-    assert (average.transition_density_sem < average.transition_density).all()

@@ -1,17 +1,14 @@
-"""Values at each point and the bounds of appendix A.3, against the formulas and autograd in float64."""
-
-import math
-from decimal import Decimal, localcontext
+"""Values at each point, against the formulas and autograd in float64."""
 
 import pytest
 import torch
-from reference import DIGITS, forward
 from reference import cross_entropy as slow_cross_entropy
+from reference import forward
 from reference import half_square as slow_half_square
 from reference import jacobian_norm as slow_norm
 from torch import nn
 
-from sensitometer.measures.bounds import JacobianBounds, PointValues, jacobian_bounds, point_values
+from sensitometer.measures import point_values
 from sensitometer.networks import MLP, MLPStack, initial_weights, layer_shapes
 
 
@@ -94,81 +91,12 @@ def test_points_fitted_far_below_rounding_keep_their_digits(generic):
     assert (found.cross_entropy > 0).all()
     assert found.correct.all()
     assert_values(found, twins(lambda points: forward(sharp.weights, "relu", points), x, y), rtol=1e-3)
-    bounds = jacobian_bounds(found, 4)
-    for bound in (bounds.lower, bounds.upper, bounds.approximation):
-        assert (bound(found.cross_entropy) > 0).all()
 
 
 def test_logits_that_are_no_numbers_are_of_no_class():
     found = point_values(lambda x: x @ torch.full((6, 3), torch.nan), *make_points(2, 3))
     assert found.predicted.tolist() == [-1, -1]
     assert not found.correct.any()
-
-
-def slow_bounds(n, m, loss):
-    """Lower and upper of (5) and the approximation (7) at one loss, from 60 digits."""
-    with localcontext(DIGITS):
-        n, m, e = Decimal(n), Decimal(m), (-Decimal(loss)).exp()
-        spread = e * (1 - e)
-        near = m.sqrt() / (n - 1) * (1 - e) * (n * n * e * e + n - 2).sqrt()
-        return [float(value) for value in ((n * m / (n - 1)).sqrt() * spread, (2 * m).sqrt() * spread, near)]
-
-
-@pytest.mark.parametrize("classes", [2, 3, 10, 100])
-def test_bounds_are_the_papers_at_every_size_of_loss(classes):
-    losses = [1e-30, 1e-17, 1e-9, 1e-3, 0.1, math.log(2), math.log(classes), 5.0, 30.0]
-    bounds = JacobianBounds(classes, 0.37)
-    found = torch.stack([bound(torch.tensor(losses)) for bound in (bounds.lower, bounds.upper, bounds.approximation)], 1)
-    expected = [slow_bounds(classes, 0.37, loss) for loss in torch.tensor(losses).tolist()]
-    torch.testing.assert_close(found, torch.tensor(expected, dtype=torch.float64), rtol=1e-12, atol=0)
-
-
-def test_two_classes_leave_nothing_between_the_bounds():
-    """n = 2: both are sqrt(2 M) e^-l (1 - e^-l), and (7), the norm of both rows, is sqrt(2) times that of one."""
-    bounds, losses = JacobianBounds(2, 3.0), torch.tensor([0.1, 1.0, 4.0])
-    torch.testing.assert_close(bounds.lower(losses), bounds.upper(losses))
-    torch.testing.assert_close(bounds.approximation(losses), math.sqrt(2) * bounds.upper(losses))
-
-
-def test_the_mean_square_is_of_the_logit_norms():
-    network, (x, y) = make_network(), make_points(9)
-    values = point_values(network, x, y)
-    expected = sum(float(norm) ** 2 for norm in slow_norm(lambda p: forward(network.weights, "relu", p), x, "logits")) / 9 / 4
-    assert jacobian_bounds(values, 4).mean_square == pytest.approx(expected, rel=1e-4)
-
-
-def test_points_are_counted_by_the_side_of_the_bounds_on_which_they_are():
-    """M = 1, n = 4, all losses log 2: lower sqrt(4/3)/4 = 0.289, upper sqrt(2)/4 = 0.354, (7) sqrt(6)/6 = 0.408."""
-    five = torch.full((5,), math.log(2), dtype=torch.float64)
-    values = PointValues(
-        *(torch.zeros(5, dtype=torch.int64), torch.zeros(5, dtype=torch.int64), five, five, five),
-        jacobian_norm=torch.tensor([0.28, 0.29, 0.408248290463863, 0.9, 0.95], dtype=torch.float64),
-        label_jacobian_norm=torch.tensor([0.28, 0.29, 0.35, 0.36, 0.9], dtype=torch.float64),
-        logit_jacobian_norm=torch.full((5,), 2.0, dtype=torch.float64),
-    )
-    found = jacobian_bounds(values, 4).compare(values)
-    assert (found.inside, found.above) == (0.4, 0.8)
-    assert found.ratio == pytest.approx(1.0)
-
-
-def test_bounds_hold_where_their_assumptions_do():
-    """Rows of the logit Jacobian drawn alike and independently: a linear model of many inputs, at points of every loss."""
-    stream = torch.Generator().manual_seed(0)
-    weights = torch.randn(5, 4000, generator=stream, dtype=torch.float64)
-    x = 0.02 * torch.randn(200, 4000, generator=stream, dtype=torch.float64)
-    y = torch.randint(5, (200,), generator=stream)
-    values = point_values(MLP([weights], "relu"), x, y)
-    found = jacobian_bounds(values, 5).compare(values)
-    assert found.inside > 0.85
-    assert found.above > 0.95
-    assert found.ratio == pytest.approx(1, abs=0.1)
-
-
-@pytest.mark.parametrize("classes", [1, 0, 2.5, True])
-def test_classes_must_be_two_at_least(refused, classes):
-    values = point_values(make_network(), *make_points(3))
-    with refused("classes must be a whole number of at least 2"):
-        jacobian_bounds(values, classes)
 
 
 def test_a_stack_and_bad_labels_are_refused(refused):

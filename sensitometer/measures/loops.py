@@ -1,0 +1,57 @@
+"""Transitions along the translation loops of points: how far the paper's count depends on the point (paper, S3)."""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from ..networks import MLP, MLPStack
+from ..paths import translation
+from .regions.transitions import transitions
+
+
+def counting_method(model: MLP | MLPStack | Callable[[Tensor], Tensor]) -> str:
+    """Return how transitions of a model are counted: `exact` for a network of piecewise-linear units, `sampled` for any other."""
+    return "exact" if isinstance(model, MLP | MLPStack) and model.activation != "tanh" else "sampled"
+
+
+def loop_transitions(
+    model: MLP | MLPStack | Callable[[Tensor], Tensor],
+    x: Tensor,
+    image_shape: tuple[int, int, int],
+    *,
+    samples: int,
+    at_once: int | None = None,
+) -> Tensor:
+    """
+    Count the transitions along the translation loop of each of P points.
+
+    Parameters
+    ----------
+    model
+        As in `transitions`.
+    x
+        The points, `[P, D]`, or `[P, channels, height, width]` for models of images.
+    image_shape
+        Channels, height and width of a point as an image.
+    samples
+        Points on each loop, where `counting_method` is `sampled`.
+    at_once
+        Along how many loops transitions are counted together; all when None.
+
+    Returns
+    -------
+    Tensor
+        int64 `[P]`, or `[S, P]` for a stack.
+
+    Raises
+    ------
+    InvalidInputError
+        As in `transitions` and `translation`.
+    """
+    method = counting_method(model)
+    counts = []
+    for images in torch.split(x.view(-1, *image_shape), at_once or len(x)):
+        loops = [translation(image, flat=x.ndim == 2) for image in images]
+        counts.append(transitions(model, loops, method=method, samples=samples).total)
+    return torch.cat(counts, -1)
