@@ -141,7 +141,7 @@ def test_points_are_written_with_all_their_digits(network, digits, tmp_path):
     write_points(found, tmp_path / "points.csv")
     with (tmp_path / "points.csv").open() as file:
         rows = list(csv.DictReader(file))
-    assert tuple(rows[0]) == COLUMNS
+    assert tuple(rows[0]) == ("point", *COLUMNS, "transitions")
     assert [int(row["point"]) for row in rows] == found.points.tolist()
     for column in ("confidence", "cross_entropy", "jacobian_norm", "label_jacobian_norm", "logit_jacobian_norm"):
         assert [float(row[column]) for row in rows] == getattr(found.values, column).tolist()

@@ -3,9 +3,8 @@ The codes of the activations of any module or callable, for transitions that are
 
 The model runs under a `TorchDispatchMode`, which is shown every operator that torch executes, whoever asked for it: a module
 (`nn.ReLU`), a function (`F.relu`), a method (`x.clamp(min=0)`), or a node of a graph that `torch.export` wrote. Hooks on modules
-would see the first kind alone, and would take a module that is called twice, or whose forward pass is bypassed, for another
-number of activations. What the operators leave out, kinks built by hand (`torch.where(z > 0, z, 0)`, `z.abs()`) and those of
-pooling, is not counted.
+would see the first kind alone, and would miscount a module that is called twice or bypassed. Kinks built by hand
+(`torch.where(z > 0, z, 0)`, `z.abs()`) and those of pooling are not counted.
 
 An activation has a boundary wherever its slope jumps; a smooth one has one where its argument changes sign, as Tanh has in the
 paper (A.4). The code of a unit is the number of boundaries below its pre-activation.
@@ -13,8 +12,7 @@ paper (A.4). The code of a unit is the number of boundaries below its pre-activa
 
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -28,46 +26,34 @@ from .sampled import codes_of
 Boundaries = Callable[[dict[str, Any]], Sequence[float]]
 
 
-def _zero(_: dict[str, Any]) -> tuple[float, ...]:
-    return (0.0,)
+def _at(*boundaries: float) -> Boundaries:
+    return lambda _: boundaries
 
 
-def _three(_: dict[str, Any]) -> tuple[float, ...]:
-    return (-3.0, 3.0)
-
-
-def _limits(low: str, high: str) -> Boundaries:
+def _limits(*names: str) -> Boundaries:
     # A limit that is a tensor, or is not set, is no boundary.
-    return lambda given: [float(given[name]) for name in (low, high) if isinstance(given.get(name), int | float)]
+    return lambda given: [float(given[name]) for name in names if isinstance(given.get(name), int | float)]
 
 
-_SIGN_CHANGES = (
-    "gelu",
-    "silu",
-    "mish",
-    "tanh",
-    "sigmoid",
-    "elu",
-    "celu",
-    "softplus",
-    "log_sigmoid",
-    "log_sigmoid_forward",
-    "glu",
-)
-_KINKS_AT_0 = ("relu", "leaky_relu", "prelu", "_prelu_kernel", "rrelu", "rrelu_with_noise", "selu")
+def _shrink(given: dict[str, Any]) -> tuple[float, float]:
+    return -float(given["lambd"]), float(given["lambd"])
+
+
+_SMOOTH = "gelu silu mish tanh sigmoid elu celu softplus log_sigmoid log_sigmoid_forward glu"
+_KINKED = "relu leaky_relu prelu _prelu_kernel rrelu rrelu_with_noise selu"
 # By the name of the aten operator, without the underscore of those that work in place.
 OPERATORS: dict[str, Boundaries] = {
-    **dict.fromkeys([*_SIGN_CHANGES, *_KINKS_AT_0], _zero),
-    "relu6": lambda _: (0.0, 6.0),
+    **dict.fromkeys([*_SMOOTH.split(), *_KINKED.split()], _at(0.0)),
+    "relu6": _at(0.0, 6.0),
     "hardtanh": _limits("min_val", "max_val"),
-    "hardsigmoid": _three,
-    "hardswish": _three,
-    "threshold": _limits("threshold", ""),
+    "hardsigmoid": _at(-3.0, 3.0),
+    "hardswish": _at(-3.0, 3.0),
+    "threshold": _limits("threshold"),
     "clamp": _limits("min", "max"),
-    "clamp_min": _limits("min", ""),
-    "clamp_max": _limits("", "max"),
-    "hardshrink": lambda given: (-float(given["lambd"]), float(given["lambd"])),
-    "softshrink": lambda given: (-float(given["lambd"]), float(given["lambd"])),
+    "clamp_min": _limits("min"),
+    "clamp_max": _limits("max"),
+    "hardshrink": _shrink,
+    "softshrink": _shrink,
 }
 # Operators with activations inside, where nobody can see them. Recurrent networks come whole only under torch.inference_mode.
 FUSED = {
@@ -80,10 +66,10 @@ OF_LIBRARIES = {"mkldnn_rnn_layer", "_cudnn_rnn"}
 NAMES = {"_prelu_kernel": "prelu", "rrelu_with_noise": "rrelu", "log_sigmoid_forward": "log_sigmoid"}
 # The probes: two numbers of points that no other dimension follows.
 FEWER, MORE = 5, 7
+SAME = "model must call the same activations at all points"
 
 
-@dataclass(frozen=True, eq=False)
-class _Call:
+class _Call(NamedTuple):
     """A call of an activation: its name, its pre-activations (any shape) and its boundaries."""
 
     name: str
@@ -112,9 +98,9 @@ class _Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
             raise _FusedError(name)
         plain = name.removesuffix("_")
         if plain in OPERATORS:
-            given = {argument.name: argument.default_value for argument in func._schema.arguments if argument.has_default_value()}
-            given.update(zip((argument.name for argument in func._schema.arguments), args, strict=False))
-            given.update(kwargs or {})
+            arguments = func._schema.arguments
+            given = {argument.name: argument.default_value for argument in arguments if argument.has_default_value()}
+            given |= dict(zip((argument.name for argument in arguments), args, strict=False)) | (kwargs or {})
             boundaries = OPERATORS[plain](given)
             if boundaries:
                 # The second half of a gated linear unit is the gate.
@@ -135,14 +121,14 @@ class ModuleCodes:
         Any module or callable that takes points `[n, ...]`, each of which it treats alone; normalisation and dropout layers must
         be in evaluation mode.
     example
-        A few points `[n, ...]`, of the shape, type and device of those to come. The model is tried on them: which dimension of
-        each pre-activation belongs to the points, and whether any of them depends on another point.
+        A few points `[n, ...]`, of the shape, type and device of those to come. The model is tried on them to find the dimension
+        of each pre-activation that belongs to the points, and whether any of them depends on another point.
 
     Attributes
     ----------
     names
         The activation of each call, in the order of the forward pass, such as `relu` or `gelu`. A module that is used twice has
-        two. An activation of something that is not a point, such as a weight, has none.
+        two. An activation of a tensor that does not depend on the points, such as a weight, has none.
 
     Raises
     ------
@@ -171,8 +157,8 @@ class ModuleCodes:
             known = "relu, hardtanh, leaky_relu, gelu, tanh and others"
             raise InvalidInputError(f"model has no activation whose boundaries are known ({known}): there are no codes to take")
         if not len(fewer) == len(more) == len(changed):
-            raise InvalidInputError(f"model must call the same activations at all points; it calls {len(fewer)} and {len(more)}")
-        # None for what has nothing to do with the points.
+            raise InvalidInputError(f"{SAME}; it called {len(fewer)} and {len(more)}")
+        # None for a tensor that has nothing to do with the points.
         self._layouts = [_layout(*calls) for calls in zip(fewer, more, changed, strict=True)]
         self.names = [call.name for call, layout in zip(more, self._layouts, strict=True) if layout]
         if not self.names:
@@ -181,18 +167,16 @@ class ModuleCodes:
     def __call__(self, points: Tensor) -> list[Tensor]:
         """Return the codes of each call of an activation at the points `[n, ...]`, int8 `[n, units]`, in the order of `names`."""
         codes: list[Tensor] = []
-        place = iter(self._layouts)
+        layouts = iter(self._layouts)
 
         def take(call: _Call) -> None:
-            layout = next(place, None)
+            layout = next(layouts, None)
             if layout:
                 codes.append(codes_of(layout.by_point(call.z, len(points)), call.boundaries))
 
         self._run(points, take)
         if len(codes) != len(self.names):
-            raise InvalidInputError(
-                f"model must call the same activations at all points; it called {len(self.names)} and {len(codes)}"
-            )
+            raise InvalidInputError(f"{SAME}; it called {len(self.names)} and {len(codes)}")
         return codes
 
     def _calls(self, points: Tensor) -> list[_Call]:
@@ -221,10 +205,9 @@ def _probes(example: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     return repeated[:FEWER], repeated, changed
 
 
-@dataclass(frozen=True)
-class _Layout:
+class _Layout(NamedTuple):
     """
-    Where the points are in a pre-activation.
+    The place of the points in a pre-activation.
 
     Dimension `dim` is as long as `n` points times a whole number; `outer` says whether the points are the outer index there, as
     in windows cut from each image, or the inner one, as in sequences that run through a whole minibatch before the next step.
@@ -252,15 +235,14 @@ def _layout(fewer: _Call, more: _Call, changed: _Call) -> _Layout | None:
     if len(dims) != 1 or few % FEWER or many % MORE or few // FEWER != many // MORE:
         raise InvalidInputError(f"{apart} is {shapes[0]} for {FEWER} points and {shapes[1]} for {MORE}")
     for layout in (_Layout(dims[0], outer) for outer in (True, False)):
-        before, after = (layout.by_point(call.z, MORE)[1:] for call in (more, changed))
-        if _same(before, after):
+        if _same(*(layout.by_point(call.z, MORE)[1:] for call in (more, changed))):
             return layout
     raise InvalidInputError(f"{apart}, {shapes[1]} for {MORE} points, changes at other points when one changes, or by chance")
 
 
-def _same(one: Tensor, other: Tensor) -> bool:
+def _same(before: Tensor, after: Tensor) -> bool:
     # The kernels may round otherwise where the neighbours are others.
-    return torch.allclose(one, other, rtol=1e-3, atol=1e-5, equal_nan=True)
+    return torch.allclose(before, after, rtol=1e-3, atol=1e-5, equal_nan=True)
 
 
 @contextlib.contextmanager
