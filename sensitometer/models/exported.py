@@ -53,6 +53,12 @@ _SIZE = re.compile(rf"(\b({_FUNCTIONS}|[suz]\w?\d+)\b|'\w+'|\d+(\.\d+)?|[-+*/(),
 _WORDS = re.compile(r"[\w.@]*", re.ASCII)
 # Values of arguments, and versions: `same`, `none`, `bij,bjk->bik`, `cuda:0`, `2.13.0+cpu`.
 _TEXT = re.compile(r"[\w.@ ,:>+-]*", re.ASCII)
+# By the key under which a string stands; `_WORDS` under any other.
+_PATTERNS = {
+    **dict.fromkeys(("target", "as_operator"), _TARGET),
+    "expr_str": _SIZE,
+    **dict.fromkeys(("as_string", "as_strings", "type", "torch_version"), _TEXT),
+}
 _NODE_TYPES = (None, "builtins.tuple", "builtins.list", "builtins.dict")
 
 
@@ -87,11 +93,15 @@ def load_exported(path: str | Path, *, trust_pickle: bool = False) -> Callable[[
             f"{path} {refused}, which is not loaded without --trust-pickle: a file can run any code that way"
         ) from refused
     except Exception as error:
-        # torch does not say what it raises for a file that is none of its own
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise InvalidInputError(f"{path} is not a program that torch.export.save wrote: {reason}") from error
+        # torch does not say which errors it raises for a file that is none of its own
+        raise InvalidInputError(f"{path} is not a program that torch.export.save wrote: {one_line(error)}") from error
     _check_program(program, path)
     return module
+
+
+def one_line(error: Exception) -> str:
+    """Return the message of an error on one line; its name where it has none."""
+    return " ".join(str(error).split()) or type(error).__name__
 
 
 @contextmanager
@@ -107,17 +117,16 @@ def _quiet() -> Iterator[None]:
 
 
 def _rebuilt(path: Path) -> io.BytesIO:
-    """Return a fresh archive of what is needed of the file, checked; _Refused if it needs what is not taken."""
+    """Return a fresh archive of the records of the file that are needed, checked; _Refused if one of them is not taken."""
     buffer = io.BytesIO()
     with zipfile.ZipFile(path) as archive, zipfile.ZipFile(buffer, "w") as fresh:
         names = archive.namelist()
         if len(set(names)) < len(names):
             raise _Refused("has two records of one name")
         # Newer archives have a root folder.
-        program = next((name for name in names if re.fullmatch(rf"([^/]+/)?({_PROGRAM.pattern})", name)), None)
-        if program is None:
+        root = next((match[1] for name in names if (match := re.fullmatch(rf"([^/]+/|)({_PROGRAM.pattern})", name))), None)
+        if root is None:
             raise ValueError("no program is in it")
-        root = program[: _last_match(_PROGRAM, program)]
         for name in names:
             if name.startswith(root):
                 content = _taken(name.removeprefix(root), archive.read(name))
@@ -127,12 +136,8 @@ def _rebuilt(path: Path) -> io.BytesIO:
     return buffer
 
 
-def _last_match(pattern: re.Pattern[str], text: str) -> int:
-    return max(match.start() for match in pattern.finditer(text))
-
-
 def _taken(name: str, content: bytes) -> bytes | None:
-    """Return what becomes of a record in the fresh archive, None if nothing."""
+    """Return the content of a record in the fresh archive, None if it is left out."""
     if _RAW.fullmatch(name):
         return content
     if _EMPTIED.fullmatch(name):
@@ -152,8 +157,8 @@ def _only_tensors(name: str, content: bytes) -> bytes:
         return content
     try:
         tensors = torch.load(io.BytesIO(content), weights_only=True)
-    except (UnpicklingError, RuntimeError) as error:
-        raise _Refused(f"has something else than tensors in {name}") from error
+    except (UnpicklingError, RuntimeError):
+        tensors = None
     if not isinstance(tensors, dict) or not all(isinstance(tensor, Tensor) for tensor in tensors.values()):
         raise _Refused(f"has something else than tensors in {name}")
     buffer = io.BytesIO()
@@ -181,18 +186,10 @@ def _checked(value: Any, key: str) -> Any:
         return [] if key == "guards_code" else [_checked(part, key) for part in value]
     if isinstance(value, str):
         if key in ("in_spec", "out_spec"):
-            _check_tree(value)
+            _check_tree(json.loads(value)[1])
         else:
             _check_string(value, _PATTERNS.get(key, _WORDS))
     return value
-
-
-_PATTERNS = {
-    "target": _TARGET,
-    "as_operator": _TARGET,
-    "expr_str": _SIZE,
-    **dict.fromkeys(("as_string", "as_strings", "type", "torch_version"), _TEXT),
-}
 
 
 def _check_string(text: str, pattern: re.Pattern[str]) -> None:
@@ -200,21 +197,16 @@ def _check_string(text: str, pattern: re.Pattern[str]) -> None:
         raise _Refused(f"has {text[:60]!r} in its graph")
 
 
-def _check_tree(text: str) -> None:
-    """Refuse a description of inputs or outputs with other nodes than tuples, lists and dictionaries."""
-    for node in _nodes(json.loads(text)[1]):
-        if node["type"] not in _NODE_TYPES or "{" in str(node["context"]):
-            raise _Refused(f"takes or gives {node['type']}")
-
-
-def _nodes(node: Any) -> Iterator[Any]:
-    yield node
+def _check_tree(node: Any) -> None:
+    """Refuse inputs or outputs of other kinds than tuples, lists and dictionaries."""
+    if node["type"] not in _NODE_TYPES or "{" in str(node["context"]):
+        raise _Refused(f"takes or gives {node['type']}")
     for child in node["children_spec"]:
-        yield from _nodes(child)
+        _check_tree(child)
 
 
 def _check_program(program: Any, path: str | Path) -> None:
-    """Refuse what takes other than points `[n, ...]` of any number n, or was exported in training mode."""
+    """Refuse a program that takes other than points `[n, ...]` of any number n, or was exported in training mode."""
     inputs = program.graph_signature.user_inputs
     if len(inputs) != 1:
         raise InvalidInputError(f"{path} must take one argument, points [n, ...]; it takes {len(inputs)}")
@@ -226,7 +218,7 @@ def _check_program(program: Any, path: str | Path) -> None:
             "torch.export.export(model, (x,), dynamic_shapes=({0: torch.export.Dim('n')},))"
         )
     for node in program.graph.nodes:
-        schema = getattr(node.target, "_schema", None)
-        arguments = {} if schema is None else dict(zip((argument.name for argument in schema.arguments), node.args, strict=False))
-        if {**arguments, **node.kwargs}.get("training", {**arguments, **node.kwargs}.get("train")) is True:
+        named = node.target._schema.arguments if hasattr(node.target, "_schema") else ()
+        arguments = dict(zip((argument.name for argument in named), node.args, strict=False)) | node.kwargs
+        if arguments.get("training", arguments.get("train")) is True:
             raise InvalidInputError(f"{path} was exported in training mode ({node.name}): call model.eval() before torch.export")

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from ..errors import InvalidInputError
 from ..networks import MLP
-from .exported import load_exported
+from .exported import load_exported, one_line
 
 FACTORY = re.compile(r"([A-Za-z_][\w.]*):([A-Za-z_]\w*)")
 KINDS = "a .pt2 file of torch.export, package.module:factory, a .safetensors file of MLP.save, or a pickle (.pt, .pth)"
@@ -58,22 +58,20 @@ def open_model(model: str, *, weights: str | Path | None = None, trust_pickle: b
 
 def _from_factory(name: str, weights: str | Path | None) -> nn.Module:
     home, _, attribute = name.partition(":")
-    try:
-        with _current_folder():
+    # The user's code may raise anything.
+    with _current_folder():
+        try:
             factory = getattr(importlib.import_module(home), attribute)
-    except (ImportError, AttributeError) as error:
-        raise InvalidInputError(f"no factory {name}: {_one_line(error)}") from error
-    except Exception as error:
-        # whatever the user's module raises
-        raise InvalidInputError(f"{home} cannot be imported: {type(error).__name__}: {_one_line(error)}") from error
-    if not callable(factory):
-        raise InvalidInputError(f"{name} must be a function that returns a module; it is {type(factory).__name__}")
-    try:
-        with _current_folder():
+        except (ImportError, AttributeError) as error:
+            raise InvalidInputError(f"no factory {name}: {one_line(error)}") from error
+        except Exception as error:
+            raise InvalidInputError(f"{home} cannot be imported: {type(error).__name__}: {one_line(error)}") from error
+        if not callable(factory):
+            raise InvalidInputError(f"{name} must be a function that returns a module; it is {type(factory).__name__}")
+        try:
             module = factory()
-    except Exception as error:
-        # whatever the user's code raises
-        raise InvalidInputError(f"{name}() failed: {type(error).__name__}: {_one_line(error)}") from error
+        except Exception as error:
+            raise InvalidInputError(f"{name}() failed: {type(error).__name__}: {one_line(error)}") from error
     if not isinstance(module, nn.Module):
         raise InvalidInputError(f"{name}() must return a torch.nn.Module; it returned {type(module).__name__}")
     if weights is not None:
@@ -82,7 +80,7 @@ def _from_factory(name: str, weights: str | Path | None) -> nn.Module:
         try:
             load_model(module, weights)
         except (RuntimeError, SafetensorError, OSError) as error:
-            raise InvalidInputError(f"{weights} does not hold the weights of {name}: {_one_line(error)}") from error
+            raise InvalidInputError(f"{weights} does not hold the weights of {name}: {one_line(error)}") from error
     return module.eval()
 
 
@@ -94,12 +92,12 @@ def _from_pickle(path: str, trusted: bool) -> nn.Module:
         )
     try:
         with _current_folder(), warnings.catch_warnings():
-            # The user of a file need not be told what torch.load does itself with TorchScript.
+            # torch.load handles TorchScript by itself, and warns of it.
             warnings.filterwarnings("ignore", "'torch.load' received a zip file that looks like a TorchScript", UserWarning)
             module = torch.load(path, map_location="cpu", weights_only=False)
     except Exception as error:
         # a pickle may raise anything
-        raise InvalidInputError(f"{path} cannot be unpickled: {type(error).__name__}: {_one_line(error)}") from error
+        raise InvalidInputError(f"{path} cannot be unpickled: {type(error).__name__}: {one_line(error)}") from error
     if not isinstance(module, nn.Module):
         raise InvalidInputError(f"{path} must hold a whole torch.nn.Module; it holds {type(module).__name__}")
     return module.eval()
@@ -114,7 +112,3 @@ def _current_folder() -> Iterator[None]:
         yield
     finally:
         sys.path.remove(here)
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())
