@@ -1,4 +1,4 @@
-"""Measures one trained model on a data set: what the command `measure` prints, and its values at each point."""
+"""Measures one trained model on a data set, for the command `measure`: means over points, and the values at each point."""
 
 import math
 from collections.abc import Callable
@@ -30,7 +30,7 @@ COLUMNS = (
 
 @dataclass(frozen=True, slots=True)
 class Mean:
-    """A mean over points, its standard error (nan for fewer than 2) and how many there are."""
+    """A mean over points, its standard error (nan for fewer than 2) and their number."""
 
     value: float
     standard_error: float
@@ -45,7 +45,7 @@ class Measurement:
     Attributes
     ----------
     points
-        Which points of the test set, int64 `[N]`, in random order.
+        The indices of the points in the test set, int64 `[N]`, in random order.
     values
         The measures at each of them.
     classes
@@ -121,13 +121,12 @@ def measure(
         An `MLP`, or any module or callable that maps flat points `[n, D]`, or else images `[n, channels, height, width]`, to
         logits `[n, C]`.
     dataset
-        Where the points are from, normalised as the package does it: a model that was trained on other inputs is measured where
-        it never was.
+        The points, normalised as the package does it: a model that was trained on other inputs is measured where it never was.
     points
-        How many test points, a random choice that is the same for every model; None for all of them for an `MLP`, and
+        The number of test points, a random choice that is the same for every model; None for all of them for an `MLP`, and
         for 1,000 (or all, if there are fewer) for any other model.
     transitions
-        Along the translation loops of how many of these points transitions are counted: exactly for an `MLP` of a
+        The number of these points along whose translation loops transitions are counted: exactly for an `MLP` of a
         piecewise-linear activation, by sampling for any other model. None for 10 (or all), if the model has activations that
         can be seen.
     samples
@@ -169,31 +168,27 @@ def _dtype(model: Callable[[Tensor], Tensor]) -> torch.dtype:
     return next((parameter.dtype for parameter in parameters if parameter.is_floating_point()), torch.float32)
 
 
+@torch.no_grad()
 def _point_shape(model: Callable[[Tensor], Tensor], dataset: Dataset) -> tuple[int, ...]:
     """Return the shape of a point that the model takes, `(D,)` or `(channels, height, width)`; InvalidInputError if neither."""
     x = dataset.test.x[:2].to(_dtype(model))
-    shapes = [(x.shape[1],), dataset.image_shape]
-    answers = []
-    for shape in shapes[:1] if isinstance(model, MLP) else shapes:
-        answer = _tried(model, x.view(-1, *shape), dataset)
-        if answer is None:
-            return shape
-        answers.append(f"for points {[len(x), *shape]} {answer}")
-    raise InvalidInputError(f"model does not take the points of {dataset.name}: {'; '.join(answers)}")
-
-
-@torch.no_grad()
-def _tried(model: Callable[[Tensor], Tensor], x: Tensor, dataset: Dataset) -> str | None:
-    """Return the fault of the model's logits at the points `x`, None if they have none."""
-    try:
-        logits = model(x.clone())
-    except REFUSALS as error:
-        return f"it says: {first_line(error)}"
-    if not isinstance(logits, Tensor) or not logits.is_floating_point():
-        return f"it gives {logits.dtype if isinstance(logits, Tensor) else type(logits).__name__}, not logits"
-    if list(logits.shape) != [len(x), dataset.classes]:
-        return f"it gives {list(logits.shape)}, not logits {[len(x), dataset.classes]} of {dataset.classes} classes"
-    return None
+    expected = [len(x), dataset.classes]
+    shapes: list[tuple[int, ...]] = [(x.shape[1],)] if isinstance(model, MLP) else [(x.shape[1],), dataset.image_shape]
+    faults = []
+    for shape in shapes:
+        try:
+            logits = model(x.view(-1, *shape).clone())
+        except REFUSALS as error:
+            fault = f"it says: {first_line(error)}"
+        else:
+            if not isinstance(logits, Tensor) or not logits.is_floating_point():
+                fault = f"it gives {logits.dtype if isinstance(logits, Tensor) else type(logits).__name__}, not logits"
+            elif list(logits.shape) != expected:
+                fault = f"it gives {list(logits.shape)}, not logits {expected} of {dataset.classes} classes"
+            else:
+                return shape
+        faults.append(f"for points {[len(x), *shape]} {fault}")
+    raise InvalidInputError(f"model does not take the points of {dataset.name}: {'; '.join(faults)}")
 
 
 def write_points(measurement: Measurement, path: Path) -> None:

@@ -38,7 +38,16 @@ ALLOWED = {
     "measures.jacobian": {"activations", "errors", "evaluation", "measures.compiling", "measures.workspace", "networks"},
     "measures.sampled": {"activations", "errors", "networks", "paths"},
     "measures.regions": {
-        *("activations", "errors", "evaluation", "measures.compiling", "measures.jacobian", "measures.sampled", "networks", "paths"),
+        *(
+            "activations",
+            "errors",
+            "evaluation",
+            "measures.compiling",
+            "measures.jacobian",
+            "measures.sampled",
+            "networks",
+            "paths",
+        ),
     },
     "measures": {"activations", "errors", "evaluation", "losses", "measures.jacobian", "measures.regions", "networks", "paths"},
     "models": {"errors", "networks"},
@@ -54,7 +63,18 @@ ALLOWED = {
         *("configuration", "errors", "store", "survey.scheduling.cost", "survey.scheduling.machines", "survey.spec"),
     },
     "survey.job": {
-        *("activations", "configuration", "data", "device", "errors", "files", "measures", "measures.regions", "networks", "paths"),
+        *(
+            "activations",
+            "configuration",
+            "data",
+            "device",
+            "errors",
+            "files",
+            "measures",
+            "measures.regions",
+            "networks",
+            "paths",
+        ),
         *("randomness", "store", "survey.scheduling", "survey.scheduling.cost", "training"),
     },
     "survey.execution": {
