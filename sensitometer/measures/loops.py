@@ -24,30 +24,10 @@ def loop_transitions(
     at_once: int | None = None,
 ) -> Tensor:
     """
-    Count the transitions along the translation loop of each of P points.
+    Return the transitions along the translation loop of each of P points; int64 `[P]`, or `[S, P]` for a stack.
 
-    Parameters
-    ----------
-    model
-        As in `transitions`.
-    x
-        The points, `[P, D]`, or `[P, channels, height, width]` for models of images.
-    image_shape
-        Channels, height and width of a point as an image.
-    samples
-        Points on each loop, where `counting_method` is `sampled`.
-    at_once
-        Along how many loops transitions are counted together; all when None.
-
-    Returns
-    -------
-    Tensor
-        int64 `[P]`, or `[S, P]` for a stack.
-
-    Raises
-    ------
-    InvalidInputError
-        As in `transitions` and `translation`.
+    The points `x` are `[P, D]`, or `[P, channels, height, width]` for models of images. Loops are sampled at `samples` points
+    where `counting_method` says so, and counted `at_once`, all together when None.
     """
     method = counting_method(model)
     counts = []

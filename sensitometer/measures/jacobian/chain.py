@@ -66,12 +66,7 @@ class Chain:
         self.kernels = compiled_kernels if first.device.type == "cpu" else kernels
 
     def _points(self, x: Tensor, chunk_size: int | None, rows: int | None = None) -> Iterator["_Points"]:
-        """
-        Yield the forward pass of some points after the other.
-
-        They are one part, which fits the cache, if the number of `rows` that will be carried per point is given; several parts
-        when it is None, and all rows are.
-        """
+        """Yield the forward pass of chunks of points: in one part if `rows` are carried per point, in several if all rows are."""
         S, W, _ = self.weights[0].shape
         carried = rows or min(self.weights[-1].shape[1], self.first.shape[2])
         numbers = CPU_BLOCK if x.device.type == "cpu" else OTHER_BLOCK
@@ -109,10 +104,10 @@ class Chain:
 
     def _take_out_gains(self, slopes: Sequence[Tensor]) -> Tensor:
         """
-        Divide the slopes `[S, W, n]` of each layer and point by about what the chain gains there; return the product, `[S, n]`.
+        Divide the slopes `[S, W, n]` by about the gain of the chain in each layer and point; return the product, `[S, n]`.
 
         The gain is that of one vector, carried back from the outputs: a tenth of the work for ten classes. Without it a chain of
-        many saturated layers would underflow float32; in other networks, what is lost so is below 1e-12.
+        many saturated layers would underflow float32; in other networks, the loss is below 1e-12.
         """
         factor = torch.ones_like(slopes[0][:, 0], dtype=torch.float64)
         vector = self.last.sum(1).unsqueeze(2).to(self.dtype)
@@ -167,11 +162,7 @@ class Chain:
         return torch.cat(norms, 1) * self.scale
 
     def _block(self, slopes: Sequence[Tensor], points: int) -> Tensor:
-        """
-        Return the Jacobian of the logits times F, over `scale` and the factor, at the part of the points with these slopes.
-
-        It is `[S, R, C, n]`, stands in the workspace, and may be overwritten.
-        """
+        """Return the Jacobian of the logits times F, over `scale` and the factor; `[S, R, C, n]`, in the workspace."""
         if not slopes:
             return self.first.transpose(1, 2).unsqueeze(3).repeat(1, 1, 1, points)
         if self.weights[-1].shape[1] <= self.first.shape[2]:

@@ -6,8 +6,8 @@ $$E\,\|J^T v\|_2^2 = E\,\mathrm{tr}(J^T v v^T J) = \mathrm{tr}(J^T J) = \|J\|_F^
 Each $J^T v$ is one backward pass, where the exact norm takes one a class. Over K of them the mean $m$ of the squares is an
 unbiased estimate of $\|J\|_F^2$, with the standard error $s_m = s / \sqrt{K}$, $s$ being the standard deviation of the squares.
 The norm is estimated by $\sqrt{m}$, with the standard error $s_m / (2 \sqrt{m})$ (the delta method). It is too small by
-$\mathrm{Var}(m) / (8 \|J\|_F^3)$, to second order: by 2% where the standard error is 20%, by 0.1% where it is 4.5%. The
-variance of a square is $2 \sum_{i \ne j} (J J^T)_{ij}^2$, at most $2 \|J\|_F^4$: the relative standard error is at most $1 / \sqrt{2 K}$.
+$\mathrm{Var}(m) / (8 \|J\|_F^3)$, to second order: by 2% where the standard error is 20%, by 0.1% where it is 4.5%. A square has
+the variance $2 \sum_{i \ne j} (J J^T)_{ij}^2 \le 2 \|J\|_F^4$: the relative standard error is at most $1 / \sqrt{2 K}$.
 """
 
 from collections.abc import Callable

@@ -92,13 +92,15 @@ def _of_callable(
         target = checked_classes("target", target, len(x), classes)
     norms = []
     for place, J, logits in whole_jacobians(model, x, classes, chunk_size):
-        factor = logits.new_ones(len(J))
-        if kind == "probabilities":
-            J, factors = through_softmax(logits.unsqueeze(2), J)
-            factor = factors[:, 0]
-        if target is not None:
-            J = J[torch.arange(len(J)), target[place]]
-        norms.append(factor * torch.linalg.vector_norm(J.flatten(1), dim=1))
+        logits, factor = logits.unsqueeze(2), logits.new_ones(1, 1)
+        if target is None and kind == "probabilities":
+            J, factor = through_softmax(logits, J)
+        elif target is not None:
+            row = torch.zeros_like(logits).scatter_(1, target[place].view(-1, 1, 1), 1.0)
+            if kind == "probabilities":
+                row, factor = through_softmax(logits, row)
+            J = torch.bmm(row.transpose(1, 2), J)
+        norms.append(factor[:, 0] * torch.linalg.vector_norm(J, dim=(1, 2)))
     return torch.cat(norms)
 
 
@@ -140,8 +142,10 @@ def whole_jacobians(
         place = slice(start, start + size)
         with torch.inference_mode(False), torch.enable_grad():
             points, logits = tracked(model, x[place])
-            rows = [gradient(logits[:, c].sum(), points, keep=c < classes - 1).flatten(1) for c in range(classes)]
-        yield place, torch.stack(rows, 1).double(), logits.detach().double()
+            J = torch.empty(len(points), classes, points[0].numel(), dtype=torch.float64, device=x.device)
+            for c in range(classes):
+                J[:, c] = gradient(logits[:, c].sum(), points, keep=c < classes - 1).flatten(1)
+        yield place, J, logits.detach().double()
 
 
 def tracked(model: Callable[[Tensor], Tensor], x: Tensor) -> tuple[Tensor, Tensor]:

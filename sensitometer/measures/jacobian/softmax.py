@@ -37,10 +37,10 @@ def through_softmax(logits: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
     r"""
     Return $(\mathrm{diag}(p) - p p^T) v$ over a factor, and the factor, `[n, K or 1]`.
 
-    `logits` are float64 `[n, C, K or 1]`, `v` is `[n, C, K]`.
+    `logits` are float64 `[n, C, K or 1]`, `v` is float64 `[n, C, K]`, and overwritten.
     """
     p, others, top, factor = mixing_of(logits)
     top = top.expand(-1, -1, v.shape[2])
-    v = v - v.gather(1, top)  # which changes nothing but the rounding, where all v are nearly alike
-    rows = others * (v - (p * v).sum(1, keepdim=True))
+    v.sub_(v.gather(1, top))  # which changes nothing but the rounding, where all v are nearly alike
+    rows = v.sub_((p * v).sum(1, keepdim=True)).mul_(others)
     return rows.scatter_(1, top, -rows.sum(1, keepdim=True)), factor

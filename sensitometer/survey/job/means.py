@@ -57,13 +57,12 @@ class Measures:
             raise InvalidInputError(f"{expected}; those of {dataset.name} are {' x '.join(map(str, dataset.image_shape))}")
 
     def sizes(self, dataset: Dataset) -> Sizes:
-        """Return what the cost of measuring networks of `dataset` depends on."""
-        test = len(dataset.test.y)
+        """Return the sizes that decide the cost of measuring networks of `dataset`."""
         return Sizes(
             inputs=dataset.train.x.shape[1],
             classes=dataset.classes,
             train_points=len(dataset.train.y),
-            test_points=test,
+            test_points=len(dataset.test.y),
             measured_points=len(dataset.test.y[: self.jacobian_points]),
             loops=len(dataset.test.y[: self.transition_points]),
             loop_vertices=dataset.image_shape[2],

@@ -63,17 +63,11 @@ def train_and_measure(
 
 
 def _row(trained: Trained, dataset: Dataset, means: dict[str, float], device: str) -> dict[str, Any]:
-    measured = {
-        "train_accuracy": trained.train_accuracy,
-        "test_accuracy": trained.test_accuracy,
-        "gap": trained.train_accuracy - trained.test_accuracy,
-        "train_loss": trained.train_loss,
-        "test_loss": trained.test_loss,
-        **means,
-    }
+    fit = {name: getattr(trained, name) for name in ("train_accuracy", "test_accuracy", "train_loss", "test_loss")}
+    measured = {**fit, "gap": trained.train_accuracy - trained.test_accuracy, **means}
     configuration = trained.configuration
     return {
-        # A column that was not measured is null, and there.
+        # A column that was not measured is null.
         **dict.fromkeys(name for name in COLUMNS if name != "stored_at"),
         "id": configuration.id,
         **configuration.as_dict(),
