@@ -109,7 +109,7 @@ def _squares(model: Callable[[Tensor], Tensor], x: Tensor, signs: Tensor, kind: 
     K = signs.shape[1]
     with torch.inference_mode(False), torch.enable_grad():
         points, logits = tracked(model, x)
-        rows, scale = signs.transpose(1, 2), signs.new_ones(len(x), 1)
+        rows, scale = signs.transpose(1, 2).clone(), signs.new_ones(len(x), 1)
         if kind == "probabilities":
             rows, scale = through_softmax(logits.detach().double().unsqueeze(2), rows)
         rows = rows.to(logits.dtype)
