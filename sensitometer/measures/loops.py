@@ -1,27 +1,20 @@
-"""Transitions along the translation loops of points: how far the paper's count depends on the point (paper, S3)."""
-
-from collections.abc import Callable
+"""Transitions along the translation loops of points (paper, S3)."""
 
 import torch
 from torch import Tensor
 
 from ..networks import MLP, MLPStack
 from ..paths import translation
-from .regions.transitions import transitions
+from .regions.transitions import Model, transitions
 
 
-def counting_method(model: MLP | MLPStack | Callable[[Tensor], Tensor]) -> str:
-    """Return how transitions of a model are counted: `exact` for a network of piecewise-linear units, `sampled` for any other."""
+def counting_method(model: Model) -> str:
+    """Return the method by which a survey counts: `exact` for a network of piecewise-linear units, `sampled` for any other."""
     return "exact" if isinstance(model, MLP | MLPStack) and model.activation != "tanh" else "sampled"
 
 
 def loop_transitions(
-    model: MLP | MLPStack | Callable[[Tensor], Tensor],
-    x: Tensor,
-    image_shape: tuple[int, int, int],
-    *,
-    samples: int,
-    at_once: int | None = None,
+    model: Model, x: Tensor, image_shape: tuple[int, int, int], *, samples: int, at_once: int | None = None
 ) -> Tensor:
     """
     Return the transitions along the translation loop of each of P points; int64 `[P]`, or `[S, P]` for a stack.

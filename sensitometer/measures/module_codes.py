@@ -152,7 +152,12 @@ class ModuleCodes:
             if fused.operator not in OF_LIBRARIES:
                 raise
             self._libraries = False
-        fewer, more, changed = (self._calls(points) for points in _probes(example))
+        repeated = example[torch.arange(MORE, device=example.device) % len(example)]
+        changed_first = repeated.clone()
+        # Neither a multiple of the point nor its mirror image, which a normalisation might undo.
+        ramp = torch.linspace(-1, 1, example[0].numel()).to(example).view(example[0].shape)
+        changed_first[0] = ramp - repeated[0]
+        fewer, more, changed = (self._calls(points) for points in (repeated[:FEWER], repeated, changed_first))
         if not more:
             known = "relu, hardtanh, leaky_relu, gelu, tanh and others"
             raise InvalidInputError(f"model has no activation whose boundaries are known ({known}): there are no codes to take")
@@ -194,15 +199,6 @@ class ModuleCodes:
             raise
         except REFUSALS as error:
             raise not_taken(points, error) from error
-
-
-def _probes(example: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Return 5 points, 7 points, and 7 of which the first is another one."""
-    repeated = example[torch.arange(MORE, device=example.device) % len(example)]
-    changed = repeated.clone()
-    # Neither a multiple of the point nor its mirror image, which a normalisation might undo.
-    changed[0] = torch.linspace(-1, 1, changed[0].numel()).to(changed).view(changed[0].shape) - changed[0]
-    return repeated[:FEWER], repeated, changed
 
 
 class _Layout(NamedTuple):

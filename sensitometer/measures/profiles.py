@@ -72,17 +72,16 @@ def path_profile(
     check_whole_number("bins", bins)
     if not isinstance(path, Path):
         raise InvalidInputError(f"path must be a Polyline or an Ellipse; got {type(path).__name__}")
-    network = isinstance(model, MLP | MLPStack)
     measured = as_stack(model) if isinstance(model, MLP | MLPStack) else model
     count = transitions(measured, path, method=method, samples=samples, positions=True)
-    positions = count.positions if network else [count.positions]
+    positions = count.positions if isinstance(measured, MLPStack) else [count.positions]
     densities = [_density(torch.cat(layers or [torch.zeros(0)]), path.span, bins) for layers in positions]
     angle = (torch.arange(bins, dtype=torch.float64) + 0.5) * (2 * math.pi / bins)
     points = path.points(angle * (path.span / (2 * math.pi)))
     if isinstance(measured, MLPStack):
         points = points.flatten(1).to(measured.weights[0])
     norms = jacobian_norm(measured, points, of=of).double().cpu()
-    return PathProfile(angle, torch.stack(densities), norms if network else norms.unsqueeze(0))
+    return PathProfile(angle, torch.stack(densities), norms.view(len(densities), bins))
 
 
 def _density(positions: Tensor, span: float, bins: int) -> Tensor:

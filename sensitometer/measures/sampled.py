@@ -15,7 +15,7 @@ from ..activations import activation
 from ..networks import MLP
 from ..paths import Path
 
-# Pre-activations of a layer in a chunk, which is to stay in the last cache.
+# Pre-activations of one layer in a chunk, which is to stay in the last cache.
 CHUNK = 2**20
 
 # Maps parameters `[n]` of a path to the codes int8 `[n, units]` of each layer at these points.
@@ -79,7 +79,7 @@ def _changes(codes: Tensor) -> tuple[Tensor, Tensor]:
 
 def network_codes(network: MLP, path: Path) -> tuple[Codes, int]:
     """
-    Return the codes of a network's hidden layers along a path, and how many points to ask for at a time.
+    Return the codes of a network's hidden layers along a path, and the number of points to ask for at a time.
 
     The first layer is the product of its weights with the path's few basis points, combined for each sample.
     """

@@ -1,4 +1,4 @@
-"""Opens a trained model, whoever trained it: a network of this package, an exported program, a module built by code, a pickle."""
+"""Opens trained models of any origin: a network of this package, an exported program, a module built by code, a pickle."""
 
 import importlib
 import re

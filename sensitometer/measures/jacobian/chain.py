@@ -1,12 +1,12 @@
 r"""
-The Jacobian of a network of this package, times a square root of the Gram matrix of its first layer: what has its norms.
+The norms of the Jacobian of a network of this package, whose first layer is replaced by a square root of its Gram matrix.
 
 With $s_l = \phi'(z_l)$ the slopes at a point, $J_f = W_L \,\mathrm{diag}(s_{L-1})\, W_{L-1} \cdots \mathrm{diag}(s_1)\, W_1$.
 Three observations make its norms cheap:
 
 - $\|A W_1\|_F = \|A F\|_F$ for any $F F^T = W_1 W_1^T$. The transposed triangular factor of $W_1^T = Q R$ is such an $F$, of
   size $W \times W$ instead of $W \times D$. (So is the Cholesky factor of the Gram matrix, if $W_1$ has full rank.)
-- The product is carried from the outputs (`C` rows a point) or from the inputs (`min(W, D)` columns), whichever are fewer.
+- The product is carried from the outputs (`C` rows per point) or from the inputs (`min(W, D)` columns), whichever are fewer.
 - The Jacobian of the probabilities is $(\mathrm{diag}(p) - p p^T) J_f$: one chain gives the norms of both.
 
 The points' forward pass is done in float64. In float32, a unit that rounding puts on the wrong side of a boundary changes a

@@ -3,7 +3,7 @@ An estimate of the Jacobian norm by random projections, for models whose whole J
 
 For a vector $v$ of independent signs, $E[v v^T] = I$, and so for the Jacobian $J$ at a point (`C` rows)
 $$E\,\|J^T v\|_2^2 = E\,\mathrm{tr}(J^T v v^T J) = \mathrm{tr}(J^T J) = \|J\|_F^2 .$$
-Each $J^T v$ is one backward pass, where the exact norm takes one a class. Over K of them the mean $m$ of the squares is an
+Each $J^T v$ is one backward pass, where the exact norm takes one per class. Over K of them the mean $m$ of the squares is an
 unbiased estimate of $\|J\|_F^2$, with the standard error $s_m = s / \sqrt{K}$, $s$ being the standard deviation of the squares.
 The norm is estimated by $\sqrt{m}$, with the standard error $s_m / (2 \sqrt{m})$ (the delta method). It is too small by
 $\mathrm{Var}(m) / (8 \|J\|_F^3)$, to second order: by 2% where the standard error is 20%, by 0.1% where it is 4.5%. A square has
