@@ -115,7 +115,7 @@ def _of_callable(
         of_logits = norm(J, dim=(1, 2))
         R, factor = through_softmax(logits.unsqueeze(2), J)
         factor = factor[:, 0]
-        row = R[torch.arange(len(R)), y[place]]
+        row = R[torch.arange(len(R), device=y.device), y[place]]
         chunks.append((logits, factor * norm(R, dim=(1, 2)), factor * norm(row, dim=1), of_logits))
     logits, *norms = (torch.cat(parts) for parts in zip(*chunks, strict=True))
     return logits, tuple(norms)
