@@ -82,11 +82,6 @@ class Probe:
     rates: tuple[Rates, ...]
     error: float
 
-    @property
-    def peak(self) -> float:
-        """The highest rate seen, in GFLOP/s: the roofline that plans and benchmarks are held against."""
-        return max(map(max, self.rates))
-
 
 @dataclass(frozen=True)
 class Choice:
@@ -98,17 +93,17 @@ class Choice:
 
     @property
     def peak(self) -> float:
-        """The highest rate of the path that was chosen, in GFLOP/s."""
-        return self._probe.peak
+        """The highest rate of the chosen path, in GFLOP/s: the roofline that plans and benchmarks are held against."""
+        return max(map(max, self._rates))
 
     @property
     def operation(self) -> float:
         """The seconds of a call of torch: those of the smallest product, in the best of its rounds."""
-        return PROBE_OPERATIONS[-1] / max(rates[-1] for rates in self._probe.rates) / 1e9
+        return PROBE_OPERATIONS[-1] / max(rates[-1] for rates in self._rates) / 1e9
 
     @property
-    def _probe(self) -> Probe:
-        return next(probe for probe in self.probes if probe.path == self.path)
+    def _rates(self) -> tuple[Rates, ...]:
+        return next(probe.rates for probe in self.probes if probe.path == self.path)
 
 
 def active() -> str:
