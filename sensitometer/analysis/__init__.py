@@ -1,7 +1,7 @@
 """Plain tables and arrays in, plain tables and numbers out: what a survey says about sensitivity and generalisation."""
 
-from .correlations import QUANTITIES, gap_correlations, running_tau
-from .means import MeanInterval, contrast, dip, mean_interval
+from .correlations import QUANTITIES, gap_correlation, gap_correlations, running_tau
+from .means import MeanInterval, average_profiles, contrast, dip, mean_interval
 from .pairs import FACTORS, Factor, Share, network_pairs, share_larger
 from .points import (
     BoundShares,
@@ -14,7 +14,6 @@ from .points import (
     rank_correlation_of_wrong,
     upper_bound,
 )
-from .profiles import average_profiles
 from .rank_correlation import Correlation, kendall, kendall_contrast
 from .seeds import average_over_seeds, cluster_codes, configuration_columns, fitted_networks, measured_networks
 
@@ -36,6 +35,7 @@ __all__ = [
     "dip",
     "error_auroc",
     "fitted_networks",
+    "gap_correlation",
     "gap_correlations",
     "kendall",
     "kendall_contrast",

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 import numpy as np
 import pandas as pd
 
-from .rank_correlation import kendall, kendall_tau
+from .rank_correlation import Correlation, kendall, kendall_tau
 from .seeds import cluster_codes, fitted_networks
 
 # The paper's measure; the variant that it found less predictive; the one that does not order networks of different size (4.3);
@@ -16,45 +16,34 @@ QUANTITIES = ("jacobian_norm", "logit_jacobian_norm", "transitions", "weights", 
 
 def gap_correlations(frame: pd.DataFrame, *, labels: str | None = None) -> pd.DataFrame:
     """
-    Return how the generalization gap of the fitted networks goes with each quantity, one row each.
+    Return how the generalization gap of the fitted networks goes with each quantity, one row per quantity.
 
     Parameters
     ----------
     frame
-        One row a network, as `store.frame()` gives it.
+        One row per network, as `store.frame()` gives it.
     labels
         `true` or `random`: only networks trained on these; None: both.
 
     Returns
     -------
     DataFrame
-        `quantity` (the column: Jacobian norm, logit Jacobian norm, transitions, number of weights, train loss), `tau`,
-        `low`, `high` (95%, configurations resampled: see `kendall`), `networks`, `configurations`. A quantity that no fitted
-        network has is nan with 0 networks.
+        `quantity` (the column: Jacobian norm, logit Jacobian norm, transitions, number of weights, train loss), and the fields
+        of `Correlation`. A quantity that no fitted network has is nan with 0 networks.
 
     Raises
     ------
     InvalidInputError
         The frame lacks a column, or `labels` is neither.
     """
-    rows = []
-    for quantity in QUANTITIES:
-        networks = fitted_networks(frame, ("gap", quantity), labels=labels)
-        rows.append({"quantity": quantity} | correlation_row(networks, quantity))
+    networks = {quantity: fitted_networks(frame, ("gap", quantity), labels=labels) for quantity in QUANTITIES}
+    rows = [{"quantity": name, **gap_correlation(having, name)._asdict()} for name, having in networks.items()]
     return pd.DataFrame(rows)
 
 
-def correlation_row(networks: pd.DataFrame, quantity: str) -> dict[str, float]:
-    """Return `tau`, `low`, `high`, `networks`, `configurations` of the gap against one finite quantity of `networks`."""
-    # The gap goes second: it has few different values, and the time of kendall() is in those of its second argument.
-    found = kendall(networks[quantity].to_numpy(), networks["gap"].to_numpy(), cluster_codes(networks))
-    return {
-        "tau": found.tau,
-        "low": found.low,
-        "high": found.high,
-        "networks": found.networks,
-        "configurations": found.clusters,
-    }
+def gap_correlation(networks: pd.DataFrame, quantity: str) -> Correlation:
+    """Return Kendall's tau of the gap against one finite quantity of `networks`; configurations are resampled."""
+    return kendall(networks[quantity], networks["gap"], cluster_codes(networks))
 
 
 def running_tau(gaps: Iterable[float], norms: Iterable[float]) -> float:

@@ -1,9 +1,11 @@
-"""Means over networks with their intervals, and the contrasts that they are of."""
+"""Means over networks with their intervals or standard errors, and the contrasts that some of them are of."""
 
 import math
-from typing import NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple, cast
 
 import numpy as np
+import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 from scipy.stats import t
 
@@ -21,11 +23,11 @@ class MeanInterval(NamedTuple):
     Parameters
     ----------
     mean
-        The mean over clusters, of each the mean of its values.
+        The mean over clusters of the mean of the values of each.
     low, high
         Ends of Student's interval; nan for fewer than two clusters.
     values, clusters
-        How many values there are, and of how many clusters.
+        Numbers of values and of clusters.
     """
 
     mean: float
@@ -42,29 +44,57 @@ def mean_interval(values: ArrayLike, clusters: ArrayLike | None = None) -> MeanI
     Parameters
     ----------
     values
-        One a network; those that are nan are left out.
+        One per network; nan is left out.
     clusters
-        The number of the cluster of each, `[n]`; every value is one of its own when None.
+        The number of the cluster of each, `[n]`; every value is its own cluster when None.
 
     Raises
     ------
     InvalidInputError
         The lengths differ.
     """
-    x = np.asarray(values, dtype=np.float64)
+    x = pd.Series(np.asarray(values, dtype=np.float64))
     codes = np.arange(len(x)) if clusters is None else np.asarray(clusters)
     if x.shape != codes.shape:
         raise InvalidInputError(f"values and clusters must be of one length; got {list(x.shape)} and {list(codes.shape)}")
-    x, codes = x[~np.isnan(x)], codes[~np.isnan(x)]
-    if not len(x):
-        return MeanInterval(math.nan, math.nan, math.nan, 0, 0)
-    _, codes = np.unique(codes, return_inverse=True)
-    means = np.bincount(codes, x) / np.bincount(codes)
-    mean, n = float(means.mean()), len(means)
-    if n == 1:
-        return MeanInterval(mean, math.nan, math.nan, len(x), n)
-    half = float(t.ppf(0.975, n - 1) * means.std(ddof=1) / math.sqrt(n))
-    return MeanInterval(mean, mean - half, mean + half, len(x), n)
+    means = x.groupby(codes).mean().dropna()
+    mean, half = float(means.mean()), float(t.ppf(0.975, len(means) - 1)) * cast(float, means.sem())
+    return MeanInterval(mean, mean - half, mean + half, int(x.count()), len(means))
+
+
+def average_profiles(profiles: Sequence[Mapping[str, NDArray[Any]]]) -> pd.DataFrame:
+    r"""
+    Return one row per bin: mean and standard error of each measure over networks (paper, 4.1, A.5.1 and A.5.2).
+
+    Every network counts once: a configuration of more networks counts more.
+
+    Parameters
+    ----------
+    profiles
+        One mapping per network, from the names of the same measures to their finite values in B equal bins of angle, from angle 0
+        on; `[B]` each.
+
+    Returns
+    -------
+    DataFrame
+        `angle`, at the middle of the bin, in radians from 0 to $2\pi$; for each measure its mean under its own name and the
+        standard error of the mean under `<name>_sem` (standard deviation with n - 1, over the root of n; nan with one network);
+        `networks`, their number.
+
+    Raises
+    ------
+    InvalidInputError
+        There are no networks, or their numbers of bins differ.
+    """
+    shapes = sorted({np.shape(values) for profile in profiles for values in profile.values()})
+    if len(shapes) != 1 or len(shapes[0]) != 1:
+        got = " and ".join(str(list(shape)) for shape in shapes) or "none"
+        raise InvalidInputError(f"profiles that are averaged must be of one number of bins, [B] each; got {got}")
+    columns = {"angle": _middles(*shapes[0])}
+    for name in profiles[0]:
+        values = np.stack([profile[name] for profile in profiles]).astype(np.float64)
+        columns |= {name: values.mean(0), f"{name}_sem": pd.DataFrame(values).sem().to_numpy()}
+    return pd.DataFrame(columns).assign(networks=len(profiles))
 
 
 def contrast(a: float, b: float) -> float:
@@ -96,9 +126,13 @@ def dip(profile: NDArray[np.float64]) -> float:
     """
     if len(profile) < FEWEST_BINS:
         raise InvalidInputError(f"a profile must have at least {FEWEST_BINS} bins; got {len(profile)}")
-    angle = (np.arange(len(profile)) + 0.5) * (2 * math.pi / len(profile))
     # 0 at the middles, pi/3 at the points.
-    turned = np.mod(angle, 2 * math.pi / 3)
+    turned = np.mod(_middles(len(profile)), 2 * math.pi / 3)
     distance = np.minimum(turned, 2 * math.pi / 3 - turned)
     at, between = profile[distance > math.pi / 3 - NEAR], profile[distance < NEAR]
     return contrast(float(between.mean()), float(at.mean()))
+
+
+def _middles(bins: int) -> NDArray[np.float64]:
+    """Return the angles at the middles of equal bins of one turn, in radians; `[B]`."""
+    return (np.arange(bins) + 0.5) * 2 * math.pi / bins

@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.stats import kendalltau, rankdata
+from scipy.stats import kendalltau, mannwhitneyu
 
 from ..errors import InvalidInputError
 
@@ -29,7 +29,7 @@ Floats = NDArray[np.float64]
 
 class BoundShares(NamedTuple):
     r"""
-    How many points lie to the bounds as the paper derives, each a share, 0 to 1.
+    Shares of points, 0 to 1, that lie to the bounds as the paper derives.
 
     Parameters
     ----------
@@ -54,8 +54,7 @@ def error_auroc(norm: ArrayLike, wrong: ArrayLike) -> float:
     """
     Return the area under the ROC curve of the Jacobian norm as a detector of wrongly classified points (paper, 4.4).
 
-    It is the probability that a wrong point has a higher norm than a correct one, a tie counting half; from the ranks of all
-    norms together (Mann and Whitney's U). 0.5 is chance.
+    It is the probability that a wrong point has a higher norm than a correct one, a tie counting half. 0.5 is chance.
 
     Parameters
     ----------
@@ -70,19 +69,17 @@ def error_auroc(norm: ArrayLike, wrong: ArrayLike) -> float:
         nan where all points are correct, or all wrong.
     """
     (norm,), wrong = _checked([norm], wrong)
-    positive = int(wrong.sum())
-    negative = wrong.size - positive
-    if not positive or not negative:
+    if wrong.all() or not wrong.any():
         return math.nan
-    u = float(rankdata(norm)[wrong].sum()) - positive * (positive + 1) / 2
-    return u / (positive * negative)
+    u = mannwhitneyu(norm[wrong], norm[~wrong], method="asymptotic").statistic
+    return float(u / (wrong.sum() * (~wrong).sum()))
 
 
 def precision_at_errors(norm: ArrayLike, wrong: ArrayLike) -> float:
     """
-    Return what share of the points of the highest norms, as many as there are wrong ones, is wrong (paper, 4.4).
+    Return the precision of the k points of the highest norms, k = number of wrong points, as predictions of errors (paper, 4.4).
 
-    Where several points are tied for the last places, it is the expected value over which of them are taken.
+    Where several points are tied for the last places, it is the expected value over a random choice among them.
 
     Parameters
     ----------
@@ -100,8 +97,7 @@ def precision_at_errors(norm: ArrayLike, wrong: ArrayLike) -> float:
         return math.nan
     last = np.partition(norm, -count)[-count]
     above, tied = norm > last, norm == last
-    found = wrong[above].sum() + (count - above.sum()) * wrong[tied].mean()
-    return float(found / count)
+    return float((wrong[above].sum() + (count - above.sum()) * wrong[tied].mean()) / count)
 
 
 def rank_correlation_of_wrong(norm: ArrayLike, loss: ArrayLike, wrong: ArrayLike) -> float:
@@ -155,7 +151,7 @@ def bound_shares(
     cross_entropy: ArrayLike, label_norm: ArrayLike, norm: ArrayLike, logit_norm: ArrayLike, classes: int
 ) -> BoundShares:
     r"""
-    Return how many points lie to the bounds as the paper derives, with M from these points (A.3, A.5.7).
+    Return the shares of points that lie to the bounds as the paper derives, with M from these points (A.3, A.5.7).
 
     A point of loss 0 and norm 0 lies on all of them, and counts.
 
@@ -188,10 +184,10 @@ def _spread(cross_entropy: ArrayLike) -> Floats:
 
 def _checked(values: list[ArrayLike], wrong: ArrayLike) -> tuple[list[Floats], NDArray[np.bool_]]:
     """Return the values at each point as float64, and which points are wrong, or refuse what cannot be ranked."""
-    arrays, flags = [np.asarray(one, dtype=np.float64) for one in values], np.asarray(wrong)
-    if flags.dtype != np.bool_ or flags.ndim != 1 or any(one.shape != flags.shape for one in arrays):
-        shapes = ", ".join(str(one.shape) for one in (*arrays, flags))
+    arrays, flags = [np.asarray(value, dtype=np.float64) for value in values], np.asarray(wrong)
+    if flags.dtype != np.bool_ or flags.ndim != 1 or any(array.shape != flags.shape for array in arrays):
+        shapes = ", ".join(str(array.shape) for array in (*arrays, flags))
         raise InvalidInputError(f"values and wrong, bool, must be lists of one length; got shapes {shapes}, wrong {flags.dtype}")
-    if not all(np.isfinite(one).all() for one in arrays):
+    if not np.isfinite(arrays).all():
         raise InvalidInputError("values must be finite; leave out the points where one was not measured")
     return arrays, flags

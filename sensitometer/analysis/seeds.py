@@ -1,4 +1,4 @@
-"""From networks to configurations: which networks count, and what is said of all seeds of a configuration together."""
+"""From networks to configurations: which networks count, and averages over the seeds of a configuration."""
 
 from collections.abc import Sequence
 
@@ -36,9 +36,9 @@ def fitted_networks(frame: pd.DataFrame, columns: Sequence[str], *, labels: str 
     Parameters
     ----------
     frame
-        One row a network, as `store.frame()` gives it. A column that was never measured may be all null, of any type.
+        One row per network, as `store.frame()` gives it. A column that was never measured may be all null, of any type.
     columns
-        Names of measured columns.
+        Names of measured columns; none: all fitted networks.
     labels
         `true` or `random`: only networks trained on these; None: both.
 
@@ -66,10 +66,9 @@ def measured_networks(frame: pd.DataFrame, columns: Sequence[str]) -> pd.DataFra
         The frame lacks a column.
     """
     _check_columns(frame, columns)
-    networks = frame.reset_index(drop=True)
-    measured = {name: networks[name].to_numpy(dtype=np.float64, na_value=np.nan) for name in columns}
-    finite = np.all([np.isfinite(values) for values in measured.values()], axis=0)
-    return networks.assign(**measured)[finite].reset_index(drop=True)
+    measured = {name: frame[name].to_numpy(dtype=np.float64, na_value=np.nan) for name in columns}
+    finite = np.all([np.ones(len(frame), bool), *(np.isfinite(values) for values in measured.values())], axis=0)
+    return frame.assign(**measured)[finite].reset_index(drop=True)
 
 
 def _check_columns(frame: pd.DataFrame, columns: Sequence[str]) -> None:
@@ -80,15 +79,14 @@ def _check_columns(frame: pd.DataFrame, columns: Sequence[str]) -> None:
 
 def average_over_seeds(frame: pd.DataFrame, columns: Sequence[str]) -> pd.DataFrame:
     """
-    Return one row a configuration: mean and standard error of each of `columns` over its seeds (paper, A.5.1).
+    Return one row per configuration: mean and standard error of each of `columns` over its seeds (paper, A.5.1).
 
-    All rows given count: choose them first, as with `fitted_networks`. A configuration of which only some seeds are fitted is
-    then the mean over these, since a seed that did not finish is left out (A.5.1), and `seeds` says how many they were.
+    All rows given count: choose them first, as with `fitted_networks`, since a seed that did not finish is left out (A.5.1).
 
     Parameters
     ----------
     frame
-        One row a network; `columns` finite.
+        One row per network; `columns` finite.
     columns
         Names of measured columns.
 
@@ -96,12 +94,12 @@ def average_over_seeds(frame: pd.DataFrame, columns: Sequence[str]) -> pd.DataFr
     -------
     DataFrame
         The configuration's columns; for each of `columns` its mean under its own name and the standard error of the mean
-        under `<name>_sem` (standard deviation with n - 1, over the root of n; nan with a single seed); `seeds`. In the order in
-        which the configurations first occur.
+        under `<name>_sem` (standard deviation with n - 1, over the root of n; nan with a single seed); `seeds`, their number. In
+        the order in which the configurations first occur.
     """
     groups = frame.groupby(configuration_columns(frame), dropna=False, sort=False)
     averages = groups.size().rename("seeds").to_frame()
     for position, name in enumerate(columns):
         averages.insert(2 * position, name, groups[name].mean())
-        averages.insert(2 * position + 1, f"{name}_sem", groups[name].sem(ddof=1))
+        averages.insert(2 * position + 1, f"{name}_sem", groups[name].sem())
     return averages.reset_index()

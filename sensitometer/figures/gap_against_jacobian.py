@@ -1,11 +1,9 @@
-"""Figure 5: the generalization gap against the Jacobian norm. A panel a data set, a point a configuration."""
+"""Figure 5: the generalization gap against the Jacobian norm. A panel per data set, a point per configuration."""
 
-from collections.abc import Sequence
+from .drawing.gap import collect_gaps, draw
+from .drawing.interface import FigureData, Store
 
-from matplotlib.axes import Axes
-
-from .drawing.gap import GapData, averages_to_draw, draw_panels
-from .drawing.interface import Store
+__all__ = ["CAPTION", "collect", "draw"]
 
 CAPTION = (
     "A point is a configuration: mean over its fitted seeds ± one standard error.\n"
@@ -13,11 +11,6 @@ CAPTION = (
 )
 
 
-def collect(store: Store) -> GapData:
-    """Return the averages of gap and Jacobian norm: see `averages_to_draw`."""
-    return averages_to_draw(store, "5", "jacobian_norm")
-
-
-def draw(data: GapData, axes: Sequence[Axes]) -> None:
-    """Draw the data on one axes a data set."""
-    draw_panels(data, axes)
+def collect(store: Store) -> FigureData:
+    """Return the averages of gap and Jacobian norm: see `collect_gaps`."""
+    return collect_gaps(store, "5", ["jacobian_norm"], average=True)

@@ -1,21 +1,12 @@
-"""Figure App. 8: the generalization gap against the transitions. A panel a data set, a point a configuration."""
+"""Figure App. 8: the generalization gap against the transitions. A panel per data set, a point per configuration."""
 
-from collections.abc import Sequence
+from .drawing.gap import collect_gaps
+from .drawing.interface import FigureData, Store
+from .gap_against_jacobian import CAPTION, draw
 
-from matplotlib.axes import Axes
-
-from . import gap_against_jacobian
-from .drawing.gap import GapData, averages_to_draw, draw_panels
-from .drawing.interface import Store
-
-CAPTION = gap_against_jacobian.CAPTION
+__all__ = ["CAPTION", "collect", "draw"]
 
 
-def collect(store: Store) -> GapData:
-    """Return the averages of gap and transitions: see `averages_to_draw`."""
-    return averages_to_draw(store, "8", "transitions")
-
-
-def draw(data: GapData, axes: Sequence[Axes]) -> None:
-    """Draw the data on one axes a data set."""
-    draw_panels(data, axes)
+def collect(store: Store) -> FigureData:
+    """Return the averages of gap and transitions: see `collect_gaps`."""
+    return collect_gaps(store, "8", ["transitions"], average=True)

@@ -1,11 +1,10 @@
 r"""
 Figure App. 11: Jacobian norms at single test points of one network against cross-entropy, with the bounds (paper, A.3, A.5.7).
 
-A column a data set: above $\|J_y\|_2$ with the two bounds (5), below $\|J\|_F$ with the bound (6) and the approximation (7).
+A column per data set: above $\|J_y\|_2$ with the two bounds (5), below $\|J\|_F$ with the bound (6) and the approximation (7).
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any, NamedTuple, cast
 
 import numpy as np
@@ -18,10 +17,8 @@ from numpy.typing import ArrayLike
 from ..analysis.points import BoundShares, approximation, bound_shares, lower_bound, mean_square, upper_bound
 from ..data.sources import find_source
 from ..errors import MissingDataError
-from .drawing import style
-from .drawing.interface import Store, check_axes
-from .jacobian_against_loss import LOOKS as POINT_LOOKS
-from .jacobian_against_loss import LOSSES, draw_points, fitted_of_true_labels, network_row, points_of_random_networks, wrong_line
+from .drawing import single_points, style
+from .drawing.interface import FigureData, Panel, Store
 
 CAPTION = (
     "Random test points of one random network that fits its true labels, trained on\n"
@@ -34,8 +31,8 @@ LABELS = {
 }
 # In the order of the arguments of `bound_shares`.
 VALUES = ("cross_entropy", "label_jacobian_norm", "jacobian_norm", "logit_jacobian_norm")
-# One network a panel: its colour is free to say the same as the marker.
-LOOKS = {correct: look._replace(colour=style.NETWORKS[0 if correct else 3]) for correct, look in POINT_LOOKS.items()}
+# A panel has one network: its colour is free to say the same as the marker.
+LOOKS = {correct: look._replace(colour=style.NETWORKS[0 if correct else 3]) for correct, look in single_points.LOOKS.items()}
 
 
 class Line(NamedTuple):
@@ -54,117 +51,80 @@ LINES = {
     "upper": Line("upper bound (5)", "black", 1.2, (1, 1.5), ("label_jacobian_norm",)),
     "lower": Line("lower bound (5), (6)", "black", 1.0, (5, 3), ("label_jacobian_norm", "jacobian_norm")),
 }
-# Losses at which the lines are computed, evenly spaced on a logarithmic axis: several a typographic point.
+# Losses at which the lines are computed, evenly spaced on a logarithmic axis: several per typographic point.
 GRID = 1000
 
 
-class Panel(NamedTuple):
-    """One panel: a data set, and the norm on its vertical axis."""
-
-    dataset: str
-    quantity: str
-
-
-@dataclass(frozen=True)
-class BoundsData:
-    """
-    The data that Figure App. 11 draws.
-
-    Parameters
-    ----------
-    points
-        One row a point: the settings of its network; `index` in the test set, `label` and `predicted`; whether it is `correct`;
-        `cross_entropy`, `label_jacobian_norm`, `jacobian_norm` and `logit_jacobian_norm`.
-    bounds
-        The lines, one row a loss: `dataset`, `cross_entropy`, `lower`, `upper`, `approximation`.
-    shares
-        One row a data set: the settings of its network, how many `points` it has and how many of them are `wrong`, the number of
-        `classes` n, `mean_square` M, and the fields of `BoundShares`.
-    panels
-        Row by row.
-    """
-
-    points: pd.DataFrame
-    bounds: pd.DataFrame
-    shares: pd.DataFrame
-    panels: tuple[Panel, ...]
-
-    @property
-    def columns(self) -> int:
-        """The data sets side by side."""
-        return len(self.shares)
-
-    @property
-    def looks(self) -> list[style.Look]:
-        """Entries for correct and wrong points, if there are any."""
-        return [look for correct, look in LOOKS.items() if (self.points["correct"] == correct).any()]
-
-    @property
-    def tables(self) -> dict[str, pd.DataFrame]:
-        """The tables, by what to append to the figure's file name."""
-        return {"": self.points, "_bounds": self.bounds, "_share": self.shares}
-
-
-def collect(store: Store) -> BoundsData:
+def collect(store: Store) -> FigureData:
     """
     Return the points of one random network of each data set, and the bounds, with M from these points.
+
+    Returns
+    -------
+    FigureData
+        Its main table has one row per point: the settings of its network; `index` in the test set, `label` and `predicted`;
+        whether it is `correct`; `cross_entropy`, `label_jacobian_norm`, `jacobian_norm` and `logit_jacobian_norm`. `_bounds` has
+        the lines, one row per loss: `dataset`, `cross_entropy`, `lower`, `upper`, `approximation`. `_share` has one row per data
+        set: the settings of its network, the number of `points` and that of `wrong` ones, the number of `classes` n,
+        `mean_square` M, and the fields of `BoundShares`.
 
     Raises
     ------
     MissingDataError
         The survey has no fitted network of true labels and cross-entropy of which points are kept.
     """
-    fitted = fitted_of_true_labels(store)
+    fitted = single_points.fitted_of_true_labels(store)
     fitted = fitted[fitted["loss"] == "cross-entropy"]
     values = {name: f"points.{name}" for name in VALUES}
-    points = [own for _, networks in fitted.groupby("dataset") for own in points_of_random_networks(store, networks, values, 1)]
-    if not points:
+    tables = [
+        table
+        for _, networks in fitted.groupby("dataset")
+        for table in single_points.points_of_random_networks(store, networks, values, 1)
+    ]
+    if not tables:
         raise MissingDataError(
             "figure 11 needs measures of single points of a fitted network of true labels and cross-entropy, "
             "which the preset bounds makes; "
             f"the survey has networks: {len(store.frame(['id']))}, fitted of true labels and cross-entropy: {len(fitted)}, "
             "with that: 0"
         )
-    shares = [_share(own) for own in points]
-    bounds = [_lines(share, own["cross_entropy"]) for share, own in zip(shares, points, strict=True)]
-    panels = tuple(Panel(share["dataset"], quantity) for quantity in LABELS for share in shares)
-    return BoundsData(pd.concat(points, ignore_index=True), pd.concat(bounds, ignore_index=True), pd.DataFrame(shares), panels)
+    shares = [_share(table) for table in tables]
+    bounds = [_bounds(share, table["cross_entropy"]) for share, table in zip(shares, tables, strict=True)]
+    points = pd.concat(tables, ignore_index=True)
+    panels = [Panel(share["dataset"], quantity) for quantity in LABELS for share in shares]
+    looks = [look for correct, look in LOOKS.items() if (points["correct"] == correct).any()]
+    data = {"": points, "_bounds": pd.concat(bounds, ignore_index=True), "_share": pd.DataFrame(shares)}
+    return FigureData(data, panels, len(shares), looks)
 
 
 def _share(points: pd.DataFrame) -> dict[str, Any]:
-    network = network_row(points)
+    network = single_points.network_row(points)
     classes = find_source(network["dataset"]).classes
     cross_entropy, label_norm, norm, logit_norm = (points[name] for name in VALUES)
-    return {
-        **network,
-        "classes": classes,
-        "mean_square": mean_square(logit_norm, classes),
-        **bound_shares(cross_entropy, label_norm, norm, logit_norm, classes)._asdict(),
-    }
+    shares = bound_shares(cross_entropy, label_norm, norm, logit_norm, classes)
+    return {**network, "classes": classes, "mean_square": mean_square(logit_norm, classes), **shares._asdict()}
 
 
-def _lines(share: dict[str, Any], losses: pd.Series) -> pd.DataFrame:
+def _bounds(share: dict[str, Any], losses: pd.Series) -> pd.DataFrame:
     """Return the bounds over the span of the losses; a loss of 0, where all of them are 0, has no place on the axis."""
     shown = losses[losses >= style.SMALLEST]
     low, high = (1.0, 1.0) if shown.empty else (float(shown.min()), float(shown.max()))
     grid = np.geomspace(low, high, GRID)
-    M, classes = share["mean_square"], share["classes"]
     functions = {"lower": lower_bound, "upper": upper_bound, "approximation": approximation}
-    lines = {name: function(grid, M, classes) for name, function in functions.items()}
+    lines = {name: function(grid, share["mean_square"], share["classes"]) for name, function in functions.items()}
     return pd.DataFrame({"dataset": share["dataset"], "cross_entropy": grid, **lines})
 
 
-def draw(data: BoundsData, axes: Sequence[Axes]) -> None:
+def draw(data: FigureData, axes: Sequence[Axes]) -> None:
     """Draw each panel of the data on its axes, and say above them what the lines are."""
-    check_axes(axes, data.panels)
-    for panel, ax in zip(data.panels, axes, strict=True):
-        points, bounds, shares = (table[table["dataset"] == panel.dataset] for table in (data.points, data.bounds, data.shares))
+    for panel, ax in data.panels_on(axes):
+        points, bounds, shares = (table[table["dataset"] == panel.dataset] for table in data.tables.values())
         colours = points["correct"].map({correct: look.colour for correct, look in LOOKS.items()})
-        draw_points(ax, points, "cross_entropy", panel.quantity, colours)
+        single_points.draw_points(ax, points, "cross_entropy", panel.quantity, colours)
         for name, line in LINES.items():
             if panel.quantity in line.quantities:
                 ax.add_line(_line(line, bounds["cross_entropy"], bounds[name]))
-        ax.set_xlabel(LOSSES["cross-entropy"].label)
+        ax.set_xlabel(single_points.LOSS_LABELS["cross-entropy"])
         ax.set_ylabel(LABELS[panel.quantity])
         style.title(ax, panel.dataset, _texts(panel.quantity, shares.iloc[0]))
     handles = [_line(line, [], []) for line in reversed(LINES.values())]
@@ -179,10 +139,10 @@ def _line(line: Line, x: ArrayLike, y: ArrayLike) -> Line2D:
 
 
 def _texts(quantity: str, share: pd.Series) -> list[str]:
-    """Say what the panels of the upper, or of the lower row show beside the points."""
+    """Return the lines above a panel of the upper, or of the lower row."""
     inside, around, above, near = (f"{100 * share[name]:.3g}%" for name in BoundShares._fields)
     if quantity == "label_jacobian_norm":
         network = f"{share['activation']}, depth {share['depth']}, width {share['width']}, {share['optimizer']}"
         within = f"within (5): {inside}, or a factor of two of it: {around}"
-        return [network, f"{wrong_line(share['wrong'], share['points'])}", within]
+        return [network, single_points.wrong_line(share["wrong"], share["points"]), within]
     return [f"above (6): {above}", f"within a factor of two of (7): {near}"]

@@ -1,12 +1,11 @@
 """
-Figure App. 10: Occam's razor, as is expected, and as it might be of neural networks. A sketch: nothing is measured.
+Figure App. 10: Occam's razor, as expected, and as it might be for neural networks. A sketch: nothing is measured.
 
 As in the paper, all data sets are in the order of the large model's evidence, the likeliest on the left: that of the large model
 falls from left to right, and only the right half of each bell is seen.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
@@ -16,7 +15,7 @@ from scipy.optimize import brentq
 from scipy.stats import halfnorm
 
 from .drawing import style
-from .drawing.interface import Store, check_axes
+from .drawing.interface import FigureData, Store
 
 CAPTION = (
     "A sketch: nothing here was measured. Each curve is a model's evidence over all data sets, of area 1.\n"
@@ -42,54 +41,28 @@ RIGHT, POSITIONS = 6.0, 301
 NEAR_PEAK, BEYOND = 0.3, 0.05
 
 
-@dataclass(frozen=True)
-class RazorData:
+def collect(store: Store) -> FigureData:
     """
-    The data that Figure App. 10 draws.
+    Return the curves of the sketch (paper, A.2), the same for every store.
 
-    Parameters
-    ----------
-    curves
-        One row a panel, model and position: `panel`, `model` (`small` or `large`), `position` on the axis of data sets, and
-        `evidence`, a density over the positions.
-    marked
-        One row a panel: `panel`, and the `position` of the data set of interest.
+    Returns
+    -------
+    FigureData
+        Its main table has one row per panel, model and position: `panel`, `model` (`small` or `large`), `position` on the axis of
+        data sets, and `evidence`, a density over the positions. `_marked` has one row per panel: `panel`, and the `position` of
+        the data set of interest.
     """
-
-    curves: pd.DataFrame
-    marked: pd.DataFrame
-
-    @property
-    def panels(self) -> tuple[str, ...]:
-        """The expected outcome, and possible ones."""
-        return PANELS
-
-    @property
-    def columns(self) -> int:
-        """Both side by side."""
-        return len(PANELS)
-
-    @property
-    def looks(self) -> list[style.Look]:
-        """Entries for both models."""
-        return list(LOOKS.values())
-
-    @property
-    def tables(self) -> dict[str, pd.DataFrame]:
-        """Both tables, by what to append to the figure's file name."""
-        return {"": self.curves, "_marked": self.marked}
-
-
-def collect(store: Store) -> RazorData:
-    """Return the curves of the sketch (paper, A.2), the same for every store."""
     positions = np.linspace(0, RIGHT, POSITIONS)
     curves = [
         pd.DataFrame({"panel": panel, "model": model, "position": positions, "evidence": evidence(parts, positions)})
         for panel, models in zip(PANELS, SHAPES, strict=True)
         for model, parts in models.items()
     ]
-    marked = pd.DataFrame({"panel": PANELS, "position": [NEAR_PEAK, _crossing() + BEYOND]})
-    return RazorData(pd.concat(curves, ignore_index=True), marked)
+    small, large = SHAPES[1]["small"], SHAPES[1]["large"]
+    crossing = brentq(lambda x: float(evidence(small, np.array(x)) - evidence(large, np.array(x))), 0, RIGHT)
+    marked = pd.DataFrame({"panel": PANELS, "position": [NEAR_PEAK, crossing + BEYOND]})
+    tables = {"": pd.concat(curves, ignore_index=True), "_marked": marked}
+    return FigureData(tables, PANELS, len(PANELS), list(LOOKS.values()))
 
 
 def evidence(parts: Sequence[tuple[float, float]], positions: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -107,27 +80,21 @@ def evidence(parts: Sequence[tuple[float, float]], positions: NDArray[np.float64
     return np.asarray(np.sum(densities, axis=0))
 
 
-def _crossing() -> float:
-    """Return where the right panel's curves cross."""
-    small, large = SHAPES[1]["small"], SHAPES[1]["large"]
-    return float(brentq(lambda x: float(evidence(small, np.array(x)) - evidence(large, np.array(x))), 0, RIGHT))
-
-
-def draw(data: RazorData, axes: Sequence[Axes]) -> None:
+def draw(data: FigureData, axes: Sequence[Axes]) -> None:
     """Draw each panel of the data on its axes."""
-    check_axes(axes, data.panels)
-    for panel, lines, ax in zip(data.panels, LINES, axes, strict=True):
-        curves = data.curves[data.curves["panel"] == panel]
+    evidences, marked = data.tables.values()
+    for lines, (panel, ax) in zip(LINES, data.panels_on(axes), strict=True):
+        curves = evidences[evidences["panel"] == panel]
         for model, curve in curves.groupby("model", sort=False):
             look = LOOKS[str(model)]
             # A marker now and then, as the legend has it: colours alone do not reach everybody.
             x, y = curve["position"], curve["evidence"]
             ax.plot(x, y, color=look.colour, marker=look.marker, markevery=(45, 50))
-        (position,) = data.marked.loc[data.marked["panel"] == panel, "position"]
+        (position,) = marked.loc[marked["panel"] == panel, "position"]
         ax.axvline(position, color="black", linewidth=0.9, linestyle=(0, (5, 3)), zorder=1)
         ax.grid(visible=False)
         ax.set(xlim=(0, RIGHT), xticks=[position], xticklabels=["$D$"], yticks=[])
-        ax.set_ylim(0, 1.1 * data.curves["evidence"].max())
+        ax.set_ylim(0, 1.1 * evidences["evidence"].max())
         ax.set_xlabel("Data sets $D'$\n(in the order of $P[D'|H_l]$, the largest first)")
         ax.set_ylabel("Evidence $P[D'|H]$")
         style.title(ax, panel, lines.split("\n"))

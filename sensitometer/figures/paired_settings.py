@@ -1,12 +1,11 @@
 """
-Figure 4: networks alike in everything but one setting. A row a setting, a panel a quantity, a point a pair.
+Figure 4: networks alike in everything but one setting. A row per setting, a panel per quantity, a point per pair.
 
 As in the paper, the setting that generalises better is on the horizontal axis: above the diagonal the other one has the larger
 value.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Hashable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import pandas as pd
@@ -16,13 +15,13 @@ from ..analysis.pairs import FACTORS, network_pairs, share_larger
 from ..analysis.seeds import NETWORK_COLUMNS
 from ..errors import MissingDataError
 from .drawing import style
-from .drawing.interface import Store, check_axes
+from .drawing.interface import FigureData, Store
 
 CAPTION = (
     "A point is a pair of networks alike in all but one setting, both of 100% train accuracy (with augmentation: of any).\n"
     "Above diagonal: share of the n pairs (95% interval, pairs of one configuration counted as one)."
 )
-# How each setting is called on the vertical, and on the horizontal axis.
+# The name of each setting on the vertical, and on the horizontal axis.
 SETTINGS = {
     "labels": ("random labels", "true labels"),
     "augmentation": ("without augmentation", "with augmentation"),
@@ -44,46 +43,17 @@ class Panel(NamedTuple):
     quantity: str
 
 
-@dataclass(frozen=True)
-class PairData:
-    """
-    The data that Figure 4 draws.
-
-    Parameters
-    ----------
-    pairs
-        One row a pair: `factor`, and the columns of `network_pairs`, in which the factor's own is null; gap as a share, 0 to 1.
-    shares
-        One row a panel: `factor`, `quantity`, and the fields of `Share`.
-    panels
-        Row by row.
-    """
-
-    pairs: pd.DataFrame
-    shares: pd.DataFrame
-    panels: tuple[Panel, ...]
-
-    @property
-    def columns(self) -> int:
-        """The quantities of a setting side by side."""
-        return len({panel.quantity for panel in self.panels})
-
-    @property
-    def looks(self) -> list[style.Look]:
-        """An entry for each data set."""
-        return list(style.dataset_looks(self.pairs["dataset"].unique()).values())
-
-    @property
-    def tables(self) -> dict[str, pd.DataFrame]:
-        """Both tables, by what to append to the figure's file name."""
-        return {"": self.pairs, "_share": self.shares}
-
-
-def collect(store: Store) -> PairData:
+def collect(store: Store) -> FigureData:
     """
     Return the pairs of each setting that the survey has pairs of (paper, 4.2 and A.5.4), with all quantities that were measured.
 
     All but those of random against true labels are of networks trained on true labels.
+
+    Returns
+    -------
+    FigureData
+        Its main table has one row per pair: `factor`, and the columns of `network_pairs`, in which the factor itself is null; gap
+        as a share, 0 to 1. `_share` has one row per panel: `factor`, `quantity`, and the fields of `Share`.
 
     Raises
     ------
@@ -95,9 +65,12 @@ def collect(store: Store) -> PairData:
     quantities = [name for name in TITLES if frame[name].notna().any()]
     # The gap of random labels is that of guessing, whatever the network; with augmentation they are not even fitted.
     true = frame[frame["labels"] == "true"]
-    found = {factor: network_pairs(frame if factor == "labels" else true, factor, quantities) for factor in FACTORS if quantities}
-    found = {factor: pairs for factor, pairs in found.items() if len(pairs)}
-    if not found:
+    tables = {
+        factor: pairs
+        for factor in FACTORS
+        if quantities and len(pairs := network_pairs(frame if factor == "labels" else true, factor, quantities))
+    }
+    if not tables:
         fitted = int((frame["state"] == "fitted").sum())
         raise MissingDataError(
             "figure 4 needs pairs of fitted networks alike but for true or random labels, relu or hardsigmoid, "
@@ -105,47 +78,38 @@ def collect(store: Store) -> PairData:
             "which the preset augmentation makes; "
             f"the survey has networks: {len(frame)}, fitted: {fitted}, such pairs: 0"
         )
-    panels = tuple(Panel(factor, quantity) for factor in found for quantity in quantities)
-    shares = [{**panel._asdict(), **share_larger(found[panel.factor], panel.quantity)._asdict()} for panel in panels]
-    pairs = pd.concat([pairs.assign(factor=factor) for factor, pairs in found.items()], ignore_index=True)
+    panels = [Panel(factor, quantity) for factor in tables for quantity in quantities]
+    shares = [{**panel._asdict(), **share_larger(tables[panel.factor], panel.quantity)._asdict()} for panel in panels]
+    pairs = pd.concat([pairs.assign(factor=factor) for factor, pairs in tables.items()], ignore_index=True)
     settings = [name for name in frame.columns if name in pairs.columns]
     values = [f"{name}_{end}" for name in quantities for end in ("worse", "better")]
     pairs = pairs[["factor", "worse", "better", *settings, *values, "configuration"]]
-    return PairData(pairs, pd.DataFrame(shares), panels)
+    looks = list(style.dataset_looks(pairs["dataset"].unique()).values())
+    return FigureData({"": pairs, "_share": pd.DataFrame(shares)}, panels, len(quantities), looks)
 
 
-def draw(data: PairData, axes: Sequence[Axes]) -> None:
+def draw(data: FigureData, axes: Sequence[Axes]) -> None:
     """Draw each panel of the data on its axes."""
-    check_axes(axes, data.panels)
-    looks = {look.name: look for look in data.looks}
-    for panel, share, ax in zip(data.panels, data.shares.to_dict("records"), axes, strict=True):
-        _draw_panel(data.pairs[data.pairs["factor"] == panel.factor], panel, share, looks, ax)
+    all_pairs, shares = data.tables.values()
+    for share, (panel, ax) in zip(shares.to_dict("records"), data.panels_on(axes), strict=True):
+        pairs = all_pairs[all_pairs["factor"] == panel.factor]
+        values = pd.concat([pairs[f"{panel.quantity}_better"], pairs[f"{panel.quantity}_worse"]], keys=["better", "worse"])
+        logarithmic = panel.quantity != "gap"
+        if logarithmic:
+            values = values.where(values >= CONSTANT, 0.0)
+        style.equal_axes(ax, values, logarithmic=logarithmic)
+        positions = style.log_positions(values) if logarithmic else values
+        markers = pd.DataFrame({"x": positions["better"], "y": positions["worse"]})
+        kinds = {look: markers[mask] for look in data.looks if (mask := pairs["dataset"] == look.name).any()}
+        lines = [_share_line(share), *style.points(ax, kinds, MOST_PAIRS, "pairs")]
+        worse, better = SETTINGS[panel.factor]
+        ax.set_xlabel(better)
+        ax.set_ylabel(worse)
+        name = TITLES[panel.quantity]
+        style.title(ax, name if logarithmic else style.share_label(name), lines)
 
 
-def _draw_panel(pairs: pd.DataFrame, panel: Panel, share: dict[Any, Any], looks: dict[str, style.Look], ax: Axes) -> None:
-    values = pd.concat([pairs[f"{panel.quantity}_better"], pairs[f"{panel.quantity}_worse"]], keys=["better", "worse"])
-    logarithmic = panel.quantity != "gap"
-    if logarithmic:
-        values = values.where(values >= CONSTANT, 0.0)
-    style.equal_axes(ax, values, logarithmic=logarithmic)
-    positions = style.log_positions(values) if logarithmic else values
-    x, y = positions["better"], positions["worse"]
-    kinds = {look: own for name, look in looks.items() if (own := pairs["dataset"] == name).any()}
-    lines = [_share_line(share)]
-    if len(pairs) > MOST_PAIRS:
-        most = style.density(ax, {look: (x[own], y[own]) for look, own in kinds.items()})
-        lines.append(f"markers: 1 (small) to {most:,} (large) pairs")
-    else:
-        for look, own in kinds.items():
-            style.scatter(ax, look, x[own], y[own], None, None, among=len(pairs))
-    worse, better = SETTINGS[panel.factor]
-    ax.set_xlabel(better)
-    ax.set_ylabel(worse)
-    name = TITLES[panel.quantity]
-    style.title(ax, name if logarithmic else style.share_label(name), lines)
-
-
-def _share_line(share: dict[Any, Any]) -> str:
+def _share_line(share: Mapping[Hashable, Any]) -> str:
     # Three digits, so that nearly all is not called all.
     middle, low, high = (f"{100 * share[name]:.3g}" for name in ("share", "low", "high"))
     return f"above diagonal: {middle}% ({low} to {high}%), n = {share['pairs']:,}"

@@ -1,5 +1,5 @@
 r"""
-Figure 2: how sensitive networks are along ellipses, near training points and away from them. A row a data set.
+Figure 2: how sensitive networks are along ellipses, near training points and away from them. A row per data set.
 
 Beside the sketch of an ellipse stand the mean Jacobian norm and the transition density along three kinds of ellipses, against
 the angle; the points that an ellipse goes through are at $\pi/3$, $\pi$ and $5\pi/3$.
@@ -7,8 +7,7 @@ the angle; the points that an ellipse goes through are at $\pi/3$, $\pi$ and $5\
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import matplotlib as mpl
 import numpy as np
@@ -17,11 +16,11 @@ from matplotlib.axes import Axes
 from matplotlib.patches import Arc, Circle
 from numpy.typing import NDArray
 
-from ..analysis.profiles import average_profiles
-from ..analysis.seeds import NETWORK_COLUMNS
+from ..analysis.means import average_profiles
+from ..analysis.seeds import NETWORK_COLUMNS, fitted_networks
 from ..errors import MissingDataError
 from .drawing import style
-from .drawing.interface import Store, check_axes
+from .drawing.interface import FigureData, Panel, Store
 
 CAPTION = (
     "Mean over fitted networks of true labels, each along ellipses of its own; bands: ± one standard error.\n"
@@ -45,74 +44,19 @@ DISTANCE, SIZE = 1.55, 0.8
 # Markers on a line: enough to name it, too few to hide it; and their size in a panel of our own look, in typographic points.
 MARKERS, MARKER_SIZE = 12, 4
 
-# Arrays of a network, by name.
-Profile = dict[str, NDArray[Any]]
 
-
-class Panel(NamedTuple):
-    """One panel: a data set, and what it shows, `ellipse` (the sketch) or a quantity."""
-
-    dataset: str
-    content: str
-
-
-class Points(NamedTuple):
-    """The three training points of the sketch: whose they are, uint8 images `[3, channels, height, width]`, labels `[3]`."""
-
-    network: str
-    seed: int
-    images: NDArray[np.uint8]
-    labels: NDArray[np.int16]
-
-
-@dataclass(frozen=True)
-class EllipseData:
+def collect(store: Store) -> FigureData:
     r"""
-    The data that Figure 2 draws.
-
-    Parameters
-    ----------
-    profiles
-        One row a data set, kind of ellipse and bin of angle: `dataset`, `kind`, and the columns of `average_profiles`, angles in
-        radians, `jacobian_norm` at the middle of the bin, and `transition_density` in transitions a radian.
-    points
-        By data set, the points of different classes of the network with the smallest seed, then id; none where no network has
-        such an ellipse.
-    """
-
-    profiles: pd.DataFrame
-    points: dict[str, Points]
-
-    @property
-    def panels(self) -> tuple[Panel, ...]:
-        """Row by row, in the order of the data sets' names."""
-        return tuple(Panel(name, content) for name in self.profiles["dataset"].unique() for content in ("ellipse", *QUANTITIES))
-
-    @property
-    def columns(self) -> int:
-        """The sketch and the quantities of a data set side by side."""
-        return 1 + len(QUANTITIES)
-
-    @property
-    def looks(self) -> list[style.Look]:
-        """An entry for each kind of ellipse that occurs."""
-        return [look for kind, look in KINDS.items() if (self.profiles["kind"] == kind).any()]
-
-    @property
-    def tables(self) -> dict[str, pd.DataFrame]:
-        """The averages, and the points of the sketch without their images."""
-        columns = ["dataset", "network", "seed", "point", "angle", "label"]
-        rows = [
-            (name, points.network, points.seed, number, angle, int(label))
-            for name, points in self.points.items()
-            for number, (angle, label) in enumerate(zip(ANCHORS.values(), points.labels, strict=True), 1)
-        ]
-        return {"": self.profiles, "_points": pd.DataFrame(rows, columns=columns)}
-
-
-def collect(store: Store) -> EllipseData:
-    """
     Return the averages along each kind of ellipse over fitted networks trained on true labels (paper, 4.1 and A.5.2).
+
+    Returns
+    -------
+    FigureData
+        Its main table has one row per data set, kind of ellipse and bin of angle: `dataset`, `kind`, and the columns of
+        `average_profiles`, angles in radians, `jacobian_norm` at the middle of the bin, and `transition_density` in transitions
+        per radian. `_points` has one row per point of the sketch: `dataset`, `network`, `seed`, `point`, `angle`, `label`. They
+        are the points of different classes of the network with the smallest seed, then id, as are the images of a data set; none
+        where no network has such an ellipse. The quantity of a panel may be `ellipse`, the sketch.
 
     Raises
     ------
@@ -122,71 +66,65 @@ def collect(store: Store) -> EllipseData:
         Networks of one data set were measured in different numbers of bins.
     """
     frame = store.frame(NETWORK_COLUMNS)
-    networks = frame[(frame["state"] == "fitted") & (frame["labels"] == "true")].sort_values(["dataset", "seed", "id"])
-    measured = networks[networks["id"].isin(store.kept())]
+    networks = fitted_networks(frame, (), labels="true").sort_values(["dataset", "seed", "id"])
     averages: list[pd.DataFrame] = []
-    points: dict[str, Points] = {}
-    for dataset, own in measured.groupby("dataset"):
+    points = pd.DataFrame(columns=["dataset", "network", "seed", "point", "angle", "label"])
+    images: dict[str, NDArray[np.uint8]] = {}
+    for dataset, group in networks[networks["id"].isin(store.kept())].groupby("dataset"):
         name = str(dataset)
-        found: dict[str, list[Profile]] = {kind: [] for kind in KINDS}
-        for id_, seed in zip(own["id"], own["seed"], strict=True):
+        profiles: dict[str, list[dict[str, NDArray[Any]]]] = {kind: [] for kind in KINDS}
+        for id_, seed in zip(group["id"], group["seed"], strict=True):
             arrays = store.arrays(id_, "paths.")
             for kind in KINDS:
-                found[kind] += _profile(arrays, kind)
-            if name not in points and "paths.different.images" in arrays:
-                points[name] = Points(id_, int(seed), arrays["paths.different.images"], arrays["paths.different.labels"])
-        averages += [_averages(profiles, name, kind) for kind, profiles in found.items() if profiles]
+                profile = {quantity: arrays.get(f"paths.{kind}.{quantity}", np.array(np.nan)) for quantity in QUANTITIES}
+                if all(np.isfinite(values).all() for values in profile.values()):
+                    profiles[kind].append(profile)
+            if name not in images and "paths.different.images" in arrays:
+                images[name] = arrays["paths.different.images"]
+                for number, (angle, label) in enumerate(zip(ANCHORS.values(), arrays["paths.different.labels"], strict=True), 1):
+                    points.loc[len(points)] = [name, id_, int(seed), number, angle, int(label)]
+        for kind in filter(profiles.get, KINDS):
+            average = average_profiles(profiles[kind])
+            average.insert(0, "kind", kind)
+            average.insert(0, "dataset", name)
+            averages.append(average)
     if not averages:
         raise MissingDataError(
             "figure 2 needs Jacobian norms and transition densities along ellipses of fitted networks of true labels, "
             "which the preset trajectory makes; "
             f"the survey has networks: {len(frame)}, fitted of true labels: {len(networks)}, with that: 0"
         )
-    return EllipseData(pd.concat(averages, ignore_index=True), points)
+    table = pd.concat(averages, ignore_index=True)
+    panels = [Panel(name, quantity) for name in table["dataset"].unique() for quantity in ("ellipse", *QUANTITIES)]
+    looks = [look for kind, look in KINDS.items() if (table["kind"] == kind).any()]
+    return FigureData({"": table, "_points": points}, panels, 1 + len(QUANTITIES), looks, images)
 
 
-def _profile(arrays: Profile, kind: str) -> list[Profile]:
-    """Return both quantities of a network along its ellipse of this kind, or nothing if one is not there or not finite."""
-    names = {name: f"paths.{kind}.{name}" for name in QUANTITIES}
-    if not all(name in arrays and np.isfinite(arrays[name]).all() for name in names.values()):
-        return []
-    return [{name: arrays[stored] for name, stored in names.items()}]
-
-
-def _averages(profiles: list[Profile], dataset: str, kind: str) -> pd.DataFrame:
-    averages = average_profiles(profiles)
-    averages.insert(0, "kind", kind)
-    averages.insert(0, "dataset", dataset)
-    return averages
-
-
-def draw(data: EllipseData, axes: Sequence[Axes]) -> None:
+def draw(data: FigureData, axes: Sequence[Axes]) -> None:
     """Draw each panel of the data on its axes."""
-    check_axes(axes, data.panels)
-    for panel, ax in zip(data.panels, axes, strict=True):
-        profiles = data.profiles[data.profiles["dataset"] == panel.dataset]
-        kinds = {kind: own for kind in KINDS if len(own := profiles[profiles["kind"] == kind])}
-        if panel.content == "ellipse":
-            points = data.points.get(panel.dataset)
-            _draw_ellipse(points, ax)
-            whose = "" if points is None else f"; points of one network (seed {points.seed})"
+    for panel, ax in data.panels_on(axes):
+        profiles, points = (table[table["dataset"] == panel.dataset] for table in data.tables.values())
+        if panel.quantity == "ellipse":
+            _draw_ellipse(points, data.images.get(panel.dataset), ax)
+            whose = "" if points.empty else f"; points of one network (seed {points['seed'].iloc[0]})"
             style.title(ax, panel.dataset, [f"an ellipse, drawn as a circle{whose}"])
         else:
-            _draw_quantity(kinds, panel.content, ax)
-            style.title(ax, QUANTITIES[panel.content][0], [_count(kinds)])
+            kinds = {kind: profile for kind in KINDS if len(profile := profiles[profiles["kind"] == kind])}
+            _draw_quantity(kinds, panel.quantity, ax)
+            style.title(ax, QUANTITIES[panel.quantity][0], [_count(kinds)])
 
 
 def _count(kinds: dict[str, pd.DataFrame]) -> str:
     """Say how many networks are averaged, once if they are equally many for all kinds of ellipses."""
-    numbers = {kind: int(own["networks"].iloc[0]) for kind, own in kinds.items()}
+    numbers = {kind: int(profile["networks"].iloc[0]) for kind, profile in kinds.items()}
     if len(set(numbers.values())) == 1:
         number = next(iter(numbers.values()))
         return f"n = {number:,} network{'s' if number > 1 else ''}"
     return "n = " + ", ".join(f"{number:,} {kind}" for kind, number in numbers.items())
 
 
-def _draw_ellipse(points: Points | None, ax: Axes) -> None:
-    """Draw the circle of radius 1 that the ellipse is the image of, with the three points and what they look like."""
+def _draw_ellipse(points: pd.DataFrame, images: NDArray[np.uint8] | None, ax: Axes) -> None:
+    """Draw the circle of radius 1 that the ellipse is the image of, with the three points and their images."""
     # At the top, so that its title is level with those beside it.
     ax.set(xlim=(-2, 1.85), ylim=(-1.78, 1.78), xticks=[], yticks=[], aspect="equal", anchor="N")
     ax.spines[:].set_visible(False)
@@ -202,9 +140,9 @@ def _draw_ellipse(points: Points | None, ax: Axes) -> None:
         ax.plot([x, DISTANCE * x], [y, DISTANCE * y], color=style.GREY, linewidth=0.8, zorder=2)
         ax.plot(x, y, "o", color=circle, markersize=marker, markeredgecolor="white", zorder=4)
         lines = [f"point {number}", f"θ = {name}"]
-        if points is not None:
-            lines.append(f"label {points.labels[number - 1]}")
-            style.picture(ax, points.images[number - 1], (DISTANCE * x, DISTANCE * y), SIZE)
+        if images is not None:
+            lines.append(f"label {points['label'].iloc[number - 1]}")
+            style.picture(ax, images[number - 1], (DISTANCE * x, DISTANCE * y), SIZE)
         # Below the image on the left, and to the right of the others: there is room, and the circle is not met.
         left = x < 0
         edge = (DISTANCE * x, -SIZE / 2) if left else (DISTANCE * x + SIZE / 2, DISTANCE * y)
@@ -224,11 +162,11 @@ def _draw_quantity(kinds: dict[str, pd.DataFrame], quantity: str, ax: Axes) -> N
     profiles = pd.concat(kinds.values())
     style.log_axis(ax, profiles[quantity], profiles[f"{quantity}_sem"], "y")
     positions = style.log_positions(profiles[quantity])
-    for place, (kind, own) in enumerate(kinds.items()):
-        look, middle, sem = KINDS[kind], positions[own.index], own[f"{quantity}_sem"]
-        step = max(1, len(own) // MARKERS)
+    for place, (kind, profile) in enumerate(kinds.items()):
+        look, middle, sem = KINDS[kind], positions[profile.index], profile[f"{quantity}_sem"]
+        step = max(1, len(profile) // MARKERS)
         ax.plot(
-            own["angle"],
+            profile["angle"],
             middle,
             color=look.colour,
             linestyle=DASHES[kind],
@@ -244,7 +182,7 @@ def _draw_quantity(kinds: dict[str, pd.DataFrame], quantity: str, ax: Axes) -> N
             # Where all networks but one have 0, the error is as large as the mean, and 0 has no place on the axis.
             low = (middle - sem).clip(lower=ax.get_ylim()[0])
             ax.fill_between(
-                own["angle"], low, middle + sem, color=look.colour, alpha=0.22, linewidth=0, label=look.name, zorder=2
+                profile["angle"], low, middle + sem, color=look.colour, alpha=0.22, linewidth=0, label=look.name, zorder=2
             )
     _angle_axis(ax)
     ax.set_ylabel(QUANTITIES[quantity][1])

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose
 
-from sensitometer.analysis.profiles import average_profiles
+from sensitometer.analysis.means import average_profiles
 from sensitometer.errors import InvalidInputError
 
 

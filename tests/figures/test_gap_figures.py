@@ -36,7 +36,7 @@ def texts(figure):
 
 
 def test_figure_5_is_mean_and_standard_error_of_the_fitted_seeds(store):
-    points = gap_against_jacobian.collect(store).points
+    points = gap_against_jacobian.collect(store).tables[""]
     assert points["width"].tolist() == [16, 32, 64]
     assert points["labels"].tolist() == ["true", "true", "random"]
     assert points["seeds"].tolist() == [2, 1, 2]
@@ -47,7 +47,7 @@ def test_figure_5_is_mean_and_standard_error_of_the_fitted_seeds(store):
 
 
 def test_figure_5_correlations_are_over_networks(store):
-    table = gap_against_jacobian.collect(store).correlations
+    table = gap_against_jacobian.collect(store).tables["_tau"]
     assert table["labels"].tolist() == ["true", "all"]
     assert table["networks"].tolist() == [3, 5]
     assert table["configurations"].tolist() == [2, 3]
@@ -57,13 +57,13 @@ def test_figure_5_correlations_are_over_networks(store):
 
 def test_figure_1_is_one_point_a_fitted_network(store):
     data = gap_against_size_and_loss.collect(store)
-    assert data.points["id"].tolist() == ["network-0", "network-1", "network-3", "network-5", "network-6"]
-    assert data.points["seed"].tolist() == [1, 2, 1, 1, 2]
-    assert data.points["weights"].tolist() == [100, 100, 400, 900, 900]
-    assert data.points["train_loss"].tolist() == [1e-3, 0, 1e-9, 1e-5, 1e-5]
-    assert data.points["gap"].tolist() == [0.02, 0.04, 0.06, 0.88, 0.92]
+    assert data.tables[""]["id"].tolist() == ["network-0", "network-1", "network-3", "network-5", "network-6"]
+    assert data.tables[""]["seed"].tolist() == [1, 2, 1, 1, 2]
+    assert data.tables[""]["weights"].tolist() == [100, 100, 400, 900, 900]
+    assert data.tables[""]["train_loss"].tolist() == [1e-3, 0, 1e-9, 1e-5, 1e-5]
+    assert data.tables[""]["gap"].tolist() == [0.02, 0.04, 0.06, 0.88, 0.92]
     assert [panel.quantity for panel in data.panels] == ["weights", "train_loss"]
-    table = data.correlations
+    table = data.tables["_tau"]
     expected = kendalltau([0.02, 0.04, 0.06, 0.88, 0.92], [1e-3, 0, 1e-9, 1e-5, 1e-5]).statistic
     assert table[(table["quantity"] == "train_loss") & (table["labels"] == "all")]["tau"].item() == pytest.approx(expected)
 
@@ -72,10 +72,10 @@ def test_figure_8_is_figure_5_with_transitions(make_store):
     values = {1: 300.0, 2: 500.0, 3: None}
     networks = [{"seed": seed, "transitions": value, "gap": seed / 10} for seed, value in values.items()]
     data = gap_against_transitions.collect(make_store(*networks, {"width": 32, "transitions": 0.0, "gap": 0.5}))
-    assert_allclose(data.points["transitions"], [400, 0])
-    assert_allclose(data.points["transitions_sem"], [100, math.nan])
-    assert_allclose(data.points["gap"], [0.15, 0.5])
-    assert data.correlations["networks"].tolist() == [3]
+    assert_allclose(data.tables[""]["transitions"], [400, 0])
+    assert_allclose(data.tables[""]["transitions_sem"], [100, math.nan])
+    assert_allclose(data.tables[""]["gap"], [0.15, 0.5])
+    assert data.tables["_tau"]["networks"].tolist() == [3]
     figure = drawn(gap_against_transitions, data)
     (ax,) = figure.axes
     assert "true labels: τ = −0.33 (no interval), n = 3" in texts(figure)
@@ -142,8 +142,7 @@ def test_tau_is_written_in_the_panel(make_store):
         *({"width": i + 1, "jacobian_norm": n, "gap": g} for i, (n, g) in enumerate(zip(norms, gaps, strict=True)))
     )
     data = gap_against_jacobian.collect(store)
-    low = f"{data.correlations['low'][0]:.2f}".replace("-", "−")
-    high = f"{data.correlations['high'][0]:.2f}".replace("-", "−")
+    low, high = (f"{data.tables['_tau'][end][0]:.2f}".replace("-", "−") for end in ("low", "high"))
     assert f"true labels: τ = −0.80 ({low} to {high}), n = 5" in texts(drawn(gap_against_jacobian, data))
 
 
@@ -196,7 +195,7 @@ def test_no_text_leaves_the_figure_or_meets_another_panel(store, make_store, mod
 def test_many_points_are_counted_in_cells(store, monkeypatch):
     for module, bars in ((gap_against_jacobian, ", no bars"), (gap_against_size_and_loss, "")):
         data = module.collect(store)
-        for most, expected in ((len(data.points), False), (len(data.points) - 1, True)):
+        for most, expected in ((len(data.tables[""]), False), (len(data.tables[""]) - 1, True)):
             monkeypatch.setattr(style, "MOST_POINTS", most)
             figure = drawn(module, data)
             assert any(text.endswith(f"\nmarkers: 1 (small) to 1 (large) points{bars}") for text in texts(figure)) == expected
@@ -234,7 +233,7 @@ def test_many_points_are_near_their_markers(store, make_store, module, monkeypat
         for kind, look in style.LABELS.items():
             (artist,) = (artist for artist in ax.collections if artist.get_label() == look.name)
             centres[kind] = to_panel.transform(artist.get_offsets()) * style.CELLS
-            own = data.points[data.points["labels"] == kind]
+            own = data.tables[""][data.tables[""]["labels"] == kind]
             places = to_panel.transform(own[[panel.quantity, "gap"]].to_numpy()) * style.CELLS
             # In the cell of a marker: the distances along and across add up to half of a diagonal at most.
             distances = np.abs(places[:, None] - centres[kind]).sum(2)

@@ -111,7 +111,7 @@ def test_points_are_drawn_where_the_table_says_by_kind_and_the_loss_is_the_netwo
         assert all(one.get_rasterized() for one in ax.collections)
         # The wrong ones are drawn last.
         assert [one.get_label() for one in ax.collections] == ["correctly classified", "wrongly classified"]
-    table = data.points
+    table = data.tables[""]
     assert table["point_loss"].tolist() == [1e-9, 1e-3, 4.0, 1e-8, 1e-2, 40.0]
     assert table["index"].tolist() == [7, 8, 9] * 2
     assert table["correct"].tolist() == [True, True, False] * 2
@@ -124,7 +124,7 @@ def test_each_network_has_its_colour_and_the_legend_is_neutral(make_kept):
     store = make_kept(*(({"width": 10 + k}, points([10.0**-k, 2 * 10.0**-k], [1, 2], [False, True])) for k in range(5)))
     data = jacobian_against_loss.collect(store)
     figure = drawn(data)
-    colour_of = dict(zip(data.networks["width"], style.NETWORKS, strict=True))
+    colour_of = dict(zip(data.tables["_auroc"]["width"], style.NETWORKS, strict=True))
     for name in ("correctly classified", "wrongly classified"):
         _, colours = markers(figure.axes[0], name)
         assert_allclose(colours[:, :3], [to_rgba(colour_of[10 + k])[:3] for k in reversed(range(5))])
@@ -148,7 +148,7 @@ def test_five_networks_are_the_same_in_any_order_of_storage_and_mostly_when_othe
     arrays = {f"network-{number}": THREE for number in range(40)}
 
     def ids(store):
-        return jacobian_against_loss.collect(store).networks["id"].tolist()
+        return jacobian_against_loss.collect(store).tables["_auroc"]["id"].tolist()
 
     store = make_store(*networks, arrays=arrays)
     chosen = ids(store)
@@ -176,7 +176,7 @@ def test_only_fitted_networks_of_true_labels_with_points_are_drawn(make_store):
             "network-4": THREE,
         },
     )
-    assert jacobian_against_loss.collect(store).networks["id"].tolist() == ["network-4"]
+    assert jacobian_against_loss.collect(store).tables["_auroc"]["id"].tolist() == ["network-4"]
 
 
 def test_what_stands_above_a_panel(make_kept):
@@ -184,7 +184,7 @@ def test_what_stands_above_a_panel(make_kept):
     all_correct = points([1e-3] * 4, [1.0, 2.0, 3.0, 4.0], [False] * 4)
     data = jacobian_against_loss.collect(make_kept(({"width": 1}, mixed), ({"width": 2}, all_correct)))
     auroc = error_auroc(mixed["points.jacobian_norm"], np.array([False, False, True, True]))
-    by_width = data.networks.set_index("width")
+    by_width = data.tables["_auroc"].set_index("width")
     assert by_width["auroc"][1] == auroc == 0.75 and math.isnan(by_width["auroc"][2])
     assert by_width["wrong"].to_dict() == {1: 2, 2: 0} and by_width["points"].tolist() == [4, 4]
     assert lines(drawn(data).axes[0]) == ["n = 2 networks, 25% of 8 points wrong", "AUROC = 0.75 (mean over 1)"]
@@ -193,7 +193,7 @@ def test_what_stands_above_a_panel(make_kept):
 def test_the_area_is_the_mean_over_networks_and_not_of_their_points_together(make_kept):
     first, second = points([1, 2], [1, 2], [False, True]), points([1, 2], [40, 30], [False, True])
     data = jacobian_against_loss.collect(make_kept(({"width": 1}, first), ({"width": 2}, second)))
-    assert sorted(data.networks["auroc"]) == [0.0, 1.0]
+    assert sorted(data.tables["_auroc"]["auroc"]) == [0.0, 1.0]
     assert lines(drawn(data).axes[0])[1] == "AUROC = 0.50"
 
 
@@ -231,8 +231,8 @@ def test_what_is_no_number_is_left_out(make_kept):
     broken = points([math.nan, 1.0, math.inf, 3.0], [1.0, math.inf, 1.0, 2.0], [True, False, False, False])
     nothing = points([math.nan], [math.nan], [True])
     data = jacobian_against_loss.collect(make_kept(({"width": 1}, broken), ({"width": 2}, nothing)))
-    assert data.points["point_loss"].tolist() == [3.0]
-    assert data.networks[["width", "points", "wrong"]].to_numpy().tolist() == [[1, 1, 0]]
+    assert data.tables[""]["point_loss"].tolist() == [3.0]
+    assert data.tables["_auroc"][["width", "points", "wrong"]].to_numpy().tolist() == [[1, 1, 0]]
 
 
 @pytest.mark.parametrize(

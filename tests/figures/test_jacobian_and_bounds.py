@@ -88,7 +88,7 @@ def test_points_are_drawn_where_the_table_says(two_datasets):
     data = jacobian_and_bounds.collect(two_datasets)
     for panel, ax in zip(data.panels, drawn(data).axes, strict=True):
         assert ax.get_xscale() == ax.get_yscale() == "log"
-        own = data.points[data.points["dataset"] == panel.dataset].sort_values("cross_entropy")
+        own = data.tables[""][data.tables[""]["dataset"] == panel.dataset].sort_values("cross_entropy")
         assert len(own) == 6
         for correct, name in ((True, "correctly classified"), (False, "wrongly classified")):
             expected = own[own["correct"] == correct][["cross_entropy", panel.quantity]].to_numpy()
@@ -111,7 +111,7 @@ def test_lines_are_the_bounds_over_the_points_with_m_and_n_of_the_network(two_da
             assert_allclose(np.diff(np.log(x)), np.log(3e12) / (len(x) - 1))
             assert_allclose(y, functions[line.get_label()](x, 2.0, {"mnist": 10, "cifar100": 100}[dataset]), rtol=1e-12)
             assert line.get_zorder() > max(one.get_zorder() for one in ax.collections)
-    assert list(data.bounds.columns) == ["dataset", "cross_entropy", "lower", "upper", "approximation"]
+    assert list(data.tables["_bounds"].columns) == ["dataset", "cross_entropy", "lower", "upper", "approximation"]
 
 
 def test_each_kind_of_line_is_in_the_legend_above(two_datasets):
@@ -131,7 +131,7 @@ def test_what_stands_above_the_panels(two_datasets):
     within = "within (5): 83.3%, or a factor of two of it: 83.3%"
     assert lines(axes[1]) == ["tanh, depth 5, width 50, adam", "33.3% of 6 points wrong", within]
     assert lines(axes[3]) == ["above (6): 83.3%", "within a factor of two of (7): 83.3%"]
-    shares = data.shares.set_index("dataset").loc["mnist"]
+    shares = data.tables["_share"].set_index("dataset").loc["mnist"]
     assert shares[["points", "wrong", "classes"]].tolist() == [6, 2, 10]
     assert shares["mean_square"] == pytest.approx(2.0)
     assert shares[["inside", "around", "above", "near"]].tolist() == pytest.approx([5 / 6] * 4)
@@ -142,18 +142,18 @@ def test_one_network_of_cross_entropy_true_labels_and_fitted_is_chosen(make_stor
     own = on_the_bounds(10)
     arrays = {f"network-{number}": own for number in range(len(networks)) if number != 3}
     store = make_store(*networks, arrays=arrays)
-    (chosen,) = jacobian_and_bounds.collect(store).shares["id"]
+    (chosen,) = jacobian_and_bounds.collect(store).tables["_share"]["id"]
     assert chosen in {f"network-{number}" for number in range(4, 13)}
     store._frame = store._frame.iloc[::-1]
-    assert jacobian_and_bounds.collect(store).shares["id"].tolist() == [chosen]
+    assert jacobian_and_bounds.collect(store).tables["_share"]["id"].tolist() == [chosen]
     # One of those of Figure 6.
-    assert chosen in set(jacobian_against_loss.collect(store).networks["id"])
+    assert chosen in set(jacobian_against_loss.collect(store).tables["_auroc"]["id"])
 
 
 def test_a_point_of_zero_loss_and_norm_has_a_place_and_no_part_in_the_lines(make_store):
     own = points([0.0, 1e-20, 2.0], [0.0, 1e-20, 0.3], [0.0, 1e-20, 0.4], [3.0] * 3, [False, False, True])
     data = jacobian_and_bounds.collect(make_store({}, arrays={"network-0": own}))
-    assert data.bounds["cross_entropy"].min() == pytest.approx(1e-20)
+    assert data.tables["_bounds"]["cross_entropy"].min() == pytest.approx(1e-20)
     for ax in drawn(data).axes:
         zero, tiny = markers(ax, "correctly classified")
         assert_allclose(tiny, [1e-20, 1e-20])
@@ -166,7 +166,7 @@ def test_losses_that_are_all_alike_are_drawn(make_store, losses):
     own = points(losses, [0.0, 0.1], [0.0, 0.2], [1.0, 1.0], [False, False])
     data = jacobian_and_bounds.collect(make_store({}, arrays={"network-0": own}))
     figure = drawn(data)
-    assert len(figure.axes) == 2 and np.isfinite(data.bounds["lower"]).all()
+    assert len(figure.axes) == 2 and np.isfinite(data.tables["_bounds"]["lower"]).all()
     assert [text.get_text() for legend in figure.legends for text in legend.get_texts()].count("wrongly classified") == 0
 
 

@@ -23,8 +23,8 @@ def drawn(data):
 
 def at_the_data_set(data, panel):
     """The evidence of the small and of the large model for the data set of interest."""
-    (position,) = data.marked.loc[data.marked["panel"] == panel, "position"]
-    curves = data.curves[data.curves["panel"] == panel]
+    (position,) = data.tables["_marked"].loc[data.tables["_marked"]["panel"] == panel, "position"]
+    curves = data.tables[""][data.tables[""]["panel"] == panel]
     own = (curves[curves["model"] == model] for model in ("small", "large"))
     return [np.interp(position, curve["position"], curve["evidence"]) for curve in own]
 
@@ -44,7 +44,7 @@ def test_evidence_is_a_density_that_falls_from_left_to_right(models, model):
 
 
 def test_the_small_model_peaks_higher_in_both_panels(data):
-    peaks = data.curves.groupby(["panel", "model"])["evidence"].max().unstack()
+    peaks = data.tables[""].groupby(["panel", "model"])["evidence"].max().unstack()
     assert (peaks["small"] > peaks["large"]).all()
 
 
@@ -55,7 +55,7 @@ def test_expected_is_the_small_model_and_near_the_crossing_it_may_be_the_large_o
     small, large = at_the_data_set(data, reality)
     # Close to the crossing, where a step to the left turns the preference round.
     assert small < large < 1.1 * small
-    data.marked["position"] -= 0.2
+    data.tables["_marked"]["position"] -= 0.2
     small, large = at_the_data_set(data, reality)
     assert large < small
 
@@ -63,7 +63,7 @@ def test_expected_is_the_small_model_and_near_the_crossing_it_may_be_the_large_o
 def test_the_curves_of_neural_networks_cross_at_a_smaller_angle(data):
     angles = []
     for panel in data.panels:
-        curves = data.curves[data.curves["panel"] == panel].pivot(index="position", columns="model", values="evidence")
+        curves = data.tables[""][data.tables[""]["panel"] == panel].pivot(index="position", columns="model", values="evidence")
         difference = (curves["small"] - curves["large"]).to_numpy()
         crossing = int(np.flatnonzero(difference < 0)[0])
         slopes = np.diff(curves.to_numpy(), axis=0)[crossing - 1] / np.diff(curves.index)[crossing - 1]
@@ -74,10 +74,10 @@ def test_the_curves_of_neural_networks_cross_at_a_smaller_angle(data):
 def test_curves_and_the_data_set_are_drawn_where_the_tables_say(data):
     figure = drawn(data)
     assert [ax.get_title(loc="left") for ax in figure.axes] == ["Occam's razor: expectation", "Neural networks: reality?"]
-    for ax, panel, position in zip(figure.axes, data.panels, data.marked["position"], strict=True):
+    for ax, panel, position in zip(figure.axes, data.panels, data.tables["_marked"]["position"], strict=True):
         small, large, marked = ax.lines
         for line, model in ((small, "small"), (large, "large")):
-            curve = data.curves[(data.curves["panel"] == panel) & (data.curves["model"] == model)]
+            curve = data.tables[""][(data.tables[""]["panel"] == panel) & (data.tables[""]["model"] == model)]
             assert_allclose(line.get_xydata(), curve[["position", "evidence"]])
             assert line.get_marker() == occams_razor.LOOKS[model].marker
         assert_allclose(marked.get_xdata(), position)

@@ -33,7 +33,7 @@ def test_a_row_a_setting_and_a_panel_a_quantity(full_store):
     quantities = ["gap", "jacobian_norm", "transitions"]
     factors = ["labels", "augmentation", "activation", "optimizer"]
     assert [tuple(panel) for panel in data.panels] == [(factor, name) for factor in factors for name in quantities]
-    assert data.pairs["factor"].tolist() == [factor for factor in factors for _ in range(5)]
+    assert data.tables[""]["factor"].tolist() == [factor for factor in factors for _ in range(5)]
     axes = drawn(data).axes
     assert [ax.get_title(loc="left") for ax in axes] == ["Gap (percentage points)", "Jacobian norm", "Transitions"] * 4
     across = ["true labels", "with augmentation", "ReLU", "SGD + Momentum"]
@@ -55,8 +55,8 @@ def test_pairs_are_drawn_where_the_table_says_and_the_share_is_written(full_stor
         assert_allclose(
             ax.transAxes.inverted().transform(diagonal.get_transform().transform(diagonal.get_xydata())), [[0, 0], [1, 1]]
         )
-    assert data.shares["share"].tolist() == [0.7] * 12
-    assert data.shares["configurations"].tolist() == [5] * 12
+    assert data.tables["_share"]["share"].tolist() == [0.7] * 12
+    assert data.tables["_share"]["configurations"].tolist() == [5] * 12
 
 
 @pytest.mark.parametrize("factor", ["labels", "augmentation", "activation", "optimizer"])
@@ -77,7 +77,7 @@ def test_only_augmentation_takes_networks_that_are_not_fitted(make_store, paired
         for depth, factor in enumerate(("labels", "augmentation"), 2)
         for network in paired_networks(factor, ({}, {}))
     ]
-    assert paired_settings.collect(make_store(*networks)).pairs["factor"].tolist() == ["augmentation"]
+    assert paired_settings.collect(make_store(*networks)).tables[""]["factor"].tolist() == ["augmentation"]
 
 
 def test_pairs_of_random_labels_are_of_labels_alone(make_store, paired_networks):
@@ -88,7 +88,7 @@ def test_pairs_of_random_labels_are_of_labels_alone(make_store, paired_networks)
     ]
     with pytest.raises(MissingDataError, match="such pairs: 0"):
         paired_settings.collect(make_store(*networks))
-    pairs = paired_settings.collect(make_store(*networks, {"depth": 3, "width": 1, "activation": "relu"})).pairs
+    pairs = paired_settings.collect(make_store(*networks, {"depth": 3, "width": 1, "activation": "relu"})).tables[""]
     assert pairs["factor"].tolist() == ["labels"]
 
 
@@ -167,7 +167,7 @@ def test_wrong_number_of_axes_is_refused(full_store):
 
 
 def test_the_table_has_both_networks_values_and_what_they_share(full_store):
-    pairs = paired_settings.collect(full_store).pairs
+    pairs = paired_settings.collect(full_store).tables[""]
     first = pairs.iloc[0]
     assert first[["factor", "worse", "better", "width", "seed"]].tolist() == ["labels", "random", "true", 1, 1]
     assert first[["gap_worse", "gap_better", "transitions_worse", "transitions_better"]].tolist() == [0.2, 0.1, 200, 100]

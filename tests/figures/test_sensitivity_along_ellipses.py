@@ -93,7 +93,7 @@ def test_lines_and_bands_are_drawn_where_the_table_says(ellipses):
     data = sensitivity_along_ellipses.collect(store)
     _, norms, densities = drawn(data).axes
     for place, kind in enumerate(KINDS, 1):
-        own = data.profiles[data.profiles["kind"] == kind]
+        own = data.tables[""][data.tables[""]["kind"] == kind]
         for ax, name in ((norms, "jacobian_norm"), (densities, "transition_density")):
             assert ax.get_yscale() == "log" and ax.get_xlim() == (0, 2 * math.pi)
             assert_allclose(line(ax, kind).get_xdata(), own["angle"])
@@ -173,7 +173,6 @@ def test_the_sketch_shows_the_smallest_seed_then_id(ellipses):
             ({"seed": 2, "id": "b"}, paths()),
         )
     )
-    assert data.points["digits"].network == "b"
     assert "seed 2" in "".join(text(drawn(data).axes[0]))
     table = data.tables["_points"]
     assert table[["network", "seed", "point", "label"]].to_numpy().tolist() == [["b", 2, 1, 7], ["b", 2, 2, 0], ["b", 2, 3, 3]]
@@ -192,7 +191,7 @@ def test_only_fitted_networks_of_true_labels_count_and_each_once(ellipses):
         ({}, {"points.index": np.arange(3)}),
         ({"width": 16}, infinite | paths(norm=6.0, kinds=["same"])),
     )
-    first = sensitivity_along_ellipses.collect(store).profiles.groupby("kind").first()
+    first = sensitivity_along_ellipses.collect(store).tables[""].groupby("kind").first()
     # The last network's random ellipse is left out, and its other ones are not.
     assert first.loc["random", ["jacobian_norm", "networks"]].tolist() == [2, 3]
     assert first.loc["different", ["jacobian_norm", "networks"]].tolist() == [3.5, 4]
@@ -203,7 +202,7 @@ def test_kinds_that_are_missing_are_left_out(ellipses):
     data = sensitivity_along_ellipses.collect(
         ellipses(({}, paths(kinds=["same", "random"])), ({"dataset": "mnist"}, paths(kinds=["same"])))
     )
-    profiles = data.profiles[["dataset", "kind"]].drop_duplicates().to_numpy().tolist()
+    profiles = data.tables[""][["dataset", "kind"]].drop_duplicates().to_numpy().tolist()
     assert profiles == [["digits", "random"], ["digits", "same"], ["mnist", "same"]]
     assert data.tables["_points"].empty and data.tables["_points"].columns[0] == "dataset"
     figure = drawn(data)

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from ...errors import InvalidInputError
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+    import numpy as np
     import pandas as pd
     from matplotlib.axes import Axes
     from numpy.typing import NDArray
@@ -22,7 +23,7 @@ class Store(Protocol):
     """All that a figure asks of a survey's store."""
 
     def frame(self, columns: Collection[str], *, state: str | None = None) -> pd.DataFrame:
-        """Return these columns, one row a network: of those in a state, or of all."""
+        """Return these columns, one row per network: of those in a state, or of all."""
         ...
 
     def kept(self) -> set[str]:
@@ -34,28 +35,42 @@ class Store(Protocol):
         ...
 
 
-class FigureData(Protocol):
-    """The data that a figure draws."""
+class Panel(NamedTuple):
+    """One panel: a data set, and the quantity that the panel shows of it."""
 
-    @property
-    def panels(self) -> Sequence[object]:
-        """One entry a panel, in the order of the axes."""
-        ...
+    dataset: str
+    quantity: str
 
-    @property
-    def columns(self) -> int:
-        """How many panels stand side by side."""
-        ...
 
-    @property
-    def looks(self) -> Sequence[Look]:
-        """The entries of the legend, in its order."""
-        ...
+@dataclass(frozen=True)
+class FigureData:
+    """
+    The data that a figure draws.
 
-    @property
-    def tables(self) -> dict[str, pd.DataFrame]:
-        """The data drawn, by what to append to the figure's file name; the main table under the empty string."""
-        ...
+    Parameters
+    ----------
+    tables
+        The data drawn, by the ending of their CSV file's name: the main table first, under the empty string.
+    panels
+        One entry per panel, in the order of the axes.
+    columns
+        How many panels stand side by side.
+    looks
+        The entries of the legend, in its order.
+    images
+        Pictures in panels by data set, uint8 `[n, channels, height, width]`.
+    """
+
+    tables: Mapping[str, pd.DataFrame]
+    panels: Sequence[Any]
+    columns: int
+    looks: Sequence[Look]
+    images: Mapping[str, NDArray[np.uint8]] = field(default_factory=dict)
+
+    def panels_on(self, axes: Sequence[Axes]) -> Iterable[tuple[Any, Axes]]:
+        """Return each panel with its axes, or raise InvalidInputError unless there is one axes per panel."""
+        check_axes(axes, self.panels)
+        return zip(self.panels, axes, strict=True)
 
 
 class FigureModule(Protocol):
@@ -68,7 +83,7 @@ class FigureModule(Protocol):
         ...
 
     def draw(self, data: Any, axes: Sequence[Axes]) -> None:
-        """Draw the data that `collect` returned on one axes a panel."""
+        """Draw the data that `collect` returned on one axes per panel."""
         ...
 
 

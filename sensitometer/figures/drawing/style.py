@@ -85,11 +85,6 @@ def panel_scale(ax: Axes) -> float:
     return float(figure.get_figwidth() / _width(spec.get_gridspec().ncols))
 
 
-def _room(ax: Axes) -> float:
-    """Return how many numbers fit under a panel, in units of those that fit in our own look."""
-    return panel_scale(ax) * 9 / float(mpl.rcParams["font.size"])
-
-
 def label_outer(axes: Sequence[Axes], columns: int) -> None:
     """Keep no vertical label that the panel to the left has, no horizontal one that the panel below has; let others fit."""
     for ax in axes:
@@ -135,56 +130,65 @@ def title(ax: Axes, name: str, lines: Sequence[str]) -> None:
     ax.set_title(name, loc="left", pad=7 + 1.25 * size * len(lines))
 
 
-def scatter(
-    ax: Axes,
-    look: Look,
-    x: pd.Series,
-    y: pd.Series,
-    x_sem: pd.Series | None,
-    y_sem: pd.Series | None,
-    among: int,
-) -> None:
+def points(ax: Axes, kinds: Mapping[Look, pd.DataFrame], most: int, noun: str = "points") -> list[str]:
     """
-    Draw points of one kind: their markers, and bars of one standard error where it is known.
+    Draw points of several kinds: a marker each, and bars of one standard error where it is known.
 
-    `among` is how many points the panel has in all: markers shrink with it.
-    """
-    if x_sem is not None or y_sem is not None:
-        ax.errorbar(x, y, y_sem, x_sem, fmt="none", ecolor=look.colour, elinewidth=0.7, alpha=0.45, zorder=2)
-    ax.scatter(
-        x,
-        y,
-        s=min(max(6000 / among, 5), 26) * panel_scale(ax) ** 2,
-        c=look.colour,
-        marker=look.marker,
-        alpha=0.8,
-        linewidths=0.3,
-        edgecolors="white",
-        label=look.name,
-        zorder=3,
-    )
-
-
-def density(ax: Axes, points: Mapping[Look, tuple[pd.Series, pd.Series]]) -> int:
-    """
-    Draw how many points lie where: one marker a cell, its area as the root of the number, and return the largest number.
-
-    The cells are diamonds. Those of different kinds of points have their centres in different places, of two kinds the one's at
-    the corners of the other's, so that kinds that overlap can be told apart. The axes must have their scales and limits.
+    More than `most` points would hide each other. Then there are no bars, and markers say how many points lie where (`density`).
 
     Parameters
     ----------
-    points
-        By kind: the points' two coordinates.
+    ax
+        With its scales and limits.
+    kinds
+        By kind one row per point: `x`, `y`, and where known `x_sem` and `y_sem`.
+    most, noun
+        The most points that are drawn singly, and their name in the lines.
+
+    Returns
+    -------
+    list of str
+        The lines that explain the markers.
+    """
+    number = sum(map(len, kinds.values()))
+    bars = any("x_sem" in kind or "y_sem" in kind for kind in kinds.values())
+    if number > most:
+        largest = density(ax, kinds)
+        return [f"markers: 1 (small) to {largest:,} (large) {noun}{', no bars' if bars else ''}"]
+    for look, kind in kinds.items():
+        if bars:
+            sems = kind.get("y_sem"), kind.get("x_sem")
+            ax.errorbar(kind["x"], kind["y"], *sems, fmt="none", ecolor=look.colour, elinewidth=0.7, alpha=0.45, zorder=2)
+        ax.scatter(
+            kind["x"],
+            kind["y"],
+            s=min(max(6000 / number, 5), 26) * panel_scale(ax) ** 2,
+            c=look.colour,
+            marker=look.marker,
+            alpha=0.8,
+            linewidths=0.3,
+            edgecolors="white",
+            label=look.name,
+            zorder=3,
+        )
+    return []
+
+
+def density(ax: Axes, kinds: Mapping[Look, pd.DataFrame]) -> int:
+    """
+    Draw how many points lie where: one marker per cell, its area as the root of the number, and return the largest number.
+
+    The cells are diamonds. Two kinds of points have their centres in different places, the one at the corners of the cells of the
+    other, so that kinds that overlap can be told apart.
     """
     to_panel = ax.transScale + ax.transLimits
     cells = {}
-    for index, (look, coordinates) in enumerate(points.items()):
-        shift = index / len(points)
-        across, up = (to_panel.transform(np.column_stack(coordinates)) * CELLS).T
+    for index, (look, kind) in enumerate(kinds.items()):
+        shift = index / len(kinds)
+        across, up = (to_panel.transform(kind[["x", "y"]].to_numpy()) * CELLS).T
         diagonals = np.rint(np.column_stack([across + up, across - up]) - shift)
-        found, counts = np.unique(diagonals, axis=0, return_counts=True)
-        centres = (found + shift) @ [[0.5, 0.5], [0.5, -0.5]] / CELLS
+        corners, counts = np.unique(diagonals, axis=0, return_counts=True)
+        centres = (corners + shift) @ [[0.5, 0.5], [0.5, -0.5]] / CELLS
         cells[look] = to_panel.inverted().transform(centres).T, counts
     most = max(int(counts.max()) for _, counts in cells.values())
     for look, ((x, y), counts) in cells.items():
@@ -212,9 +216,9 @@ def _zero_position(values: pd.Series) -> float:
     return float(shown.min() / 10 ** min(max(0.14 * decades, 0.3), 4))
 
 
-def log_axis(ax: Axes, values: pd.Series, sems: pd.Series | None, on: Literal["x", "y"] = "x") -> None:
+def log_axis(ax: Axes, values: pd.Series, sems: pd.Series | None, on: Literal["x", "y"] = "x") -> Axis:
     """
-    Make one axis of `ax` logarithmic, and fit it to `values` with one standard error each way.
+    Make one axis of `ax` logarithmic, fit it to `values` with one standard error each way, and return it.
 
     The lower end of a bar counts down to half of its value only: one that reaches to nearly 0 would take the whole axis, and
     is cut at the edge instead.
@@ -226,22 +230,30 @@ def log_axis(ax: Axes, values: pd.Series, sems: pd.Series | None, on: Literal["x
     # At least a decade, so that a single point has ticks on both sides.
     margin = max(0.05 * (high - low), (1 - (high - low)) / 2)
     low, high = max(low - margin, -307.0), high + margin
-    if on == "x":
-        ax.set_xscale("log", nonpositive="clip")
-        ax.set_xlim(10**low, 10**high)
-    else:
-        ax.set_yscale("log", nonpositive="clip")
-        ax.set_ylim(10**low, 10**high)
-    axis = ax.xaxis if on == "x" else ax.yaxis
-    room = _room(ax)
+    getattr(ax, f"set_{on}scale")("log", nonpositive="clip")
+    getattr(ax, f"set_{on}lim")(10**low, 10**high)
+    axis: Axis = getattr(ax, f"{on}axis")
+    # How many numbers fit, in units of those that fit in our own look.
+    room = panel_scale(ax) * 9 / float(mpl.rcParams["font.size"])
     if high - low < FEW_DECADES:
         axis.set_major_locator(LogLocator(subs=(1, 2, 5) if high - low < room * FEW_DECADES else (1, 3)))
         axis.set_major_formatter(FuncFormatter(_short_number))
     else:
         axis.set_major_locator(LogLocator(numticks=int(room * MOST_POWERS)))
     axis.set_minor_formatter(NullFormatter())
-    if (values < SMALLEST).any():
-        _show_zero(ax, values, on)
+    if not (values < SMALLEST).any():
+        return axis
+    # The band of the values of 0, with the tick "0" in place of the logarithmic ones there.
+    zero, shown = _zero_position(values), values[values >= SMALLEST]
+    left, right = axis.get_view_interval()
+    border = right if shown.empty else math.sqrt(zero) * math.sqrt(shown.min())
+    number = axis.get_major_formatter()
+    ticks = [tick for tick in axis.get_major_locator().tick_values(border, right) if border < tick <= right]
+    axis.set_major_locator(FixedLocator([zero, *ticks]))
+    axis.set_minor_locator(NullLocator())
+    axis.set_major_formatter(FuncFormatter(lambda tick, _: "0" if tick == zero else number(tick)))
+    getattr(ax, f"ax{'v' if on == 'x' else 'h'}span")(left, border, color=EMPTY, zorder=0)
+    return axis
 
 
 def _short_number(tick: float, _: int | None = None) -> str:
@@ -251,21 +263,6 @@ def _short_number(tick: float, _: int | None = None) -> str:
     digit, exponent = f"{tick:.0e}".split("e")
     factor = "" if digit == "1" else rf"{digit}\times "
     return rf"${factor}10^{{{int(exponent)}}}$"
-
-
-def _show_zero(ax: Axes, values: pd.Series, on: Literal["x", "y"]) -> None:
-    """Shade the band where values of 0 are drawn, and put the tick "0" in place of the logarithmic ones there."""
-    zero = _zero_position(values)
-    shown = values[values >= SMALLEST]
-    axis, span = (ax.xaxis, ax.axvspan) if on == "x" else (ax.yaxis, ax.axhspan)
-    low, high = axis.get_view_interval()
-    border = high if shown.empty else math.sqrt(zero) * math.sqrt(shown.min())
-    number = axis.get_major_formatter()
-    ticks = [tick for tick in axis.get_major_locator().tick_values(border, high) if border < tick <= high]
-    axis.set_major_locator(FixedLocator([zero, *ticks]))
-    axis.set_minor_locator(NullLocator())
-    axis.set_major_formatter(FuncFormatter(lambda tick, _: "0" if tick == zero else number(tick)))
-    span(low, border, color=EMPTY, zorder=0)
 
 
 def share_axis(ax: Axes, values: pd.Series, sems: pd.Series | None) -> None:
@@ -279,8 +276,7 @@ def share_axis(ax: Axes, values: pd.Series, sems: pd.Series | None) -> None:
     spread = 0.0 if sems is None else sems.fillna(0.0)
     lows, highs = values - spread, values + spread
     low, high = float(lows.min()), float(highs.max())
-    # At least two percentage points, so that a single point or a tie has an axis around it.
-    margin = max(0.06 * (high - low), (0.02 - (high - low)) / 2)
+    margin = _share_margin(low, high)
     bottom, top = _longest_empty(lows, highs)
     used = (high - low) - (top - bottom)
     if top - bottom > max(used, LONG_EMPTY) and not in_paper():
@@ -305,6 +301,11 @@ def _share_formatter() -> FuncFormatter:
     return FuncFormatter(lambda tick, _: f"{factor * tick:.6g}".replace("-", "−"))
 
 
+def _share_margin(low: float, high: float) -> float:
+    """Return the room beside shares from `low` to `high`, with which an axis has at least two percentage points."""
+    return max(0.06 * (high - low), (0.02 - (high - low)) / 2)
+
+
 def equal_axes(ax: Axes, values: pd.Series, *, logarithmic: bool) -> None:
     """
     Fit both axes of `ax` to the same `values`, and draw the diagonal.
@@ -316,7 +317,7 @@ def equal_axes(ax: Axes, values: pd.Series, *, logarithmic: bool) -> None:
         log_axis(ax, values, None, "y")
     else:
         low, high = float(values.min()), float(values.max())
-        margin = max(0.06 * (high - low), (0.02 - (high - low)) / 2)
+        margin = _share_margin(low, high)
         ax.set(xlim=(low - margin, high + margin), ylim=(low - margin, high + margin))
         for axis in (ax.xaxis, ax.yaxis):
             axis.set_major_locator(MaxNLocator(FEW_TICKS, steps=[1, 2, 5, 10]))
@@ -386,9 +387,9 @@ _ROOM_FOR_NUMBERS = {"x": 0.1, "y": 0.05}
 
 def log_axes(ax: Axes, x: pd.Series, y: pd.Series) -> None:
     """Make both axes of `ax` logarithmic and fit them to points of tens of decades, without numbers that would meet the "0"."""
-    axes: tuple[tuple[Literal["x", "y"], pd.Series, Axis], ...] = (("x", x, ax.xaxis), ("y", y, ax.yaxis))
-    for on, values, axis in axes:
-        log_axis(ax, values, None, on)
+    axes: dict[Literal["x", "y"], pd.Series] = {"x": x, "y": y}
+    for on, values in axes.items():
+        axis = log_axis(ax, values, None, on)
         axis.set_minor_locator(NullLocator())
         if (values < SMALLEST).any():
             low, high = axis.get_view_interval()
