@@ -1,5 +1,5 @@
 """
-Writes docs/results.md: each reduced experiment on real data, its figures and claims, and what the paper found.
+Writes docs/results.md: each reduced experiment on real data, its figures and claims, and the findings of the paper.
 
 The surveys are in docs/results/. One that is not there is trained first, which takes minutes; to train one anew, remove its
 folder.
@@ -27,19 +27,7 @@ from sensitometer.survey import load_spec, run_survey
 DOCS = Path(__file__).parent
 RESULTS = DOCS / "results"
 PAGE = DOCS / "results.md"
-TITLES = {
-    "1": "Gap against number of weights and train loss",
-    "2": "Sensitivity along ellipses",
-    "3": "Boundaries on a slice, before and after training",
-    "4": "Pairs of networks",
-    "5": "Gap against Jacobian norm",
-    "6": "Jacobian norm against loss at single points",
-    "7": "A translation loop and boundaries that it crosses",
-    "8": "Gap against transitions",
-    "9": "Jacobian norm against loss at single points, Fashion-MNIST",
-    "10": "Occam's razor, a sketch",
-    "11": "Jacobian norms and the bounds that the loss puts on them",
-}
+HEAD = "# Results\n\n<!-- Written by `make results`, with the words of results/experiments.toml. -->\n"
 
 
 class Experiment(NamedTuple):
@@ -49,13 +37,13 @@ class Experiment(NamedTuple):
     Parameters
     ----------
     name
-        Of the preset at the paper's scale; what is trained is `name`-reduced.
+        Name of the preset at the paper's scale; the survey here is `name`-reduced.
     title
-        What it is about, and where it is in the paper.
+        Its subject, and the section of the paper.
     figures, claims
-        Numbers of those that are shown.
+        Numbers of the figures and claims that are shown.
     paper, here
-        What the paper found, and what is to be said of ours.
+        The paper's findings, and a comment on ours.
     """
 
     name: str
@@ -68,7 +56,7 @@ class Experiment(NamedTuple):
 
 with (RESULTS / "experiments.toml").open("rb") as _file:
     WORDS = tomllib.load(_file)
-EXPERIMENTS = [Experiment(**one) for one in WORDS["experiment"]]
+EXPERIMENTS = [Experiment(**words) for words in WORDS["experiment"]]
 
 
 def main() -> None:
@@ -88,9 +76,9 @@ def main() -> None:
 
 def attach(survey: Path, folder: Path) -> None:
     """
-    Copy a survey, without what would make it large and what says on which machine it was made.
+    Copy a survey without the name of the machine, and without most boundaries on slices, which would make it large.
 
-    Of the boundaries on slices, those of the network that is drawn are kept, and of the others how far they are away.
+    Only the network that is drawn keeps the boundaries themselves; the others keep the distances from them.
     """
     folder.mkdir(parents=True)
     shutil.copy(survey / SPECIFICATION, folder)
@@ -111,8 +99,8 @@ def attach(survey: Path, folder: Path) -> None:
         for id_ in kept:
             file = f"{id_}.safetensors"
             arrays = read_arrays(survey / ARRAYS / file)
-            some = {name: values for name, values in arrays.items() if id_ in drawn or not name.endswith(".segments")}
-            write_arrays(folder / ARRAYS / file, some)
+            kept_arrays = {name: values for name, values in arrays.items() if id_ in drawn or not name.endswith(".segments")}
+            write_arrays(folder / ARRAYS / file, kept_arrays)
 
 
 def page() -> str:
@@ -121,26 +109,26 @@ def page() -> str:
     verdicts = []
     for experiment in EXPERIMENTS:
         with open_survey(RESULTS / experiment.name) as store:
-            # What was computed, be there a verdict or not.
-            found = [claim for claim in check_claims(store) if claim.number in experiment.claims and claim.count]
-            sections.append(section(experiment, store, found))
-        verdicts += [(claim, experiment.name) for claim in found]
+            # All that was computed, with or without a verdict.
+            claims = [claim for claim in check_claims(store) if claim.number in experiment.claims and claim.count]
+            sections.append(section(experiment, store, claims))
+        verdicts += [(claim, experiment.name) for claim in claims]
     return "\n".join([HEAD, WORDS["before"], summary(verdicts), WORDS["after"], *sections])
 
 
 def summary(verdicts: Sequence[tuple[Claim, str]]) -> str:
-    """Return how many of the statistics of each claim have which verdict."""
+    """Return a table that counts the verdicts on the statistics of each claim."""
     lines = ["| claim | holds | does not hold | not enough data | in |", "|---|---|---|---|---|"]
-    for number, words in CLAIMS.items():
-        own = [(claim.verdict, name) for claim, name in verdicts if claim.number == number]
-        counts = [sum(verdict == kind for verdict, _ in own) for kind in ("holds", "does not hold", "not enough data")]
-        where = ", ".join(f"[{name}](#{name})" for name in dict.fromkeys(name for _, name in own))
+    for number, words in WORDS["claims"].items():
+        of_claim = [(claim.verdict, name) for claim, name in verdicts if claim.number == int(number)]
+        counts = [sum(verdict == kind for verdict, _ in of_claim) for kind in ("holds", "does not hold", "not enough data")]
+        where = ", ".join(f"[{name}](#{name})" for name in dict.fromkeys(name for _, name in of_claim))
         lines.append(f"| {number}. {words} | {' | '.join(map(str, counts))} | {where} |")
     return "\n".join(lines) + "\n"
 
 
 def section(experiment: Experiment, store: Store, claims: Sequence[Claim]) -> str:
-    """Return what is said of one experiment."""
+    """Return the section of one experiment."""
     name = experiment.name
     spec, _ = load_spec(store.folder / SPECIFICATION)
     run, counts = store.last_run(), store.counts()
@@ -157,7 +145,7 @@ def section(experiment: Experiment, store: Store, claims: Sequence[Claim]) -> st
     for number in experiment.figures:
         (picture,) = (RESULTS / name).glob(f"figure_{number}_*.png")
         label = f"Figure {'App. ' if int(number) > 6 else ''}{number}"
-        lines.append(f"![{label}: {TITLES[number]}](results/{name}/{picture.name})\n")
+        lines.append(f"![{label}: {WORDS['figures'][number]}](results/{name}/{picture.name})\n")
     if claims:
         lines += ["| claim | statistic | value | 95% interval | claimed | verdict |", "|---|---|---|---|---|---|"]
         lines += [claim_row(claim) for claim in claims]
@@ -177,17 +165,6 @@ def claim_row(claim: Claim) -> str:
         f"| {claim.number}. {about}: {claim.statement} | {over} | {value} | {interval} | {claim.side} {claim.threshold:g} | "
         f"**{claim.verdict}** |"
     )
-
-
-HEAD = "# Results\n\n<!-- Written by `make results`, with the words of results/experiments.toml. -->\n"
-CLAIMS = {
-    1: "Sensitivity dips near training points along fitted ellipses, is even along random ones, and lower within a class",
-    2: "After training, boundaries avoid the training points",
-    3: "What generalises better has the lower Jacobian norm, in nearly every pair; transitions agree but for optimizers",
-    4: "The gap rises with the Jacobian norm",
-    5: "Transitions do not order networks of different size",
-    6: "Wrongly classified points have the highest Jacobian norms; the relation to the loss is not monotone; it follows bounds",
-}
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ import pandas as pd
 
 from ..configuration import FIELDS
 from ..errors import InvalidInputError
-from .seeds import cluster_codes, fitted_networks, measured_networks
+from .seeds import check_columns, cluster_codes, fitted_networks, measured_networks
 
 
 class Factor(NamedTuple):
@@ -96,8 +96,7 @@ def network_pairs(frame: pd.DataFrame, factor: str, columns: Sequence[str]) -> p
         raise InvalidInputError(f"factor must be one of {', '.join(FACTORS)}; got {factor!r}")
     setting = FACTORS[factor]
     networks = (fitted_networks if setting.fitted else measured_networks)(frame, columns)
-    if factor not in networks.columns:
-        raise InvalidInputError(f"the frame must have the column {factor}; it has {', '.join(map(str, frame.columns))}")
+    check_columns(frame, [factor])
     better_only = [name for name in setting.better_only if name in networks.columns]
     shared = [name for name in FIELDS if name in networks.columns and name not in (factor, *better_only)]
     worse = networks[networks[factor] == setting.worse]

@@ -135,7 +135,8 @@ def kendall_contrast(x: ArrayLike, yardstick: ArrayLike, y: ArrayLike, clusters:
 def kendall_tau(x: ArrayLike, y: ArrayLike) -> float:
     """Return Kendall's tau-b of `x` and `y` `[n]`, finite, without an interval; nan where it is undefined."""
     x, y = _checked(x, y)
-    return float(kendalltau(x, y).statistic) if x.size > 1 else math.nan
+    # Rounded, since the last digit would make a perfect order less than 1.
+    return round(float(kendalltau(x, y).statistic), 15) if x.size > 1 else math.nan
 
 
 def _combination(terms: Sequence[tuple[float, ArrayLike]], y: ArrayLike, clusters: ArrayLike) -> Correlation:

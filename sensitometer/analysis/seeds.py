@@ -49,7 +49,7 @@ def fitted_networks(frame: pd.DataFrame, columns: Sequence[str], *, labels: str 
     """
     if labels is not None and labels not in LABELS:
         raise InvalidInputError(f"labels must be one of {', '.join(LABELS)}, or None for both; got {labels!r}")
-    _check_columns(frame, ("state", "labels", *columns))
+    check_columns(frame, ("state", "labels", *columns))
     chosen = frame["state"] == "fitted"
     if labels is not None:
         chosen &= frame["labels"] == labels
@@ -65,13 +65,14 @@ def measured_networks(frame: pd.DataFrame, columns: Sequence[str]) -> pd.DataFra
     InvalidInputError
         The frame lacks a column.
     """
-    _check_columns(frame, columns)
+    check_columns(frame, columns)
     measured = {name: frame[name].to_numpy(dtype=np.float64, na_value=np.nan) for name in columns}
     finite = np.all([np.ones(len(frame), bool), *(np.isfinite(values) for values in measured.values())], axis=0)
     return frame.assign(**measured)[finite].reset_index(drop=True)
 
 
-def _check_columns(frame: pd.DataFrame, columns: Sequence[str]) -> None:
+def check_columns(frame: pd.DataFrame, columns: Sequence[str]) -> None:
+    """Raise InvalidInputError unless `frame` has all `columns`."""
     missing = [name for name in columns if name not in frame.columns]
     if missing:
         raise InvalidInputError(f"the frame must have the column {missing[0]}; it has {', '.join(map(str, frame.columns))}")

@@ -1,11 +1,9 @@
 """
 The paper's claims against one survey: a statistic with an interval, a threshold, and a verdict.
 
-The verdict comes from the interval: what the statistic alone suggests is not enough. docs/definitions.md, "Claims", says what is
-claimed where in the paper, and why each statistic and threshold was chosen.
+The verdict comes from the interval, not from the statistic alone. docs/definitions.md, "Claims", gives the place of each claim in
+the paper, and the reasons for each statistic and threshold.
 """
-
-from collections.abc import Iterator
 
 from ..analysis.seeds import NETWORK_COLUMNS
 from ..store import Store
@@ -20,16 +18,14 @@ COLUMNS = (*NETWORK_COLUMNS, "gap", "jacobian_norm", "transitions", "train_accur
 
 
 def check_claims(store: Store) -> list[Claim]:
-    """Return the paper's claims in their order, each with what this survey says of it."""
-    return list(_claims(store))
-
-
-def _claims(store: Store) -> Iterator[Claim]:
+    """Return the paper's claims in their order, each tested on this survey."""
     frame = store.frame(COLUMNS)
     kept = frame[frame["id"].isin(store.kept())]
-    yield from trajectories(kept, store.arrays)
-    yield from boundaries(kept, store.arrays)
-    yield from factors(frame)
-    yield from gap_and_norm(frame)
-    yield from gap_and_transitions(frame)
-    yield from points(kept, store.arrays)
+    return [
+        *trajectories(kept, store.arrays),
+        *boundaries(kept, store.arrays),
+        *factors(frame),
+        *gap_and_norm(frame),
+        *gap_and_transitions(frame),
+        *points(kept, store.arrays),
+    ]

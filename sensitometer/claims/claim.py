@@ -9,7 +9,7 @@ DOES_NOT_HOLD = "does not hold"
 NOT_ENOUGH_DATA = "not enough data"
 
 # Three networks are in perfect order by chance one time in six, and the resamples of perfect order have no width; four pairs fall
-# to one side one time in eight, and Wilson's interval is then beyond a half. Of ten pairs nine must, which is one time in fifty.
+# to one side one time in eight, and Wilson's interval is then beyond a half. With ten pairs nine must, one time in fifty.
 FEWEST_CONFIGURATIONS = 10
 
 
@@ -23,7 +23,7 @@ class Claim:
     number
         The number of the claim, 1 to 6, in the order of docs/definitions.md.
     subject
-        The part of the claim that this is about: a data set, or a factor; empty for the claim as a whole.
+        The data set or the factor that this is about; empty for the claim as a whole.
     quantity
         The quantity that is tested: a column of the survey, or `boundaries`; empty where there is nothing to test.
     statement
@@ -37,12 +37,12 @@ class Claim:
     threshold, side
         The claim says that the statistic is `above` or `below` the threshold; nan where nothing is computed.
     unit, count, configurations
-        How many `networks` or `pairs` the statistic is over, and of how many configurations, which are what is independent.
+        How many `networks` or `pairs` the statistic is over, and how many independent configurations they come from.
     seeds
-        Whether it is the seeds that are independent, since they alone choose the points at which networks are measured: then
+        The seeds are independent instead, since they alone choose the points at which networks are measured: then
         `configurations` is their number.
     detail
-        The rest of what the statistic is made of.
+        The other numbers behind the statistic.
     obstacle
         Why the claim cannot be tested whatever the interval; empty if it can be.
     """
@@ -86,7 +86,7 @@ class Claim:
             return self.obstacle
         clusters = "seeds" if self.seeds else "configurations"
         counted = _counted(self.count, self.unit)
-        # That each network has a seed of its own goes without saying.
+        # Each network having its own seed goes without saying.
         if not (self.seeds and self.configurations == self.count):
             counted = f"{counted} of {_counted(self.configurations, clusters)}"
         if self.detail:

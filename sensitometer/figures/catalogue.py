@@ -51,11 +51,11 @@ def save_figures(
     """
     Draw figures of a survey, and write each beside a CSV of the data drawn.
 
-    The files are `figure_<number>_<content>.<format>`, `.csv` with what the points or lines show, and for what else is drawn or
-    written in the panels `_tau.csv` (1, 5 and 8: correlations), `_points.csv` (2: training points), `_distances.csv` (3: of the
-    points from boundaries), `_share.csv` (4: of pairs; 11: of points), `_auroc.csv` (6 and 9: a row a network), `_crossings.csv`
-    (7: of the loop), `_marked.csv` (10: data sets) and `_bounds.csv` (11). A file appears under its name only when it is
-    complete, and replaces an earlier one.
+    The files are `figure_<number>_<content>.<format>`, `.csv` with the points or lines, and for the rest of the panels `_tau.csv`
+    (1, 5 and 8: correlations), `_points.csv` (2: training points), `_distances.csv` (3: of the points from boundaries),
+    `_share.csv` (4: of pairs; 11: of points), `_auroc.csv` (6 and 9: one row per network), `_crossings.csv` (7: of the loop),
+    `_marked.csv` (10: data sets) and `_bounds.csv` (11). A file appears under its name only when it is complete, and replaces an
+    earlier one.
 
     Parameters
     ----------
@@ -68,8 +68,8 @@ def save_figures(
     formats
         Some of `png` (200 dots per inch), `svg`, `pdf`.
     paper_style
-        Draw as in the paper's pages, to be set into a text with captions of its own, rather than in our own look: as wide as
-        its text, in serif type, gaps as shares from 0 to 1, without what is written above the panels and below them.
+        Draw as in the paper's pages, for a text with captions, rather than in our own look: as wide as its text, in serif type,
+        gaps as shares from 0 to 1, without the lines above the panels and below them.
 
     Returns
     -------
@@ -114,14 +114,14 @@ def figure_module(number: str) -> FigureModule:
     return cast(FigureModule, import_module(f".{_FILES[number]}", __package__))
 
 
-def _known(what: str, asked: Iterable[str], known: Sequence[str]) -> list[str]:
-    """Return what was asked for without repetition, or raise InvalidInputError."""
+def _known(argument: str, asked: Iterable[str], known: Sequence[str]) -> list[str]:
+    """Return the names asked for without repetition, or raise InvalidInputError."""
     names = list(dict.fromkeys(asked))
     if not names:
-        raise InvalidInputError(f"at least one {what} must be named, of {', '.join(known)}; got none")
+        raise InvalidInputError(f"at least one {argument} must be named, of {', '.join(known)}; got none")
     for name in names:
         if name not in known:
-            raise InvalidInputError(f"{what} must be one of {', '.join(known)}; got {name!r}")
+            raise InvalidInputError(f"{argument} must be one of {', '.join(known)}; got {name!r}")
     return names
 
 

@@ -30,7 +30,7 @@ LINES = (
     "The large model spreads its evidence: at $D$, near the peak,\nthe small one is preferred.",
     "The large model concentrates it as well: where the curves\ncross, which is preferred depends on the place of $D$.",
 )
-# Of each panel's models: weights and widths of the halves of normal densities that their evidence is the sum of. The unit of
+# By panel and model: weights and widths of the halves of normal densities that its evidence is the sum of. The unit of
 # width is that of the small model; a data set further to the right is likely under the large model alone.
 SHAPES: tuple[dict[str, tuple[tuple[float, float], ...]], ...] = (
     {"small": ((1.0, 1.0),), "large": ((1.0, 4.0),)},

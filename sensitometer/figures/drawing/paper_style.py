@@ -14,7 +14,7 @@ from threading import Lock
 import matplotlib as mpl
 
 GREY = "#555555"
-# Of the text on a page of the paper, in inches.
+# Width of the text on a page of the paper, in inches.
 PAPER_WIDTH = 5.5
 # Matplotlib has one set of settings for all threads.
 _ONE_AT_A_TIME = Lock()

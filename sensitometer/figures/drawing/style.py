@@ -1,4 +1,4 @@
-"""The style of all figures: colours, panels, axes, titles, the legend. Only this file and `paper_style` know of two looks."""
+"""The style of all figures: colours, panels, axes, points, legends. Only this file and `paper_style` know of two looks."""
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
@@ -104,7 +104,7 @@ def fitting(label: str, columns: int) -> str:
 
 def add_legend(figure: Figure, looks: Iterable[Look], caption: str) -> None:
     """
-    Say below the panels, never over data, what the markers and the points are.
+    Explain the markers and the points below the panels, never over data.
 
     Markers that do not fit side by side stand one above the other. The paper's look has no caption here.
     """
@@ -216,7 +216,7 @@ def _zero_position(values: pd.Series) -> float:
     return float(shown.min() / 10 ** min(max(0.14 * decades, 0.3), 4))
 
 
-def log_axis(ax: Axes, values: pd.Series, sems: pd.Series | None, on: Literal["x", "y"] = "x") -> Axis:
+def log_axis(ax: Axes, values: pd.Series, sems: pd.Series | None = None, on: Literal["x", "y"] = "x") -> Axis:
     """
     Make one axis of `ax` logarithmic, fit it to `values` with one standard error each way, and return it.
 
@@ -296,7 +296,7 @@ def share_label(name: str) -> str:
 
 
 def _share_formatter() -> FuncFormatter:
-    """Return what writes shares; the data stay shares, as in the table."""
+    """Return the formatter of shares; the data stay shares, as in the table."""
     factor = 1 if in_paper() else 100
     return FuncFormatter(lambda tick, _: f"{factor * tick:.6g}".replace("-", "−"))
 
@@ -313,8 +313,8 @@ def equal_axes(ax: Axes, values: pd.Series, *, logarithmic: bool) -> None:
     Logarithmic axes are those of `log_axis`; others are for shares (0 to 1), numbered as those of `share_axis`.
     """
     if logarithmic:
-        log_axis(ax, values, None, "x")
-        log_axis(ax, values, None, "y")
+        log_axis(ax, values, on="x")
+        log_axis(ax, values, on="y")
     else:
         low, high = float(values.min()), float(values.max())
         margin = _share_margin(low, high)
@@ -381,7 +381,7 @@ def picture(ax: Axes, image: NDArray[np.uint8], centre: tuple[float, float], siz
 # Single networks of one panel, which no legend names. Their lightness, L* 49, 68, 22, 61 and 32, differs in grey print, and for
 # each kind of colour blindness any two are 31 units of CIELAB apart or more.
 NETWORKS = ("#4477aa", "#d0a000", "#332288", "#ee6677", "#7a3b00")
-# What the number of a tick takes of a panel, from the tick "0" on: across it, and up.
+# The room that the number of a tick takes, as a share of a panel, from the tick "0" on: across it, and up.
 _ROOM_FOR_NUMBERS = {"x": 0.1, "y": 0.05}
 
 
@@ -389,7 +389,7 @@ def log_axes(ax: Axes, x: pd.Series, y: pd.Series) -> None:
     """Make both axes of `ax` logarithmic and fit them to points of tens of decades, without numbers that would meet the "0"."""
     axes: dict[Literal["x", "y"], pd.Series] = {"x": x, "y": y}
     for on, values in axes.items():
-        axis = log_axis(ax, values, None, on)
+        axis = log_axis(ax, values, on=on)
         axis.set_minor_locator(NullLocator())
         if (values < SMALLEST).any():
             low, high = axis.get_view_interval()
