@@ -10,18 +10,10 @@ import pandas as pd
 from matplotlib.axes import Axes
 
 from ..analysis.points import error_auroc
+from ..analysis.seeds import NETWORK_COLUMNS, fitted_networks
 from ..errors import MissingDataError
-from .drawing import style
+from .drawing import single_points, style
 from .drawing.interface import FigureData, Panel, Store
-from .drawing.single_points import (
-    LOOKS,
-    LOSS_LABELS,
-    draw_points,
-    fitted_of_true_labels,
-    network_row,
-    points_of_random_networks,
-    wrong_line,
-)
 
 CAPTION = (
     "Random test points of up to five random networks, a colour each, that fit their\n"
@@ -69,22 +61,20 @@ def collect_points(store: Store, figure: str, *, elsewhere: bool) -> FigureData:
     MissingDataError
         There are none.
     """
-    fitted = fitted_of_true_labels(store)
+    frame = store.frame(NETWORK_COLUMNS)
+    fitted = fitted_networks(frame, (), labels="true")
     collected: dict[Panel, list[pd.DataFrame]] = {}
-    for dataset in fitted["dataset"].unique():
-        for loss, (_, array) in LOSSES.items():
-            networks = fitted[(fitted["dataset"] == dataset) & (fitted["loss"] == loss)]
-            values = {"point_loss": array, "jacobian_norm": "points.jacobian_norm"}
-            if (dataset in ELSEWHERE) == elsewhere and (
-                tables := points_of_random_networks(store, networks, values, MOST_NETWORKS)
-            ):
-                collected[Panel(dataset, loss)] = tables
+    for (dataset, loss), networks in fitted[fitted["dataset"].isin(ELSEWHERE) == elsewhere].groupby(["dataset", "loss"]):
+        panel = Panel(str(dataset), str(loss))
+        values = {"point_loss": LOSSES[panel.quantity][1], "jacobian_norm": "points.jacobian_norm"}
+        if tables := single_points.points_of_random_networks(store, networks, values, MOST_NETWORKS):
+            collected[panel] = tables
     if not collected:
         datasets = " or ".join(ELSEWHERE) if elsewhere else f"other than {' and '.join(ELSEWHERE)}"
         raise MissingDataError(
             f"figure {figure} needs measures of single points of fitted networks of true labels and data sets {datasets}, "
             "which the presets per-point and per-point-l2 make; "
-            f"the survey has networks: {len(store.frame(['id']))}, fitted of true labels: {len(fitted)}, with that: 0"
+            f"the survey has networks: {len(frame)}, fitted of true labels: {len(fitted)}, with that: 0"
         )
     # Filling row by row puts the panels of one data set below each other, if data sets of both losses come first, and the loss of
     # more data sets: an upper row that ends early would be filled from the lower one.
@@ -96,10 +86,11 @@ def collect_points(store: Store, figure: str, *, elsewhere: bool) -> FigureData:
         for dataset in sorted(by_loss[loss], key=lambda dataset: (dataset not in common, dataset))
     ]
     tables = [table for panel in panels for table in collected[panel]]
-    aurocs = [network_row(table) | {"auroc": error_auroc(table["jacobian_norm"], ~table["correct"])} for table in tables]
+    networks = pd.DataFrame([single_points.network_row(table) for table in tables])
+    networks["auroc"] = [error_auroc(table["jacobian_norm"], ~table["correct"]) for table in tables]
     points = pd.concat(tables, ignore_index=True)
-    looks = [look for correct, look in LOOKS.items() if (points["correct"] == correct).any()]
-    return FigureData({"": points, "_auroc": pd.DataFrame(aurocs)}, panels, max(map(len, by_loss.values())), looks)
+    looks = [look for correct, look in single_points.LOOKS.items() if (points["correct"] == correct).any()]
+    return FigureData({"": points, "_auroc": networks}, panels, max(map(len, by_loss.values())), looks)
 
 
 def draw(data: FigureData, axes: Sequence[Axes]) -> None:
@@ -109,8 +100,8 @@ def draw(data: FigureData, axes: Sequence[Axes]) -> None:
             table[(table["dataset"] == panel.dataset) & (table["loss"] == panel.quantity)] for table in data.tables.values()
         )
         colours = dict(zip(networks["id"], style.NETWORKS, strict=False))
-        draw_points(ax, points, "point_loss", "jacobian_norm", points["id"].map(colours))
-        ax.set_xlabel(LOSS_LABELS[panel.quantity])
+        single_points.draw_points(ax, points, "point_loss", "jacobian_norm", points["id"].map(colours))
+        ax.set_xlabel(single_points.LOSS_LABELS[panel.quantity])
         ax.set_ylabel(NORM_LABEL)
         style.title(ax, f"{panel.dataset}, {LOSSES[panel.quantity][0]}", _lines(networks))
 
@@ -120,5 +111,5 @@ def _lines(networks: pd.DataFrame) -> list[str]:
     count = f"{len(networks)} network{'s' if len(networks) > 1 else ''}"
     mean = "undefined" if aurocs.empty else f"{aurocs.mean():.2f}"
     number = f" (mean over {len(aurocs)})" if 0 < len(aurocs) < len(networks) else ""
-    wrong = wrong_line(int(networks["wrong"].sum()), int(networks["points"].sum()))
+    wrong = single_points.wrong_line(int(networks["wrong"].sum()), int(networks["points"].sum()))
     return [f"n = {count}, {wrong}", f"AUROC = {mean}{number}"]

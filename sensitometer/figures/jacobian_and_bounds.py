@@ -15,9 +15,10 @@ from matplotlib.lines import Line2D
 from numpy.typing import ArrayLike
 
 from ..analysis.points import BoundShares, approximation, bound_shares, lower_bound, mean_square, upper_bound
+from ..analysis.seeds import NETWORK_COLUMNS, fitted_networks
 from ..data.sources import find_source
 from ..errors import MissingDataError
-from .drawing import single_points, style
+from .drawing import scales, single_points, style
 from .drawing.interface import FigureData, Panel, Store
 
 CAPTION = (
@@ -73,7 +74,8 @@ def collect(store: Store) -> FigureData:
     MissingDataError
         The survey has no fitted network of true labels and cross-entropy of which points are kept.
     """
-    fitted = single_points.fitted_of_true_labels(store)
+    frame = store.frame(NETWORK_COLUMNS)
+    fitted = fitted_networks(frame, (), labels="true")
     fitted = fitted[fitted["loss"] == "cross-entropy"]
     values = {name: f"points.{name}" for name in VALUES}
     tables = [
@@ -85,7 +87,7 @@ def collect(store: Store) -> FigureData:
         raise MissingDataError(
             "figure 11 needs measures of single points of a fitted network of true labels and cross-entropy, "
             "which the preset bounds makes; "
-            f"the survey has networks: {len(store.frame(['id']))}, fitted of true labels and cross-entropy: {len(fitted)}, "
+            f"the survey has networks: {len(frame)}, fitted of true labels and cross-entropy: {len(fitted)}, "
             "with that: 0"
         )
     shares = [_share(table) for table in tables]
@@ -107,7 +109,7 @@ def _share(points: pd.DataFrame) -> dict[str, Any]:
 
 def _bounds(share: dict[str, Any], losses: pd.Series) -> pd.DataFrame:
     """Return the bounds over the span of the losses; a loss of 0, where all of them are 0, has no place on the axis."""
-    shown = losses[losses >= style.SMALLEST]
+    shown = losses[losses >= scales.SMALLEST]
     low, high = (1.0, 1.0) if shown.empty else (float(shown.min()), float(shown.max()))
     grid = np.geomspace(low, high, GRID)
     functions = {"lower": lower_bound, "upper": upper_bound, "approximation": approximation}

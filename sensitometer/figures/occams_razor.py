@@ -66,16 +66,7 @@ def collect(store: Store) -> FigureData:
 
 
 def evidence(parts: Sequence[tuple[float, float]], positions: NDArray[np.float64]) -> NDArray[np.float64]:
-    r"""
-    Return a model's evidence $P[D'|H]$, 0 or more on all positions from 0 on, of area 1.
-
-    Parameters
-    ----------
-    parts
-        Weight and width of each half of a normal density; the weights sum to 1.
-    positions
-        `[n]`.
-    """
+    """Return a model's evidence $P[D'|H]$ at `positions` `[n]`, from weight and width of each half of a normal density."""
     densities: list[NDArray[np.float64]] = [weight * halfnorm.pdf(positions, scale=width) for weight, width in parts]
     return np.asarray(np.sum(densities, axis=0))
 

@@ -14,7 +14,7 @@ from matplotlib.axes import Axes
 from ..analysis.pairs import FACTORS, network_pairs, share_larger
 from ..analysis.seeds import NETWORK_COLUMNS
 from ..errors import MissingDataError
-from .drawing import style
+from .drawing import scales, style
 from .drawing.interface import FigureData, Store
 
 CAPTION = (
@@ -97,8 +97,8 @@ def draw(data: FigureData, axes: Sequence[Axes]) -> None:
         logarithmic = panel.quantity != "gap"
         if logarithmic:
             values = values.where(values >= CONSTANT, 0.0)
-        style.equal_axes(ax, values, logarithmic=logarithmic)
-        positions = style.log_positions(values) if logarithmic else values
+        scales.equal_axes(ax, values, logarithmic=logarithmic)
+        positions = scales.log_positions(values) if logarithmic else values
         markers = pd.DataFrame({"x": positions["better"], "y": positions["worse"]})
         kinds = {look: markers[mask] for look in data.looks if (mask := pairs["dataset"] == look.name).any()}
         lines = [_share_line(share), *style.points(ax, kinds, MOST_PAIRS, "pairs")]
@@ -106,7 +106,7 @@ def draw(data: FigureData, axes: Sequence[Axes]) -> None:
         ax.set_xlabel(better)
         ax.set_ylabel(worse)
         name = TITLES[panel.quantity]
-        style.title(ax, name if logarithmic else style.share_label(name), lines)
+        style.title(ax, name if logarithmic else scales.share_label(name), lines)
 
 
 def _share_line(share: Mapping[Hashable, Any]) -> str:

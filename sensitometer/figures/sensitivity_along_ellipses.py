@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from ..analysis.means import average_profiles
 from ..analysis.seeds import NETWORK_COLUMNS, fitted_networks
 from ..errors import MissingDataError
-from .drawing import style
+from .drawing import scales, style
 from .drawing.interface import FigureData, Panel, Store
 
 CAPTION = (
@@ -160,8 +160,8 @@ def _draw_ellipse(points: pd.DataFrame, images: NDArray[np.uint8] | None, ax: Ax
 
 def _draw_quantity(kinds: dict[str, pd.DataFrame], quantity: str, ax: Axes) -> None:
     profiles = pd.concat(kinds.values())
-    style.log_axis(ax, profiles[quantity], profiles[f"{quantity}_sem"], "y")
-    positions = style.log_positions(profiles[quantity])
+    scales.log_axis(ax, profiles[quantity], profiles[f"{quantity}_sem"], "y")
+    positions = scales.log_positions(profiles[quantity])
     for place, (kind, profile) in enumerate(kinds.items()):
         look, middle, sem = KINDS[kind], positions[profile.index], profile[f"{quantity}_sem"]
         step = max(1, len(profile) // MARKERS)
@@ -184,16 +184,11 @@ def _draw_quantity(kinds: dict[str, pd.DataFrame], quantity: str, ax: Axes) -> N
             ax.fill_between(
                 profile["angle"], low, middle + sem, color=look.colour, alpha=0.22, linewidth=0, label=look.name, zorder=2
             )
-    _angle_axis(ax)
-    ax.set_ylabel(QUANTITIES[quantity][1])
-
-
-def _angle_axis(ax: Axes) -> None:
-    """Give `ax` one turn from left to right, and mark the angles of the three points."""
+    # One turn from left to right, with the angles of the three points.
     names = [f"{name}\npoint {number}" for number, name in enumerate(ANCHORS, 1)]
     ax.set_xlim(0, 2 * math.pi)
     ax.set_xticks([0, *ANCHORS.values(), 2 * math.pi], ["0", *names, "2π"])
     ax.grid(visible=False, axis="x")
     for angle in ANCHORS.values():
         ax.axvline(angle, color=style.GREY, linewidth=0.8, linestyle=(0, (4, 3)), zorder=1)
-    ax.set_xlabel("Angle on the ellipse θ (radians)")
+    ax.set(xlabel="Angle on the ellipse θ (radians)", ylabel=QUANTITIES[quantity][1])

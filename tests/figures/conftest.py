@@ -50,9 +50,8 @@ class Store:
     def arrays(self, id_, prefix=""):
         return {name: values for name, values in self._arrays.get(id_, {}).items() if name.startswith(prefix)}
 
-    def frame(self, columns=None, *, state=None):
-        frame = self._frame if columns is None else self._frame[list(columns)]
-        return frame if state is None else frame[self._frame["state"] == state]
+    def frame(self, columns=None):
+        return self._frame if columns is None else self._frame[list(columns)]
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ import pytest
 from matplotlib.colors import to_rgb
 
 from sensitometer.figures import catalogue
-from sensitometer.figures.drawing import paper_style, style
+from sensitometer.figures.drawing import paper_style, scales, style
 
 
 def luminance(colour):
@@ -87,7 +87,7 @@ def test_one_thread_at_a_time():
     ],
 )
 def test_short_numbers(tick, text):
-    assert style._short_number(tick) == text
+    assert scales._short_number(tick) == text
 
 
 def composed(number, store, *, paper=False):
@@ -207,7 +207,9 @@ def test_another_thread_does_not_see_the_papers_look():
     ],
 )
 def test_labels_of_the_papers_look(label, columns, short):
-    assert paper_style.paper_label(label, columns) == short
+    assert style.fitting(label, columns) == label
+    with style.drawing(paper=True):
+        assert style.fitting(label, columns) == short
 
 
 @pytest.mark.parametrize("paper", [False, True])
@@ -243,14 +245,14 @@ def test_logarithmic_axes_of_any_length_have_numbers_beside_the_zero(values, sho
     column = pd.Series(values)
     with style.drawing():
         figure, (ax,) = style.new_figure(1, 1)
-        style.log_axes(ax, column, column)
+        scales.log_axes(ax, column, column)
         figure.draw_without_rendering()
     for axis in (ax.xaxis, ax.yaxis):
         zero, *numbers = [label.get_text() for label in axis.get_ticklabels()]
         assert zero == "0"
         assert [power for power in shown if any(power in number for number in numbers)] == shown
         low, high = axis.get_view_interval()
-        assert low < style.log_positions(column).min() and high > max(values)
+        assert low < scales.log_positions(column).min() and high > max(values)
 
 
 def test_the_sketch_of_an_ellipse_has_room_in_the_papers_look(full_store):

@@ -1,1 +1,1 @@
-"""The parts that figures share: the interface, both styles, and the panels with the generalization gap."""
+"""The parts that figures share: interface, both styles, scales of axes, and the panels of gaps and of single points."""

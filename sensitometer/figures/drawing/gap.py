@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from ...analysis.correlations import gap_correlation
 from ...analysis.seeds import NETWORK_COLUMNS, average_over_seeds, configuration_columns, fitted_networks
 from ...errors import MissingDataError
-from . import style
+from . import scales, style
 from .interface import FigureData, Panel, Store
 
 X_LABELS = {
@@ -91,9 +91,9 @@ def _draw_panel(points: pd.DataFrame, correlations: pd.DataFrame, panel: Panel, 
     columns = {"x_sem": f"{panel.quantity}_sem", "y_sem": "gap_sem"}
     sems = {name: points[column] for name, column in columns.items() if column in points}
     bars: Mapping[str, pd.Series] = {} if len(points) > style.MOST_POINTS else sems
-    style.log_axis(ax, x, bars.get("x_sem"))
-    style.share_axis(ax, y, bars.get("y_sem"))
-    markers = pd.DataFrame({"x": style.log_positions(x), "y": y, **sems})
+    scales.log_axis(ax, x, bars.get("x_sem"))
+    scales.share_axis(ax, y, bars.get("y_sem"))
+    markers = pd.DataFrame({"x": scales.log_positions(x), "y": y, **sems})
     kinds = {look: markers[mask] for kind, look in style.LABELS.items() if (mask := points["labels"] == kind).any()}
     lines = [_tau_line(row) for row in correlations.to_dict("records")]
     lines += style.points(ax, kinds, style.MOST_POINTS)

@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 class Store(Protocol):
     """All that a figure asks of a survey's store."""
 
-    def frame(self, columns: Collection[str], *, state: str | None = None) -> pd.DataFrame:
-        """Return these columns, one row per network: of those in a state, or of all."""
+    def frame(self, columns: Collection[str]) -> pd.DataFrame:
+        """Return these columns, one row per network."""
         ...
 
     def kept(self) -> set[str]:

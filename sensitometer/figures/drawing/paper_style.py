@@ -49,13 +49,15 @@ def in_paper() -> bool:
     return _PAPER.get()
 
 
-def paper_label(label: str, columns: int) -> str:
+def fitting(label: str, columns: int) -> str:
     """
-    Return the label of an axis in the paper's look, where `columns` panels stand side by side.
+    Return a label as it fits where `columns` panels stand side by side: unchanged in our own look.
 
-    It has no second line, since captions say that. The first is broken between words, where it is longer than a panel;
-    mathematics between dollars stays whole.
+    In the paper's it has no second line, since captions say that. The first is broken between words, where it is longer than a
+    panel; mathematics between dollars stays whole.
     """
+    if not in_paper():
+        return label
     # The panel takes four fifths of a column, and a letter is 4 points wide.
     letters = int(0.8 * 72 * PAPER_WIDTH / columns / 4)
     lines = [""]

@@ -8,8 +8,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
-from ...analysis.seeds import NETWORK_COLUMNS
-from . import style
+from . import scales, style
 from .interface import Store
 
 LOOKS = {True: style.Look("correctly classified", style.GREY, "o"), False: style.Look("wrongly classified", style.GREY, "x")}
@@ -21,17 +20,11 @@ LOSS_LABELS = {
 }
 
 
-def fitted_of_true_labels(store: Store) -> pd.DataFrame:
-    """Return the fitted networks that were trained on true labels."""
-    fitted = store.frame(NETWORK_COLUMNS, state="fitted")
-    return fitted[fitted["labels"] == "true"]
-
-
 def points_of_random_networks(store: Store, networks: pd.DataFrame, values: Mapping[str, str], most: int) -> list[pd.DataFrame]:
     """
     Return the points of up to `most` random networks of which points are kept, one table per network.
 
-    The choice is by a hash of their ids: the same ones in whatever order they are stored, and few others when a survey grows.
+    The choice is by a hash of their ids: it does not depend on their order, and changes little when a survey grows.
 
     Parameters
     ----------
@@ -40,7 +33,7 @@ def points_of_random_networks(store: Store, networks: pd.DataFrame, values: Mapp
     networks
         The networks to choose from.
     values
-        By column, the names of arrays. Points where one is no finite number, as where logits overflow, are left out: they have no
+        By column, the names of arrays. Points where a value is not finite, as where logits overflow, are left out: they have no
         place on the axes, and no rank.
     most
         How many networks.
@@ -75,10 +68,10 @@ def network_row(points: pd.DataFrame) -> dict[str, Any]:
 
 def draw_points(ax: Axes, points: pd.DataFrame, across: str, up: str, colours: pd.Series) -> None:
     """Draw points, each in its colour, the wrong ones over the correct ones, on logarithmic axes fitted to the two columns."""
-    style.log_axes(ax, points[across], points[up])
+    scales.log_axes(ax, points[across], points[up])
     # Mixed, lest the last network hides the others.
     order = np.random.default_rng(0).permutation(len(points))
-    x, y = (style.log_positions(points[name]).iloc[order] for name in (across, up))
+    x, y = (scales.log_positions(points[name]).iloc[order] for name in (across, up))
     for correct, look in LOOKS.items():
         mask = points["correct"].iloc[order] == correct
         size, width, alpha = (5, 0.0, 0.6) if correct else (13, 0.8, 0.9)
