@@ -23,11 +23,12 @@ weights twice as large, the $U_k$ sum to 0, and only their squares remain. 80,00
 
 import math
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
+from scipy.sparse import coo_array
 from scipy.stats import kendalltau, norm
 
 from ..errors import InvalidInputError
@@ -172,37 +173,41 @@ def _checked(x: ArrayLike, y: ArrayLike) -> tuple[Floats, Floats]:
 
 def _resampled_taus(x: Floats, y: Floats, codes: Indices, weights: Floats) -> Floats:
     """Return tau-b of each resample, `[B]`; `weights` `[K, B]` says how often it holds each cluster. nan where undefined."""
-    clusters = len(weights)
-    concordance, untied_x, untied_y = np.zeros((3, clusters, clusters))
+    concordance = np.zeros((len(weights), len(weights)))
     for network, cluster in enumerate(codes):
-        across, up = np.sign(x - x[network]), np.sign(y - y[network])
-        concordance[cluster] += np.bincount(codes, across * up, clusters)
-        untied_x[cluster] += np.bincount(codes, across**2, clusters)
-        untied_y[cluster] += np.bincount(codes, up**2, clusters)
-    top, X, Y = (np.einsum("kb,kb->b", weights, matrix @ weights) for matrix in (concordance, untied_x, untied_y))
+        concordance[cluster] += np.bincount(codes, np.sign(x - x[network]) * np.sign(y - y[network]), len(weights))
+    top = np.einsum("kb,kb->b", weights, concordance @ weights)
+    X, Y = (_untied_weight(values, codes, weights) for values in (x, y))
     taus: Floats = np.divide(top, np.sqrt(X * Y), out=np.full_like(top, np.nan), where=X * Y > 0)
     return taus
 
 
+def _untied_weight(values: Floats, codes: Indices, weights: Floats) -> Floats:
+    """Return how many pairs of each resample have different `values` `[n]`, counted in both orders; `[B]`."""
+    groups = np.unique(values, return_inverse=True)[1]
+    tied = np.asarray(coo_array((np.ones(len(values)), (groups, codes))) @ weights)
+    return np.asarray(tied.sum(0) ** 2 - (tied**2).sum(0))
+
+
 def _influences(x: Floats, y: Floats, codes: Indices) -> Floats:
     """Return the derivative of tau-b by the weight of each cluster, `[K]`, at weights of 1, where tau-b is defined."""
-    untied_x, untied_y = (_untied(values) for values in (x, y))
-    tied_in_both = len(x) - _untied(np.stack([x, y], axis=1))
+    # A complex number is equal to another where both x and y are.
+    tied_x, tied_y, tied_in_both = (_tied(values) for values in (x, y, x + 1j * y))
     discordant = np.empty(len(x))
     # Among equal x by rising y: no pair tied in x then counts as discordant.
     order = np.lexsort((y, x))
     discordant[order] = _discordant(y[order])
-    concordance = untied_x + untied_y + tied_in_both - len(x) - 2 * discordant
-    c, X, Y = (np.bincount(codes, rows) for rows in (concordance, untied_x, untied_y))
+    concordance = len(x) - tied_x - tied_y + tied_in_both - 2 * discordant
+    c, X, Y = (np.bincount(codes, rows) for rows in (concordance, len(x) - tied_x, len(x) - tied_y))
     scale = math.sqrt(X.sum() * Y.sum())
     influences: Floats = 2 * c / scale - c.sum() / scale * (X / X.sum() + Y / Y.sum())
     return influences
 
 
-def _untied(values: Floats) -> Floats:
-    """Return to how many of `values`, `[n]` or rows `[n, 2]`, each of them is not equal; `[n]`."""
-    _, groups, sizes = np.unique(values, axis=0, return_inverse=True, return_counts=True)
-    return len(values) - sizes[groups.ravel()].astype(np.float64)
+def _tied(values: NDArray[Any]) -> Indices:
+    """Return to how many of `values`, itself among them, each is equal; `[n]`."""
+    _, groups, sizes = np.unique(values, return_inverse=True, return_counts=True)
+    return sizes[groups]
 
 
 def _discordant(y: Floats) -> Indices:
