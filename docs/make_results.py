@@ -54,8 +54,7 @@ class Experiment(NamedTuple):
     here: str
 
 
-with (RESULTS / "experiments.toml").open("rb") as _file:
-    WORDS = tomllib.load(_file)
+WORDS = tomllib.loads((RESULTS / "experiments.toml").read_text(encoding="utf-8"))
 EXPERIMENTS = [Experiment(**words) for words in WORDS["experiment"]]
 
 

@@ -1,6 +1,6 @@
 """Plain tables and arrays in, plain tables and numbers out: what a survey says about sensitivity and generalisation."""
 
-from .correlations import QUANTITIES, gap_correlation, gap_correlations, running_tau
+from .correlations import QUANTITIES, gap_correlations, running_tau
 from .means import MeanInterval, average_profiles, contrast, dip, mean_interval
 from .pairs import FACTORS, Factor, Share, network_pairs, share_larger
 from .points import (
@@ -35,7 +35,6 @@ __all__ = [
     "dip",
     "error_auroc",
     "fitted_networks",
-    "gap_correlation",
     "gap_correlations",
     "kendall",
     "kendall_contrast",

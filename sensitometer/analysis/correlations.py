@@ -37,8 +37,7 @@ def gap_correlations(frame: pd.DataFrame, *, labels: str | None = None) -> pd.Da
         The frame lacks a column, or `labels` is neither.
     """
     networks = {quantity: fitted_networks(frame, ("gap", quantity), labels=labels) for quantity in QUANTITIES}
-    rows = [{"quantity": name, **gap_correlation(having, name)._asdict()} for name, having in networks.items()]
-    return pd.DataFrame(rows)
+    return pd.DataFrame([{"quantity": name, **gap_correlation(group, name)._asdict()} for name, group in networks.items()])
 
 
 def gap_correlation(networks: pd.DataFrame, quantity: str) -> Correlation:

@@ -178,8 +178,7 @@ def _resampled_taus(x: Floats, y: Floats, codes: Indices, weights: Floats) -> Fl
         concordance[cluster] += np.bincount(codes, np.sign(x - x[network]) * np.sign(y - y[network]), len(weights))
     top = np.einsum("kb,kb->b", weights, concordance @ weights)
     X, Y = (_untied_weight(values, codes, weights) for values in (x, y))
-    taus: Floats = np.divide(top, np.sqrt(X * Y), out=np.full_like(top, np.nan), where=X * Y > 0)
-    return taus
+    return np.asarray(np.divide(top, np.sqrt(X * Y), out=np.full_like(top, np.nan), where=X * Y > 0))
 
 
 def _untied_weight(values: Floats, codes: Indices, weights: Floats) -> Floats:
