@@ -1,7 +1,7 @@
-"""The errors that Sensitometer raises, each with a message of one line, and checks of arguments that many functions share."""
+"""The errors that Sensitometer raises, each with a message of one line; the checks and the words that many messages share."""
 
 import operator
-from typing import SupportsIndex, cast
+from typing import Any, SupportsIndex, cast
 
 
 class SensitometerError(Exception):
@@ -66,3 +66,13 @@ def check_whole_number(name: str, value: object, *, least: int = 1, most: int | 
         expected = f"of at least {least}" if most is None else f"from {least} to {most}"
         raise InvalidInputError(f"{name} must be a whole number {expected}; got {value!r}")
     return number
+
+
+def described(value: Any) -> str:
+    """Return what a message says of an argument that was refused: type and shape of a tensor or array, else its class."""
+    return f"{value.dtype} {list(value.shape)}" if hasattr(value, "dtype") else type(value).__name__
+
+
+def counted(count: int, name: str) -> str:
+    """Return a number and what it counts, as in `1 network` and `1,200 networks`."""
+    return f"{count:,} {name}{'s' * (count != 1)}"

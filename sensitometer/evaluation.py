@@ -12,6 +12,7 @@ from .networks import MLPStack
 EVALUATION_CHUNK = 2**18
 
 
+@torch.no_grad()
 def evaluate(stack: MLPStack, x: Tensor, y: Tensor, loss: str = "cross-entropy") -> tuple[Tensor, Tensor]:
     """
     Return accuracy and mean loss of each network over the points `x` `[N, D]` with labels `y` `[N]` or `[S, N]`.
@@ -27,6 +28,7 @@ def evaluate(stack: MLPStack, x: Tensor, y: Tensor, loss: str = "cross-entropy")
     return correct / x.shape[0], total / x.shape[0]
 
 
+@torch.no_grad()
 def accuracy(stack: MLPStack, x: Tensor, y: Tensor) -> Tensor:
     """Return the share of the points `x` `[N, D]` that each network assigns to their labels `y` `[S, N]`; float64 `[S]`."""
     correct = torch.zeros(len(stack), dtype=torch.float64)

@@ -3,18 +3,21 @@
 import itertools
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
-from torch import Tensor
+from torch import Tensor, nn
 
-from .activations import activation
-from .errors import InvalidInputError, StoreError
+from .activations import activation as find_activation
+from .errors import InvalidInputError, StoreError, described
 from .files import replacing
 from .randomness import generator
+
+# Layer sizes that a `repr` gives one by one.
+MOST_SIZES = 8
 
 
 def layer_shapes(inputs: int, width: int, depth: int, classes: int) -> list[tuple[int, int]]:
@@ -31,14 +34,39 @@ def initial_weights(shapes: Sequence[tuple[int, int]], name: str, scale: float, 
     whatever their activation and scale: pairs that differ in one setting start alike.
     """
     stream = generator(seed, "weights")
-    gain = activation(name).initial_gain
+    gain = find_activation(name).initial_gain
     return [torch.randn(shape, generator=stream).mul_(scale * math.sqrt(gain / shape[1])) for shape in shapes]
 
 
-@dataclass(frozen=True, eq=False)
-class MLP:
+class _FullyConnected(nn.Module):
+    """What a network and a stack share: checked weights, an activation, a short `repr`."""
+
+    weights: Sequence[Tensor]
+    activation: str
+    shape: ClassVar[str]  # of each weight matrix
+
+    def __init__(self, weights: Sequence[Tensor], activation: str) -> None:
+        super().__init__()
+        _check_weights(weights, self.shape)
+        find_activation(activation)
+        self.weights = nn.ParameterList(_parameter(weight) for weight in weights)  # type: ignore[assignment]
+        self.activation = activation
+
+    def _summary(self) -> str:
+        *_, inputs = self.weights[0].shape
+        sizes = [str(size) for size in (inputs, *(weight.shape[-2] for weight in self.weights))]
+        if len(sizes) > MOST_SIZES:
+            sizes[3:-2] = ["..."]
+        count = sum(weight.shape[-2] * weight.shape[-1] for weight in self.weights)
+        return f"{'-'.join(sizes)}, {self.activation}, {count:,} weights"
+
+
+class MLP(_FullyConnected):
     """
     A fully connected network: `L` weight matrices, an activation after each but the last, no biases.
+
+    It is a module, whose parameters are the weights. They share memory with the tensors given and record gradients if these do.
+    Networks that were trained or loaded record none: call `requires_grad_()` to train one further.
 
     Parameters
     ----------
@@ -51,31 +79,41 @@ class MLP:
     ------
     InvalidInputError
         The shapes do not follow on one another, or the activation is unknown.
+
+    Examples
+    --------
+    >>> import torch
+    >>> MLP([torch.ones(64, 64), torch.ones(10, 64)], "relu")
+    MLP(64-64-10, relu, 4,736 weights)
     """
 
-    weights: Sequence[Tensor]
-    activation: str
+    shape = "[fan_out, fan_in]"
 
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "weights", _checked(self.weights, ndim=2))
-        activation(self.activation)
-
-    def __call__(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor) -> Tensor:
         """Return the logits `[N, C]` of the points `x` `[N, D]`."""
         _check_points(x, self.weights[0])
-        apply_ = activation(self.activation).apply_
+        apply_ = find_activation(self.activation).apply_
+        *hidden, last = self.weights
         h = x
-        for weight in self.weights[:-1]:
+        for weight in hidden:
             h = apply_(h @ weight.T)
-        return h @ self.weights[-1].T
+        return h @ last.T
+
+    def __repr__(self) -> str:
+        return f"MLP({self._summary()})"
 
     def save(self, path: str | Path) -> None:
         """
-        Write the network to a safetensors file, its activation in the file's metadata; StoreError if that fails.
+        Write the network to a safetensors file: its `state_dict`, and its activation in the metadata.
 
         The file appears under its name only when it is whole, and replaces an earlier one.
+
+        Raises
+        ------
+        StoreError
+            The file cannot be written.
         """
-        tensors = {f"weights.{layer}": weight.clone().contiguous() for layer, weight in enumerate(self.weights)}
+        tensors = {name: weight.clone(memory_format=torch.contiguous_format) for name, weight in self.state_dict().items()}
         try:
             with replacing(path) as unfinished:
                 save_file(tensors, unfinished, metadata={"activation": self.activation})
@@ -94,10 +132,9 @@ class MLP:
             raise InvalidInputError(f"{path} is not a network that MLP.save wrote: {error}") from error
 
 
-@dataclass(frozen=True, eq=False)
-class MLPStack:
+class MLPStack(_FullyConnected):
     """
-    `S` networks of one shape and activation.
+    `S` networks of one shape and activation, a module as `MLP` is. `stack[i]` is one of them and shares its weights' memory.
 
     Parameters
     ----------
@@ -110,65 +147,79 @@ class MLPStack:
     ------
     InvalidInputError
         The shapes do not follow on one another, or the activation is unknown.
+
+    Examples
+    --------
+    >>> import torch
+    >>> stack = MLPStack([torch.ones(8, 64, 64), torch.ones(8, 10, 64)], "relu")
+    >>> stack
+    MLPStack(8 x 64-64-10, relu, 4,736 weights each)
+    >>> stack(torch.ones(5, 64)).shape
+    torch.Size([8, 5, 10])
     """
 
-    weights: Sequence[Tensor]
-    activation: str
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "weights", _checked(self.weights, ndim=3))
-        activation(self.activation)
+    shape = "[S, fan_out, fan_in]"
 
     def __len__(self) -> int:
         return len(self.weights[0])
 
     def __getitem__(self, index: int) -> MLP:
-        return MLP([weight[index] for weight in self.weights], self.activation)
+        return MLP([_parameter(weight, index) for weight in self.weights], self.activation)
 
-    def __call__(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor) -> Tensor:
         """
         Return the logits `[S, N, C]` of the points `x` `[N, D]`.
 
         Inside, activations are `[S, W, N]`: the first layer of all networks is then one product with the points that they
         share, and narrow networks run several times faster than with the points first.
         """
-        _check_points(x, self.weights[0])
-        apply_ = activation(self.activation).apply_
-        first = self.weights[0]
+        first, *others = self.weights
+        _check_points(x, first)
+        apply_ = find_activation(self.activation).apply_
         h = (first.flatten(0, 1) @ x.T).view(*first.shape[:2], -1)
-        for weight in self.weights[1:]:
+        for weight in others:
             h = torch.bmm(weight, apply_(h))
         return h.transpose(1, 2)
 
+    def __repr__(self) -> str:
+        return f"MLPStack({len(self)} x {self._summary()} each)"
+
 
 def as_stack(model: MLP | MLPStack) -> MLPStack:
-    """Return a network as a stack of one, a stack as it is."""
-    return model if isinstance(model, MLPStack) else MLPStack([weight.unsqueeze(0) for weight in model.weights], model.activation)
+    """Return a network as a stack of one, and a stack as it is; the weights share memory and record no gradients."""
+    weights = [weight.detach() for weight in model.weights]
+    return MLPStack(weights if isinstance(model, MLPStack) else [weight.unsqueeze(0) for weight in weights], model.activation)
 
 
-def _checked(weights: Sequence[Tensor], ndim: int) -> tuple[Tensor, ...]:
-    shape = "[fan_out, fan_in]" if ndim == 2 else "[S, fan_out, fan_in]"
-    if not isinstance(weights, list | tuple) or not weights:
+def _parameter(weight: Tensor, place: int | None = None) -> nn.Parameter:
+    """Return a tensor, or its entry at a place, as a parameter; it records gradients if the tensor does."""
+    if place is None and isinstance(weight, nn.Parameter):
+        return weight
+    values = weight.detach() if place is None else weight.detach()[place]
+    return nn.Parameter(values, requires_grad=weight.requires_grad)
+
+
+def _check_weights(weights: object, shape: str) -> None:
+    if not isinstance(weights, list | tuple | nn.ParameterList) or not weights:
         raise InvalidInputError(f"weights must be a list of tensors {shape}, at least one; got {weights!r}")
     for layer, weight in enumerate(weights):
         if (
             not isinstance(weight, Tensor)
-            or weight.ndim != ndim
+            or weight.ndim != len(shape.split(", "))
             or 0 in weight.shape
             or weight.dtype not in (torch.float32, torch.float64)
             or weight.dtype != weights[0].dtype
         ):
-            got = f"{weight.dtype} {list(weight.shape)}" if isinstance(weight, Tensor) else type(weight).__name__
-            raise InvalidInputError(f"weights[{layer}] must be a tensor {shape}, all float32 or all float64; got {got}")
+            raise InvalidInputError(
+                f"weights[{layer}] must be a tensor {shape}, all float32 or all float64; got {described(weight)}"
+            )
     for layer, (below, weight) in enumerate(itertools.pairwise(weights), start=1):
         expected = [*below.shape[:-2], weight.shape[-2], below.shape[-2]]
         if list(weight.shape) != expected:
             takes = f"to take what weights[{layer - 1}] {list(below.shape)} gives"
             raise InvalidInputError(f"weights[{layer}] must be {expected}, {takes}; got {list(weight.shape)}")
-    return tuple(weights)
 
 
 def _check_points(x: Tensor, first: Tensor) -> None:
     if not isinstance(x, Tensor) or x.ndim != 2 or x.shape[1] != first.shape[-1] or x.dtype != first.dtype:
-        got = f"{x.dtype} {list(x.shape)}" if isinstance(x, Tensor) else type(x).__name__
-        raise InvalidInputError(f"x must be a {first.dtype} tensor of points [N, {first.shape[-1]}]; got {got}")
+        raise InvalidInputError(f"x must be a {first.dtype} tensor of points [N, {first.shape[-1]}]; got {described(x)}")

@@ -1,13 +1,27 @@
+import copy
 import math
+import pickle
 import random
 
 import pytest
 import torch
 from reference import ACTIVATIONS, GAINS, forward
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
+from torch.nn.functional import cross_entropy
 
 from sensitometer.errors import SensitometerError
-from sensitometer.networks import MLP, MLPStack, initial_weights, layer_shapes
+from sensitometer.evaluation import evaluate
+from sensitometer.measures import (
+    boundaries,
+    curvature,
+    jacobian_norm,
+    jacobian_norm_estimate,
+    path_profile,
+    point_values,
+    transitions,
+)
+from sensitometer.networks import MLP, MLPStack, as_stack, initial_weights, layer_shapes
+from sensitometer.paths import Polyline, Slice
 
 SHAPES = {
     "depth 1": (5, 4, 1, 3),
@@ -72,9 +86,171 @@ def test_a_network_of_a_stack_shares_its_weights(stream):
         stack[3]
 
 
-def test_weights_are_a_tuple(stream):
-    weights = random_weights(stream, SHAPES["depth 2"])
-    assert MLP(weights, "relu").weights == tuple(weights)
+MAKERS = {
+    "MLP": lambda stream, **changes: MLP(random_weights(stream, (5, 4, 3, 2), **changes), "tanh"),
+    "MLPStack": lambda stream, **changes: MLPStack(random_weights(stream, (5, 4, 3, 2), networks=3, **changes), "tanh"),
+}
+one_and_many = pytest.mark.parametrize("make", MAKERS.values(), ids=MAKERS)
+
+
+@one_and_many
+def test_weights_are_the_parameters_and_share_memory_with_the_tensors_given(stream, make):
+    model = make(stream)
+    names = ["weights.0", "weights.1", "weights.2"]
+    assert [name for name, _ in model.named_parameters()] == names
+    assert all(mine is weight for mine, weight in zip(model.parameters(), model.weights, strict=True))
+    again = type(model)(model.weights, "tanh")
+    assert all(mine is weight for mine, weight in zip(again.parameters(), model.weights, strict=True))
+    given = [weight.detach() for weight in model.weights]
+    assert [weight.data_ptr() for weight in type(model)(given, "relu").weights] == [weight.data_ptr() for weight in given]
+
+
+@one_and_many
+def test_weights_record_gradients_if_the_tensors_given_do_or_when_asked(stream, make):
+    model, x = make(stream), torch.randn(6, 5, generator=stream, dtype=torch.float64)
+    assert not model(x).requires_grad
+    copies = type(model)([weight.clone().requires_grad_() for weight in model.weights], "tanh")
+    for trainable in (copies, model.requires_grad_()):
+        loss = trainable(x).square().sum()
+        loss.backward()
+        assert all(weight.grad.abs().max() > 0 for weight in trainable.parameters())
+    assert not any(weight.requires_grad for weight in as_stack(model).weights)
+
+
+def test_a_network_of_a_stack_records_gradients_if_the_stack_does(stream):
+    stack = MAKERS["MLPStack"](stream)
+    assert not any(weight.requires_grad for weight in stack[0].weights)
+    stack.requires_grad_()
+    assert all(weight.requires_grad and weight.is_leaf for weight in stack[0].weights)
+
+
+@one_and_many
+def test_to_and_double_work_in_place_as_those_of_other_modules(stream, make):
+    model = make(stream, dtype=torch.float32)
+    x = torch.randn(6, 5, generator=stream)
+    before = model(x)
+    assert model.to(torch.float64) is model
+    assert model.weights[0].dtype == torch.float64
+    torch.testing.assert_close(model(x.double()).float(), before)
+    assert model.float().double().weights[-1].dtype == torch.float64
+    assert model.to("meta").weights[0].is_meta
+
+
+@one_and_many
+def test_evaluation_mode_changes_nothing(stream, make):
+    model, x = make(stream), torch.randn(6, 5, generator=stream, dtype=torch.float64)
+    expected = model.train()(x)
+    assert model.training
+    assert torch.equal(model.eval()(x), expected)
+    assert not model.training
+
+
+@one_and_many
+@pytest.mark.parametrize("copied", [copy.deepcopy, lambda model: pickle.loads(pickle.dumps(model))], ids=["deepcopy", "pickle"])
+def test_a_copy_has_weights_of_its_own(stream, make, copied):
+    model = make(stream)
+    other = copied(model)
+    assert type(other) is type(model)
+    assert other.activation == "tanh"
+    for mine, theirs in zip(other.weights, model.weights, strict=True):
+        assert torch.equal(mine, theirs)
+        assert mine.data_ptr() != theirs.data_ptr()
+
+
+@one_and_many
+def test_state_dict_goes_into_another_network(stream, make):
+    model, other = make(stream), make(stream)
+    assert list(model.state_dict()) == ["weights.0", "weights.1", "weights.2"]
+    assert not torch.equal(model.weights[0], other.weights[0])
+    other.load_state_dict(model.state_dict())
+    assert all(torch.equal(mine, theirs) for mine, theirs in zip(model.weights, other.weights, strict=True))
+
+
+def test_a_saved_network_is_its_state_dict(stream, tmp_path):
+    model = MAKERS["MLP"](stream)
+    model.save(tmp_path / "network.safetensors")
+    other = MAKERS["MLP"](stream)
+    other.load_state_dict(load_file(tmp_path / "network.safetensors"))
+    assert torch.equal(other.weights[1], model.weights[1])
+
+
+@pytest.mark.parametrize("name", ACTIVATIONS)
+def test_optimizers_of_torch_train_a_network(stream, name):
+    weights = [weight / weight.shape[1] ** 0.5 for weight in random_weights(stream, (5, 30, 3, 3))]
+    network = MLP(weights, name).requires_grad_()
+    x = torch.randn(40, 5, generator=stream, dtype=torch.float64)
+    y = torch.randint(3, (40,), generator=stream)
+    optimizer = torch.optim.Adam(network.parameters(), lr=0.02)
+    losses = []
+    for _ in range(100):
+        loss = cross_entropy(network(x), y)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(float(loss.detach()))
+    assert losses[-1] < losses[0] / 3
+
+
+def test_a_network_is_a_part_of_other_modules(stream):
+    network = MAKERS["MLP"](stream)
+    model = torch.nn.Sequential(torch.nn.Flatten(), network)
+    x = torch.randn(6, 5, generator=stream, dtype=torch.float64)
+    assert torch.equal(model(x.view(6, 1, 5)), network(x))
+    assert len(list(model.parameters())) == 3
+
+
+def plane(x):
+    return Slice(*x[:3])
+
+
+MEASURES = {
+    "Jacobian norm": jacobian_norm,
+    "estimated Jacobian norm": lambda network, x: (
+        jacobian_norm_estimate(network, x, generator=torch.Generator().manual_seed(0)).norm
+    ),
+    "exact transitions": lambda network, x: transitions(network, Polyline(x)).per_layer,
+    "sampled transitions": lambda network, x: transitions(network, Polyline(x), method="sampled", samples=64).per_layer,
+    "exact boundaries": lambda network, x: boundaries(network, plane(x)).segments,
+    "sampled boundaries": lambda network, x: boundaries(network, plane(x), method="sampled", resolution=16).across,
+    "profile": lambda network, x: path_profile(network, Polyline(x), bins=4).transition_density,
+    "curvature": lambda network, x: curvature(network, Polyline(x)),
+    "point values": lambda network, x: point_values(network, x, torch.zeros(len(x), dtype=torch.int64)).cross_entropy,
+    "evaluation": lambda network, x: torch.stack(evaluate(as_stack(network), x, torch.zeros(len(x), dtype=torch.int64))),
+}
+
+
+@pytest.mark.parametrize("measure", MEASURES.values(), ids=MEASURES)
+def test_measures_of_a_network_in_training_are_those_of_a_frozen_one_and_record_nothing(stream, measure):
+    frozen = MLP(random_weights(stream, (5, 7, 3, 2)), "relu")
+    trained = copy.deepcopy(frozen).requires_grad_()
+    x = torch.randn(6, 5, generator=stream, dtype=torch.float64)
+    found = measure(trained, x)
+    assert torch.equal(found, measure(frozen, x))
+    assert not found.requires_grad
+
+
+@pytest.mark.parametrize("measure", [jacobian_norm, MEASURES["exact transitions"], MEASURES["sampled transitions"]])
+def test_measures_of_a_stack_in_training_record_nothing(stream, measure):
+    frozen = MLPStack(random_weights(stream, (5, 7, 3, 2), networks=3), "relu")
+    x = torch.randn(6, 5, generator=stream, dtype=torch.float64)
+    found = measure(copy.deepcopy(frozen).requires_grad_(), x)
+    assert torch.equal(found, measure(frozen, x))
+    assert not found.requires_grad
+
+
+@pytest.mark.parametrize(
+    ("shape", "networks", "expected"),
+    [
+        ((64, 64, 3, 10), None, "MLP(64-64-64-10, relu, 8,832 weights)"),
+        ((64, 64, 3, 10), 8, "MLPStack(8 x 64-64-64-10, relu, 8,832 weights each)"),
+        ((5, 4, 1, 3), None, "MLP(5-3, relu, 15 weights)"),
+        ((784, 100, 65, 10), None, "MLP(784-100-100-...-100-10, relu, 709,400 weights)"),
+    ],
+)
+def test_repr_is_one_short_line(shape, networks, expected):
+    stack = () if networks is None else (networks,)
+    weights = [torch.zeros(*stack, *layer) for layer in layer_shapes(*shape)]
+    assert repr((MLP if networks is None else MLPStack)(weights, "relu")) == expected
 
 
 def ones(*shape, dtype=torch.float32):
