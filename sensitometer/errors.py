@@ -1,6 +1,7 @@
 """The errors that Sensitometer raises, each with a message of one line; the checks and the words that many messages share."""
 
 import operator
+from collections.abc import Iterable
 from typing import Any, SupportsIndex, cast
 
 
@@ -74,5 +75,10 @@ def described(value: Any) -> str:
 
 
 def counted(count: int, name: str) -> str:
-    """Return a number and what it counts, as in `1 network` and `1,200 networks`."""
+    """Return a number and the name of the things counted, as in `1 network` and `1,200 networks`."""
     return f"{count:,} {name}{'s' * (count != 1)}"
+
+
+def dimensions(shape: Iterable[int]) -> str:
+    """Return the sizes of an image or a grid, as in `1 x 28 x 28`."""
+    return " x ".join(f"{size:,}" for size in shape)

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from .analysis.points import BoundShares, bound_shares, error_auroc
 from .data import Dataset
-from .errors import InvalidInputError, StoreError, check_whole_number
+from .errors import InvalidInputError, StoreError, check_whole_number, counted
 from .measures.jacobian.norm import REFUSALS, first_line
 from .measures.loops import counting_method, loop_transitions
 from .measures.points import PointValues, point_values
@@ -64,6 +64,10 @@ class Measurement:
     transitions: Tensor | None
     uncounted: str
     method: str
+
+    def __repr__(self) -> str:
+        loops = 0 if self.transitions is None else len(self.transitions)
+        return f"Measurement({counted(len(self.points), 'point')}, transitions on {counted(loops, 'loop')})"
 
     def table(self, samples: int) -> dict[str, Mean]:
         """Return the means over the points by their names; `samples` is the number of points sampled on each loop."""

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .errors import InvalidInputError
+from .errors import InvalidInputError, described, dimensions
 
 # Where the three points of a fitted ellipse lie, and the directions of a slice's triangle (paper, A.5.2).
 ANCHOR_ANGLES = (math.pi / 3, math.pi, 5 * math.pi / 3)
@@ -50,10 +50,14 @@ class Polyline:
     vertices: Tensor
     closed: bool = True
 
+    def __repr__(self) -> str:
+        kind = "closed" if self.closed else "open"
+        return f"Polyline({len(self.vertices):,} vertices, {kind}, {dimensions(self.vertices.shape[1:])} inputs)"
+
     def __post_init__(self) -> None:
         vertices: Any = self.vertices
         if not isinstance(vertices, Tensor) or not vertices.is_floating_point() or vertices.ndim < 2 or len(vertices) < 2:
-            raise InvalidInputError(f"vertices must be a floating-point tensor [M, D], M at least 2; got {_described(vertices)}")
+            raise InvalidInputError(f"vertices must be a floating-point tensor [M, D], M at least 2; got {described(vertices)}")
         if not vertices.isfinite().all():
             raise InvalidInputError("vertices must be finite; some are not")
         if not isinstance(self.closed, bool):
@@ -105,6 +109,9 @@ class Ellipse:
     centre: Tensor
     u: Tensor
     v: Tensor
+
+    def __repr__(self) -> str:
+        return f"Ellipse({dimensions(self.centre.shape)} inputs)"
 
     def __post_init__(self) -> None:
         _check_alike({"centre": self.centre, "u": self.u, "v": self.v})
@@ -167,7 +174,7 @@ def translation(image: Tensor, *, flat: bool = True) -> Polyline:
         or not image.numel()
     ):
         expected = "a floating-point tensor [channels, height, width], at least 2 pixels wide"
-        raise InvalidInputError(f"image must be {expected}; got {_described(image)}")
+        raise InvalidInputError(f"image must be {expected}; got {described(image)}")
     shifts = torch.stack([image.roll(shift, dims=2) for shift in range(image.shape[2])])
     return Polyline(shifts.flatten(1) if flat else shifts)
 
@@ -233,6 +240,9 @@ class Slice:
     x2: Tensor
     x3: Tensor
 
+    def __repr__(self) -> str:
+        return f"Slice({dimensions(self.x1.shape)} inputs)"
+
     def __post_init__(self) -> None:
         _plane(self.x1, self.x2, self.x3)
 
@@ -289,7 +299,7 @@ def _check_alike(points: dict[str, Tensor]) -> None:
         proper = isinstance(point, Tensor) and point.is_floating_point() and point.ndim >= 1
         if not proper or (point.shape, point.dtype) != (points[first].shape, points[first].dtype):
             names = f"{', '.join(list(points)[:-1])} and {list(points)[-1]}"
-            got = f"{name} is {_described(point)}" + (f", {first} {_described(points[first])}" if proper else "")
+            got = f"{name} is {described(point)}" + (f", {first} {described(points[first])}" if proper else "")
             raise InvalidInputError(f"{names} must be floating-point tensors [D] of one shape and type; {got}")
         if not point.isfinite().all():
             raise InvalidInputError(f"{name} must be finite; it is not")
@@ -302,10 +312,6 @@ def flattened(path: Path) -> Path:
     if isinstance(path, Polyline):
         return Polyline(path.vertices.flatten(1), path.closed)
     return Ellipse(path.centre.flatten(), path.u.flatten(), path.v.flatten())
-
-
-def _described(value: object) -> str:
-    return f"{value.dtype} {list(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
 
 
 def as_paths(path: "Path | Sequence[Path]") -> list[Path]:

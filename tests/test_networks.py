@@ -247,7 +247,7 @@ def test_measures_of_a_stack_in_training_record_nothing(stream, measure):
         ((784, 100, 65, 10), None, "MLP(784-100-100-...-100-10, relu, 709,400 weights)"),
     ],
 )
-def test_repr_is_one_short_line(shape, networks, expected):
+def test_a_network_is_shown_in_one_short_line(shape, networks, expected):
     stack = () if networks is None else (networks,)
     weights = [torch.zeros(*stack, *layer) for layer in layer_shapes(*shape)]
     assert repr((MLP if networks is None else MLPStack)(weights, "relu")) == expected

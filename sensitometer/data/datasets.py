@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..errors import check_whole_number
+from ..errors import check_whole_number, counted, dimensions
 from .locations import data_root
 from .readers import UInt8Array, read_split
 from .sources import Source, find_source
@@ -32,6 +32,9 @@ class Points:
     x: "torch.Tensor"
     y: "torch.Tensor"
 
+    def __repr__(self) -> str:
+        return f"Points({counted(len(self.y), 'point')} of {counted(self.x[0].numel(), 'input')})"
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Dataset:
@@ -55,6 +58,10 @@ class Dataset:
     test: Points
     classes: int
     image_shape: tuple[int, int, int]
+
+    def __repr__(self) -> str:
+        points = f"{len(self.train.y):,} train and {len(self.test.y):,} test points"
+        return f"Dataset({self.name}, {points}, {dimensions(self.image_shape)}, {self.classes} classes)"
 
 
 def load_dataset(

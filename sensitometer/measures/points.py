@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..errors import InvalidInputError
+from ..errors import InvalidInputError, counted
 from ..losses import loss
 from ..networks import MLP, MLPStack, as_stack
 from .jacobian.norm import check_arguments, checked_classes, jacobian_norm, jacobian_norms, number_of_classes, whole_jacobians
@@ -47,6 +47,9 @@ class PointValues:
     jacobian_norm: Tensor
     label_jacobian_norm: Tensor
     logit_jacobian_norm: Tensor
+
+    def __repr__(self) -> str:
+        return f"PointValues({counted(len(self.label), 'point')})"
 
     @property
     def correct(self) -> Tensor:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..errors import InvalidInputError, check_whole_number
+from ..errors import InvalidInputError, check_whole_number, counted
 from ..networks import MLP, MLPStack, as_stack
 from ..paths import Path
 from .jacobian.norm import jacobian_norm
@@ -37,6 +37,9 @@ class PathProfile:
     angle: Tensor
     transition_density: Tensor
     jacobian_norm: Tensor
+
+    def __repr__(self) -> str:
+        return f"PathProfile({counted(len(self.jacobian_norm), 'network')}, {counted(len(self.angle), 'bin')})"
 
 
 def path_profile(

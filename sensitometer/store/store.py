@@ -8,7 +8,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from ..errors import InvalidInputError, StoreError
+from ..errors import InvalidInputError, StoreError, counted
 from ..files import replacing
 from .arrays import SUFFIX, read_arrays
 from .schema import COLUMNS, FILE, INSERT_NETWORK, SCHEMA_VERSION, STATES, Member, Run, Stack, connect, create, upgrade
@@ -69,6 +69,13 @@ class Store:
         if version != SCHEMA_VERSION:
             self.close()
             raise StoreError(f"{file} has schema version {version}; this version of Sensitometer reads {SCHEMA_VERSION}")
+
+    def __repr__(self) -> str:
+        try:
+            networks = counted(sum(self.counts().values()), "network")
+        except StoreError:
+            networks = "closed or damaged"
+        return f"Survey({str(self.folder)!r}, {networks})"
 
     @classmethod
     def exists(cls, folder: str | Path) -> bool:

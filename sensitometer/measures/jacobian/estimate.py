@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ...errors import InvalidInputError, check_whole_number
+from ...errors import InvalidInputError, check_whole_number, counted
 from .norm import check_arguments, gradient, number_of_classes, tracked
 from .softmax import through_softmax
 
@@ -43,6 +43,9 @@ class JacobianNormEstimate:
     norm: Tensor
     standard_error: Tensor
     projections: int
+
+    def __repr__(self) -> str:
+        return f"JacobianNormEstimate({counted(len(self.norm), 'point')}, {counted(self.projections, 'projection')})"
 
 
 def jacobian_norm_estimate(

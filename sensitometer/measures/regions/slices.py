@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ...errors import InvalidInputError, TooManyRegionsError, check_whole_number
+from ...errors import InvalidInputError, TooManyRegionsError, check_whole_number, counted, dimensions
 from ...evaluation import all_finite
 from ...networks import MLP, MLPStack, as_stack
 from ...paths import Slice
@@ -33,7 +33,7 @@ PAIRS = 2**20
 SAME_SIDE = 2.0**-30
 
 
-@dataclass(frozen=True, eq=False, repr=False)
+@dataclass(frozen=True, eq=False)
 class ExactBoundaries:
     """
     The boundaries of some layers on a slice, and the linear regions of the model up to the last of these layers.
@@ -71,9 +71,8 @@ class ExactBoundaries:
     names: tuple[str, ...] = ()
 
     def __repr__(self) -> str:
-        segments, layers = len(self.segments), len(self.layers)
-        parts = [f"{_count(segments, 'segment')} of {_count(layers, 'layer')}", _count(self.faces, "face")]
-        return f"ExactBoundaries({', '.join(parts)})"
+        segments, layers, faces = len(self.segments), len(self.layers), self.faces
+        return f"ExactBoundaries({counted(segments, 'segment')} of {counted(layers, 'layer')}, {counted(faces, 'face')})"
 
     @property
     def faces(self) -> int:
@@ -151,6 +150,10 @@ class SampledBoundaries:
     across: Tensor
     along: Tensor
     names: tuple[str, ...] = ()
+
+    def __repr__(self) -> str:
+        pixels = dimensions([len(self.across)] * 2)
+        return f"SampledBoundaries({pixels} pixels, {counted(len(self.layers), 'layer')})"
 
     @property
     def pixels(self) -> Tensor:
@@ -376,5 +379,3 @@ def _layers(layer: object, names: Sequence[str]) -> tuple[int, ...]:
     return (layer % count,)
 
 
-def _count(count: int, noun: str) -> str:
-    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ...errors import InvalidInputError, check_whole_number
+from ...errors import InvalidInputError, check_whole_number, counted, dimensions
 from ...evaluation import all_finite
 from ...networks import MLP, MLPStack, as_stack
 from ...paths import Ellipse, Path, Polyline, as_paths, flattened
@@ -61,9 +61,8 @@ class TransitionCount:
     positions: Any = None
 
     def __repr__(self) -> str:
-        pairs = f"{' x '.join(map(str, self.total.shape))} counts, " if self.total.ndim else ""
-        counts = [(int(self.total.sum()), "transition"), (self.per_layer.shape[-1], "activation")]
-        total, activations = (f"{count:,} {name}{'s' * (count != 1)}" for count, name in counts)
+        pairs = f"{dimensions(self.total.shape)} counts, " if self.total.ndim else ""
+        total, activations = counted(int(self.total.sum()), "transition"), counted(self.per_layer.shape[-1], "activation")
         return f"TransitionCount({pairs}{total} of {activations})"
 
 

@@ -2,7 +2,7 @@
 
 import platform
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from importlib.metadata import version
 from typing import Any
 
@@ -35,10 +35,12 @@ class Result:
         The arrays that it keeps beside the row, by name (`store/arrays.py`); nothing with `train`, which keeps the network.
     """
 
-    # The numbers would fill pages.
-    network: MLP = field(repr=False)
+    network: MLP
     row: dict[str, Any]
-    arrays: dict[str, NDArray[Any]] = field(repr=False)
+    arrays: dict[str, NDArray[Any]]
+
+    def __repr__(self) -> str:
+        return f"Result({self.row['id']}, {self.row['state']}, {self.network})"
 
 
 def train_and_measure(
