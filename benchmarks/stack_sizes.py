@@ -52,7 +52,7 @@ def step(device: str, networks: int, inputs: int, width: int, depth: int, batch_
     take = GraphedStep(stack) if device == "cuda" else stack.step
 
     def prepared() -> None:
-        stack.prepare()
+        stack.optimizer.prepare()
         take(x, index, labels, None)
 
     return prepared

@@ -282,8 +282,8 @@ def profile() -> None:
     from torch.profiler import ProfilerActivity
     from torch.profiler import profile as profiler
 
+    from sensitometer.training.active_networks import ActiveNetworks
     from sensitometer.training.minibatches import MinibatchRun
-    from sensitometer.training.roster import Roster
     from sensitometer.training.schedule import Schedule
 
     torch.set_num_threads(1)
@@ -295,11 +295,11 @@ def profile() -> None:
         case = {**shape, "device": "cpu"}
         steps = max(POINTS // BATCH, _steps_for(case) // 4)
         roof = max(peak(case)() for _ in range(5))
-        roster = Roster(*_stack(case, steps), Schedule(), None, torch.device("cpu"))
-        run = MinibatchRun(roster)
+        networks = ActiveNetworks(*_stack(case, steps), Schedule(), None, torch.device("cpu"))
+        run = MinibatchRun(networks)
         with profiler(activities=[ProfilerActivity.CPU]) as found:
             run.train()
-        taken = sum(one.seconds for one in roster.ended.values())
+        taken = sum(one.seconds for one in networks.ended.values())
         times = dict.fromkeys(PARTS, 0.0)
         for event in found.key_averages():
             for part, names in PARTS.items():

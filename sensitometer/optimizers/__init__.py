@@ -1,14 +1,14 @@
 """The optimizers. Each steps a whole stack, every network with its own learning rate or step length."""
 
 from ..errors import InvalidInputError
-from ._interface import Optimizer
+from ._interface import Optimizer, views
 from .adam import Adam
 from .lbfgs import LBFGS
 from .momentum import Momentum
 from .rmsprop import RMSProp
 from .sgd import SGD
 
-__all__ = ["LBFGS", "SGD", "Adam", "Momentum", "Optimizer", "RMSProp", "optimizer_class"]
+__all__ = ["LBFGS", "SGD", "Adam", "Momentum", "Optimizer", "RMSProp", "optimizer_class", "views"]
 
 _BY_NAME: dict[str, type[Optimizer]] = {"sgd": SGD, "momentum": Momentum, "adam": Adam, "rmsprop": RMSProp}
 

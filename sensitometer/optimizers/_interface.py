@@ -1,10 +1,17 @@
 """The interface of an optimizer that takes minibatches."""
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor
+
+
+def views(numbers: Tensor, shapes: Sequence[Sequence[int]]) -> list[Tensor]:
+    """Return views of consecutive parts of `numbers` `[..., P]`, each `[..., *shape]` for one of the shapes."""
+    parts = torch.split(numbers, [math.prod(shape) for shape in shapes], -1)
+    return [part.view(*numbers.shape[:-1], *shape) for part, shape in zip(parts, shapes, strict=True)]
 
 
 class Optimizer(ABC):
@@ -30,8 +37,10 @@ class Optimizer(ABC):
 
     Attributes
     ----------
+    beta, alpha, into
+        As above.
     steps
-        How many steps were prepared.
+        The number of steps that were prepared.
     """
 
     beta: float
@@ -43,10 +52,16 @@ class Optimizer(ABC):
         self.layers = layers
         self.learning_rates = learning_rates.view(-1, 1, 1)
         self.steps = 0
+        self._remembered: list[Tensor] = []
+        self._allocate()
 
     @abstractmethod
+    def _allocate(self) -> None:
+        """Set `into`, and allocate what a step needs."""
+
     def delta_scale(self, batch_size: int) -> Tensor:
-        """Return what the error signal is multiplied by, `[S, 1, 1]`."""
+        """Return the factor of the error signal, `[S, 1, 1]`: the learning rates over the minibatch's size."""
+        return self.learning_rates / batch_size
 
     def prepare(self) -> None:
         """
@@ -65,31 +80,32 @@ class Optimizer(ABC):
         self.learning_rates *= factor
 
     def state(self) -> list[Tensor]:
-        """Return the per-network state besides weights and learning rates, each `[S, ...]`, as views that can be filled."""
-        return []
+        """Return the state besides weights and learning rates: for each buffer its `L` views `[S, fan_out, fan_in]`."""
+        return [view for buffer in self._remembered for view in self._like_layers(buffer)]
+
+    def _remember(self, value: float) -> Tensor:
+        """Return a buffer of the size of `flat`, filled with a value, that is part of the state."""
+        self._remembered.append(torch.full_like(self.flat, value))
+        return self._remembered[-1]
 
     def _like_layers(self, flat: Tensor) -> list[Tensor]:
-        """Split a buffer of the size of `flat` into views shaped as the layers."""
-        parts = torch.split(flat, [layer.numel() for layer in self.layers])
-        return [part.view(layer.shape) for part, layer in zip(parts, self.layers, strict=True)]
+        return views(flat, [layer.shape for layer in self.layers])
 
 
 class GradientOptimizer(Optimizer):
     """An optimizer whose update needs the mean gradient itself, in a buffer of the size of the weights."""
 
-    beta = 0.0
-    alpha = 1.0
+    beta, alpha = 0.0, 1.0
 
-    def __init__(self, flat: Tensor, layers: Sequence[Tensor], learning_rates: Tensor) -> None:
-        super().__init__(flat, layers, learning_rates)
-        self.gradient = torch.zeros_like(flat)
+    def _allocate(self) -> None:
+        self.gradient = torch.zeros_like(self.flat)
         self.into = self._like_layers(self.gradient)
 
     def delta_scale(self, batch_size: int) -> Tensor:
-        """Return one over the minibatch's size, `[S, 1, 1]`."""
+        """Return the factor of the error signal, `[S, 1, 1]`: one over the minibatch's size."""
         return torch.full_like(self.learning_rates, 1 / batch_size)
 
     def _subtract(self, rates: Tensor) -> None:
-        """Subtract what is in `gradient`, times each network's rate `[S, 1, 1]`, from the weights."""
+        """Subtract `gradient`, times each network's rate `[S, 1, 1]`, from the weights."""
         for layer, update in zip(self.layers, self.into, strict=True):
             layer.addcmul_(update, rates, value=-1)

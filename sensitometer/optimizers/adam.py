@@ -1,10 +1,8 @@
 """Adam."""
 
 import math
-from collections.abc import Sequence
 
 import torch
-from torch import Tensor
 
 from ._interface import GradientOptimizer
 
@@ -23,10 +21,9 @@ class Adam(GradientOptimizer):
     smaller in the first steps.
     """
 
-    def __init__(self, flat: Tensor, layers: Sequence[Tensor], learning_rates: Tensor) -> None:
-        super().__init__(flat, layers, learning_rates)
-        self.mean = torch.zeros_like(flat)
-        self.square = torch.zeros_like(flat)
+    def _allocate(self) -> None:
+        super()._allocate()
+        self.mean, self.square = self._remember(0.0), self._remember(0.0)
         self.rates = torch.zeros_like(self.learning_rates)
 
     def prepare(self) -> None:
@@ -43,7 +40,3 @@ class Adam(GradientOptimizer):
         torch.sqrt(self.square, out=g).add_(EPSILON)
         torch.div(self.mean, g, out=g)
         self._subtract(self.rates)
-
-    def state(self) -> list[Tensor]:
-        """Return the two moments, `2 L` views `[S, fan_out, fan_in]`."""
-        return [*self._like_layers(self.mean), *self._like_layers(self.square)]

@@ -27,19 +27,19 @@ _NUMBERS = ("kept", "values", "done", "finished", "begun")
 
 @dataclass
 class _Search:
-    """One network's line search. Its state is what it was begun with and the answers that it was sent, so it can be saved."""
+    """One network's line search, which can be saved: its state is its beginning and the answers that it was sent."""
 
+    curvature: float
     value: float
     slope: float
     first: float
-    curvature: float
     answers: list[Answer] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self._steps: Generator[float, Answer, bool] = strong_wolfe(self.value, self.slope, self.first, self.curvature)
         self.step = next(self._steps)
-        told, self.answers = self.answers, []
-        for answer in told:
+        answers, self.answers = self.answers, []
+        for answer in answers:
             self.tell(*answer)
 
     def tell(self, value: float, slope: float) -> bool | None:
@@ -56,9 +56,9 @@ class LBFGS:
     r"""
     Limited-memory BFGS (Nocedal and Wright, algorithms 7.4 and 7.5) with a strong-Wolfe line search, for `S` networks at once.
 
-    It asks and is told: evaluate the loss and its gradient at `trials`, call `tell`, repeat. Each network has a history, a line
-    search and a stopping state of its own, and takes one evaluation a round: while one tries a second step, another begins its
-    next iteration. (`torch.optim.LBFGS` of several networks has one direction, one step and one test of convergence for all.)
+    Its caller evaluates the loss and its gradient at `trials`, calls `tell`, and repeats. Each network has a history, a line
+    search and a stopping state of its own, and takes one evaluation per round. (`torch.optim.LBFGS` of several networks has one
+    direction, one step and one test of convergence for all.)
 
     A network is finished when the largest entry of its gradient is at most `gradient_tolerance`; or the relative decrease of its
     loss in an iteration at most `change_tolerance`; or no step down its gradient decreases the loss; or after `iterations`
@@ -105,7 +105,9 @@ class LBFGS:
     ) -> None:
         S = len(points)
         self.iterations, self.history, self.curvature, self.renewed = iterations, history, curvature, renewed
-        self.gradient_tolerance, self.change_tolerance = gradient_tolerance, change_tolerance
+        # A renewed objective is not at its minimum because one draw of it is.
+        self.gradient_tolerance = 0.0 if renewed else gradient_tolerance
+        self.change_tolerance = change_tolerance
         self.points, self.trials = points.clone(), points.clone()
         self.gradients, self.directions = torch.zeros_like(points), torch.zeros_like(points)
         # Pairs lie in a ring: the newest of network i is at place (kept[i] - 1) % history.
@@ -132,7 +134,7 @@ class LBFGS:
             if search is None:
                 started.append(i)
                 self.values[i] = value
-                self.finished[i] = not math.isfinite(value) or steepest <= self._flat()
+                self.finished[i] = not math.isfinite(value) or steepest <= self.gradient_tolerance
                 turning.append(i)
             elif (well := search.tell(value, slope)) is not None:
                 self.searches[i] = None
@@ -147,21 +149,21 @@ class LBFGS:
                 if not (well and self.renewed):
                     turning.append(i)
         self._keep(moved, gradients)
-        self._copy(self.gradients, gradients, started + moved)
-        self._copy(self.points, self.trials, moved)
+        for kept, new, rows in ((self.gradients, gradients, started + moved), (self.points, self.trials, moved)):
+            if rows:
+                kept[self._index(rows)] = _rows(new, rows)
         self._turn([i for i in turning if not self.finished[i]])
-        self._set_trials()
+        # Each network goes from its point along its direction by the step of its search, and stays where there is none.
+        steps = [search.step if search else 0.0 for search in self.searches]
+        lengths = torch.tensor(steps, dtype=torch.float64, device=self.points.device).to(self.points)
+        torch.addcmul(self.points, self.directions, lengths.unsqueeze(1), out=self.trials)
 
     def _end_iteration(self, i: int, value: float, steepest: float) -> None:
         before, self.values[i] = self.values[i], value
         self.done[i] += 1
         small = before - value <= self.change_tolerance * max(abs(before), abs(value), 1.0)
-        converged = steepest <= self._flat() or (small and not self.renewed)
+        converged = steepest <= self.gradient_tolerance or (small and not self.renewed)
         self.finished[i] = converged or self.done[i] >= self.iterations
-
-    def _flat(self) -> float:
-        # A renewed objective is not at its minimum because one draw of it is.
-        return 0.0 if self.renewed else self.gradient_tolerance
 
     def _keep(self, moved: Sequence[int], gradients: Tensor) -> None:
         """Put the step and the gradient's change of the networks that moved into their histories."""
@@ -196,7 +198,7 @@ class LBFGS:
         for i, slope, norm in zip(turning, slopes.tolist(), norms, strict=True):
             # Without curvature to tell the length, the first trial moves the weights by at most 1.
             first = 1.0 if self.kept[i] else min(1.0, 1.0 / norm)
-            self.searches[i] = _Search(self.values[i], slope, first, self.curvature)
+            self.searches[i] = _Search(self.curvature, self.values[i], slope, first)
             self.begun[i] = False
 
     def _two_loops(self, turning: Sequence[int], gradients: Tensor) -> Tensor:
@@ -228,16 +230,6 @@ class LBFGS:
             return ring[places[0], networks[0] : networks[0] + 1]
         return ring[self._index(places), self._index(networks)]
 
-    def _set_trials(self) -> None:
-        """Go from each network's point along its direction by the step of its search; stay where there is none."""
-        steps = [search.step if search else 0.0 for search in self.searches]
-        lengths = torch.tensor(steps, dtype=torch.float64, device=self.points.device).to(self.points)
-        torch.addcmul(self.points, self.directions, lengths.unsqueeze(1), out=self.trials)
-
-    def _copy(self, to: Tensor, source: Tensor, rows: Sequence[int]) -> None:
-        if rows:
-            to[self._index(rows)] = _rows(source, rows)
-
     def _index(self, rows: Sequence[int]) -> Tensor:
         return torch.tensor(rows, device=self.points.device)
 
@@ -263,10 +255,7 @@ class LBFGS:
             setattr(self, name, tensor.to(self.points.device))
         for name in _NUMBERS:
             setattr(self, name, numbers[name])
-        self.searches = [saved and self._search_again(*saved) for saved in numbers["searches"]]
-
-    def _search_again(self, value: float, slope: float, first: float, answers: Sequence[Sequence[float]]) -> _Search:
-        return _Search(value, slope, first, self.curvature, [(told, its_slope) for told, its_slope in answers])
+        self.searches = [saved and _Search(self.curvature, *saved) for saved in numbers["searches"]]
 
 
 def _dot(a: Tensor, b: Tensor) -> Tensor:

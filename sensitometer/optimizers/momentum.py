@@ -1,10 +1,5 @@
 """Gradient descent with momentum."""
 
-from collections.abc import Sequence
-
-import torch
-from torch import Tensor
-
 from ._interface import Optimizer
 
 
@@ -17,17 +12,11 @@ class Momentum(Optimizer):
     multiplies $u$ too, which leaves $v$ as it was.
     """
 
-    beta = 0.9
-    alpha = 1.0
+    beta, alpha = 0.9, 1.0
 
-    def __init__(self, flat: Tensor, layers: Sequence[Tensor], learning_rates: Tensor) -> None:
-        super().__init__(flat, layers, learning_rates)
-        self.velocity = torch.zeros_like(flat)
+    def _allocate(self) -> None:
+        self.velocity = self._remember(0.0)
         self.into = self._like_layers(self.velocity)
-
-    def delta_scale(self, batch_size: int) -> Tensor:
-        """Return the learning rates over the minibatch's size, `[S, 1, 1]`."""
-        return self.learning_rates / batch_size
 
     def step(self) -> None:
         """Subtract the scaled velocity from the weights."""
@@ -37,7 +26,3 @@ class Momentum(Optimizer):
         """Multiply every learning rate, and the velocity that carries it, by `factor`."""
         super().decay(factor)
         self.velocity *= factor
-
-    def state(self) -> list[Tensor]:
-        """Return the scaled velocity, `L` views `[S, fan_out, fan_in]`."""
-        return list(self.into)

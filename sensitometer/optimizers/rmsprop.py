@@ -1,9 +1,6 @@
 """RMSProp."""
 
-from collections.abc import Sequence
-
 import torch
-from torch import Tensor
 
 from ._interface import GradientOptimizer
 
@@ -21,10 +18,10 @@ class RMSProp(GradientOptimizer):
     from $v = 0$, so that its first step is $\eta / \sqrt{1 - \rho}$ for every weight, where TensorFlow's first steps are short.
     """
 
-    def __init__(self, flat: Tensor, layers: Sequence[Tensor], learning_rates: Tensor) -> None:
-        super().__init__(flat, layers, learning_rates)
-        self.square = torch.ones_like(flat)
-        self.scratch = torch.empty_like(flat)
+    def _allocate(self) -> None:
+        super()._allocate()
+        self.square = self._remember(1.0)
+        self.scratch = torch.empty_like(self.flat)
 
     def step(self) -> None:
         """Update the mean square and the weights; the gradient is overwritten."""
@@ -33,7 +30,3 @@ class RMSProp(GradientOptimizer):
         torch.add(self.square, EPSILON, out=self.scratch).rsqrt_()
         g.mul_(self.scratch)
         self._subtract(self.learning_rates)
-
-    def state(self) -> list[Tensor]:
-        """Return the mean square, `L` views `[S, fan_out, fan_in]`."""
-        return self._like_layers(self.square)

@@ -1,9 +1,5 @@
 """Stochastic gradient descent."""
 
-from collections.abc import Sequence
-
-from torch import Tensor
-
 from ._interface import Optimizer
 
 
@@ -15,16 +11,10 @@ class SGD(Optimizer):
     subtracts it from the weights: no gradient is ever stored.
     """
 
-    beta = 1.0
-    alpha = -1.0
+    beta, alpha = 1.0, -1.0
 
-    def __init__(self, flat: Tensor, layers: Sequence[Tensor], learning_rates: Tensor) -> None:
-        super().__init__(flat, layers, learning_rates)
-        self.into = layers
-
-    def delta_scale(self, batch_size: int) -> Tensor:
-        """Return the learning rates over the minibatch's size, `[S, 1, 1]`."""
-        return self.learning_rates / batch_size
+    def _allocate(self) -> None:
+        self.into = self.layers
 
     def step(self) -> None:
         """Do nothing: the products have updated the weights."""

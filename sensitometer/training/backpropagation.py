@@ -7,8 +7,9 @@ allocated once; products write into them.
 """
 
 import itertools
+from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -16,12 +17,11 @@ from torch import Tensor
 from ..activations import activation
 from ..configuration import Configuration
 from ..losses import loss
-from ..optimizers import Optimizer, optimizer_class
+from ..optimizers import optimizer_class, views
 from .augmentation import Augmentation
 
 
-@dataclass(frozen=True)
-class _Block:
+class _Block(NamedTuple):
     """Consecutive minibatches that `g` networks each share: the first layers of these networks are one batched product."""
 
     weights: Tensor  # [U, g W, D], a view of the first layer
@@ -127,8 +127,7 @@ class Backpropagation:
 def flat_layers(weights: Sequence[Tensor]) -> tuple[Tensor, list[Tensor]]:
     """Copy the layers into one buffer, layer by layer; return it, and its views shaped as the layers."""
     flat = torch.cat([weight.flatten() for weight in weights])
-    parts = torch.split(flat, [weight.numel() for weight in weights])
-    return flat, [part.view(weight.shape) for part, weight in zip(parts, weights, strict=True)]
+    return flat, views(flat, [weight.shape for weight in weights])
 
 
 class TrainingStack:
@@ -144,12 +143,11 @@ class TrainingStack:
         first = configurations[0]
         assert first.batch_size is not None
         flat, self.weights = flat_layers(weights)
-        self.optimizer: Optimizer = optimizer_class(first.optimizer)(flat, self.weights, learning_rates)
+        self.optimizer = optimizer = optimizer_class(first.optimizer)(flat, self.weights, learning_rates)
         self.augmentation = augmentation
-        self.batch_size = first.batch_size
-        self.seeds = list(dict.fromkeys(c.seed for c in configurations))
-        self.counts = [sum(c.seed == seed for c in configurations) for seed in self.seeds]
-        optimizer, B = self.optimizer, self.batch_size
+        self.batch_size = B = first.batch_size
+        networks = Counter(c.seed for c in configurations)
+        self.seeds, self.counts = list(networks), list(networks.values())
         self.scale = optimizer.delta_scale(B)
         self.pass_ = Backpropagation(
             self.weights, optimizer.into, first, self.counts, B, beta=optimizer.beta, alpha=optimizer.alpha
@@ -173,13 +171,9 @@ class TrainingStack:
         # In place: a CUDA graph reads the tensor that it was captured with.
         self.scale.copy_(self.optimizer.delta_scale(self.batch_size))
 
-    def prepare(self) -> None:
-        """Set what depends on the number of the step; before each `step`."""
-        self.optimizer.prepare()
-
     def step(self, x: Tensor, index: Tensor, labels: Tensor, moves: Tensor | None = None) -> None:
         """
-        Train on one minibatch for each of the `U` seeds.
+        Train on one minibatch for each of the `U` seeds, after `optimizer.prepare()`.
 
         Parameters
         ----------

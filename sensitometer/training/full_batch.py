@@ -7,11 +7,11 @@ import torch
 from torch import Tensor
 
 from ..configuration import Configuration
-from ..optimizers import LBFGS
+from ..optimizers import LBFGS, views
 from ..randomness import generator
+from .active_networks import EPOCHS_BETWEEN_CHECKS, ActiveNetworks
 from .augmentation import Augmentation
 from .backpropagation import Backpropagation, flat_layers
-from .roster import EPOCHS_BETWEEN_CHECKS, Roster
 from .saving import State
 
 # Activations of a chunk of points, in numbers: larger ones leave the cache.
@@ -30,12 +30,12 @@ class Objective:
     ) -> None:
         S, N = layers[0].shape[0], x.shape[0]
         self.x, self.augmentation = x, augmentation
+        self.shapes = [layer.shape[1:] for layer in layers]
         _, self.layers = flat_layers(layers)
-        self.gradient, gradients = flat_layers(layers)
+        self.gradient, self.gradients = flat_layers(layers)
         size = min(N, max(256, min(1024, CHUNK // (S * configuration.width))))
         shares = (S,) if augmentation is None else (1,) * S
-        self.gradients = gradients
-        self.pass_ = Backpropagation(self.layers, gradients, configuration, shares, size, beta=1.0, alpha=1.0)
+        self.pass_ = Backpropagation(self.layers, self.gradients, configuration, shares, size, beta=1.0, alpha=1.0)
         self.chunks = []
         for start in range(0, N, size):
             # The last chunk is filled up with points whose error signals are multiplied by 0.
@@ -49,8 +49,8 @@ class Objective:
 
         `points` `[S, P]` are the weights, `labels` `[S, N]`; `moves` `[S, N]`, where there is augmentation.
         """
-        for layer, part in zip(self.layers, split(points, self.layers), strict=True):
-            layer.copy_(part)
+        for layer, weights in zip(self.layers, views(points, self.shapes), strict=True):
+            layer.copy_(weights)
         self.gradient.zero_()
         losses = points.new_zeros(len(points), dtype=torch.float64)
         for places, scale, count in self.chunks:
@@ -71,12 +71,6 @@ class Objective:
         self.augmentation.apply(images, moves[:, places].flatten(), out=inputs.flatten(0, 1))
 
 
-def split(points: Tensor, layers: Sequence[Tensor]) -> list[Tensor]:
-    """Return the weights `[S, P]` of networks as views shaped as the layers, `[S, fan_out, fan_in]`."""
-    parts = torch.split(points, [layer.shape[1] * layer.shape[2] for layer in layers], 1)
-    return [part.view(layer.shape) for part, layer in zip(parts, layers, strict=True)]
-
-
 class FullBatchRun:
     """
     Rounds of one evaluation for every network; networks that are finished, stop or diverge leave on the way.
@@ -85,84 +79,81 @@ class FullBatchRun:
     are during its line search (an interpretation: a loss that changes from one trial to the next cannot be searched).
     """
 
-    def __init__(self, roster: Roster) -> None:
-        self.roster = roster
-        first = roster.configurations[0]
-        layers = roster.initial_weights()
-        points = torch.cat([layer.flatten(1) for layer in layers], 1)
-        saved = roster.saver.load() if roster.saver is not None else None
+    def __init__(self, networks: ActiveNetworks) -> None:
+        self.networks = networks
+        configurations, device = networks.active_configurations, networks.x.device
+        points = torch.cat([layer.flatten(1) for layer in networks.initial_weights()], 1)
+        saved = networks.saver.load() if networks.saver is not None else None
         # A saved history replaces this one: both together would take twice the memory of the widest networks.
-        mine = points if saved is None else points[:0]
-        self.optimizer = LBFGS(mine, first.steps, renewed=roster.augmentation is not None)
+        begun = points if saved is None else points[:0]
+        self.optimizer = LBFGS(begun, configurations[0].steps, renewed=networks.augmentation is not None)
         self.rounds = 0
-        self.streams = {i: generator(roster.configurations[i].seed, "augmentation") for i in roster.active}
+        self.streams = {i: generator(c.seed, "augmentation") for i, c in zip(networks.active, configurations, strict=True)}
         self.moves = None
-        if roster.augmentation is not None:
-            self.moves = torch.zeros(len(points), roster.x.shape[0], dtype=torch.int64, device=roster.x.device)
+        if networks.augmentation is not None:
+            self.moves = torch.zeros(len(points), networks.x.shape[0], dtype=torch.int64, device=device)
         if saved is not None:
             self._load_state(*saved)
         self._take()
 
     def _take(self) -> None:
-        roster = self.roster
-        layers = [weight.expand(len(roster.active), -1, -1) for weight in self._layers(0)]
-        self.objective = Objective(roster.configurations[0], layers, roster.x, roster.augmentation)
-
-    def _layers(self, place: int) -> list[Tensor]:
-        """Return one network's weights."""
-        shapes = self.roster.shapes
-        parts = torch.split(self.optimizer.points[place], [out * inside for out, inside in shapes])
-        return [part.view(shape) for part, shape in zip(parts, shapes, strict=True)]
+        """Make the objective of the active networks; only the shapes and the type of the layers matter."""
+        networks = self.networks
+        layers = [self.optimizer.points.new_zeros(()).expand(len(networks.active), *shape) for shape in networks.shapes]
+        self.objective = Objective(networks.configurations[0], layers, networks.x, networks.augmentation)
 
     def train(self) -> None:
         """Train all networks to their end."""
-        roster = self.roster
-        while roster.active:
+        networks = self.networks
+        while networks.active:
             if not all(self.optimizer.finished):
                 self._round()
             self._retire()
-            if roster.active and roster.saver is not None and roster.saver.due():
-                roster.saver.save(*self._state())
+            if networks.active and networks.saver is not None and networks.saver.due():
+                networks.saver.save(*self._state())
 
     def _round(self) -> None:
-        roster = self.roster
-        if self.moves is not None and roster.augmentation is not None:
-            for place, index in enumerate(roster.active):
+        networks = self.networks
+        if self.moves is not None and networks.augmentation is not None:
+            for place, i in enumerate(networks.active):
                 if self.optimizer.begun[place]:
-                    self.moves[place] = roster.augmentation.draw(self.moves.shape[1], self.streams[index])
-        labels = roster.labels[roster.active]
+                    self.moves[place] = networks.augmentation.draw(self.moves.shape[1], self.streams[i])
+        labels = networks.labels[networks.active]
         self.optimizer.tell(*self.objective(self.optimizer.trials, labels, self.moves))
         self.rounds += 1
 
     def _retire(self) -> None:
         """Take the networks that are finished, diverged, or reached the accuracy asked for, out of the stack."""
-        roster, optimizer = self.roster, self.optimizer
+        networks, optimizer = self.networks, self.optimizer
         leaving = torch.tensor(optimizer.finished)
         if self.rounds % EPOCHS_BETWEEN_CHECKS == 0 and not leaving.all():
-            leaving |= roster.reached(split(optimizer.points, self.objective.layers))
+            leaving |= networks.reached(views(optimizer.points, networks.shapes))
         if not leaving.any():
             return
-        staying = roster.end(leaving.nonzero().flatten().tolist(), self._layers, lambda place: optimizer.done[place])
+        places = leaving.nonzero().flatten().tolist()
+        staying = networks.end(
+            places, lambda place: views(optimizer.points[place], networks.shapes), lambda place: optimizer.done[place]
+        )
         if staying:
             optimizer.select(staying)
             self.moves = None if self.moves is None else self.moves[staying]
             self._take()
 
     def _state(self) -> State:
-        tensors, numbers = self.roster.state()
-        mine, counts = self.optimizer.state()
-        tensors |= {f"lbfgs.{name}": tensor for name, tensor in mine.items()}
-        tensors |= {f"stream.{i}": self.streams[i].get_state() for i in self.roster.active}
+        tensors, numbers = self.networks.state()
+        vectors, counts = self.optimizer.state()
+        tensors |= {f"lbfgs.{name}": tensor for name, tensor in vectors.items()}
+        tensors |= {f"stream.{i}": self.streams[i].get_state() for i in self.networks.active}
         if self.moves is not None:
             tensors["moves"] = self.moves
         return tensors, numbers | {"lbfgs": counts, "rounds": self.rounds}
 
     def _load_state(self, tensors: dict[str, Tensor], numbers: dict[str, Any]) -> None:
-        self.roster.load_state(tensors, numbers)
-        mine = {name.removeprefix("lbfgs."): tensor for name, tensor in tensors.items() if name.startswith("lbfgs.")}
-        self.optimizer.load_state(mine, numbers["lbfgs"])
+        self.networks.load_state(tensors, numbers)
+        vectors = {name.removeprefix("lbfgs."): tensor for name, tensor in tensors.items() if name.startswith("lbfgs.")}
+        self.optimizer.load_state(vectors, numbers["lbfgs"])
         self.rounds = numbers["rounds"]
-        for i in self.roster.active:
+        for i in self.networks.active:
             self.streams[i].set_state(tensors[f"stream.{i}"])
         if self.moves is not None:
             self.moves = tensors["moves"].to(self.moves.device)

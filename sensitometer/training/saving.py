@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ..files import replacing
 
-# Of what the runs save; to be counted up where that changes.
+# The version of the runs' states; count it up where they change.
 FORMAT = 1
 # Tensors by name, and what JSON can hold.
 State = tuple[dict[str, Tensor], dict[str, Any]]
@@ -42,15 +42,15 @@ class Saver:
 
     def save(self, tensors: dict[str, Tensor], numbers: dict[str, Any]) -> None:
         """
-        Replace the file by this state. Whenever the process or the machine ends, there is the old state or the new one.
+        Replace the file by this state, whole, whenever the process or the machine ends.
 
-        A disk that is full is no reason to end a training that goes well: the old state stays, and there is a warning.
+        A full disk does not end a training that goes well: the old state stays, and there is a warning.
         """
         self._last = time.monotonic()
         try:
-            content = {name: _own(tensor) for name, tensor in tensors.items()}
             with replacing(self.path) as unfinished:
-                save_file(content, unfinished, {"numbers": json.dumps({**numbers, "format": FORMAT})})
+                content = {"numbers": json.dumps({**numbers, "format": FORMAT})}
+                save_file({name: _alone(tensor) for name, tensor in tensors.items()}, unfinished, content)
         except (OSError, SafetensorError) as error:
             warnings.warn(f"cannot save the state of a training to {self.path} ({error}): it goes on", stacklevel=2)
 
@@ -70,8 +70,8 @@ class Saver:
             return None
 
 
-def _own(tensor: Tensor) -> Tensor:
-    """Return the tensor in the CPU's memory and alone there: as it is, if it is so. The largest ones fill half of a machine."""
+def _alone(tensor: Tensor) -> Tensor:
+    """Return the tensor in the CPU's memory and alone there; it is copied only if it must be: it may fill half of a machine."""
     tensor = tensor.cpu()
     whole = tensor.is_contiguous() and tensor.untyped_storage().nbytes() == tensor.nbytes
     return tensor if whole else tensor.clone(memory_format=torch.contiguous_format)

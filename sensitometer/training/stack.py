@@ -1,19 +1,18 @@
 """The training of one stack, from the initial weights to the states of its networks."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
 
 from ..configuration import Configuration
 from ..data import Dataset
 from ..errors import InvalidInputError
 from ..evaluation import all_finite, evaluate
 from ..networks import MLP, MLPStack
+from .active_networks import ActiveNetworks, Ended
 from .full_batch import FullBatchRun
 from .minibatches import MinibatchRun
-from .roster import Ended, Roster
 from .saving import Saver
 from .schedule import Schedule
 
@@ -70,21 +69,16 @@ def train_stack(
         be rotated.
     """
     _check(configurations, dataset)
-    device = torch.device(device)
-    roster = Roster(configurations, dataset, schedule or Schedule(), saver, device)
+    networks = ActiveNetworks(configurations, dataset, schedule or Schedule(), saver, torch.device(device))
     # Not kept: what the optimizer holds is freed before the networks are measured.
-    (FullBatchRun if configurations[0].full_batch else MinibatchRun)(roster).train()
-    ended = [roster.ended[place] for place in range(len(configurations))]
-    trained = _judge(configurations, ended, dataset, roster.x, roster.labels)
-    diverged = [place for place, one in enumerate(trained) if one.state == "diverged" and place in roster.kept]
-    if diverged:
-        steps = roster.schedule.checkpoint_steps or 0
-        kept = [Ended(roster.kept[place], steps, ended[place].seconds) for place in diverged]
-        judged = _judge([configurations[place] for place in diverged], kept, dataset, roster.x, roster.labels[diverged])
-        for place, one in zip(diverged, judged, strict=True):
-            if one.state != "diverged":  # as it is where it diverged before the checkpoint already
-                trained[place] = one
-    return trained
+    (FullBatchRun if configurations[0].full_batch else MinibatchRun)(networks).train()
+    trained = _judge(networks, dataset, networks.ended)
+    # A network that diverged before the checkpoint already is as it ended.
+    steps = networks.schedule.checkpoint_steps or 0
+    diverged = {i for i, network in trained.items() if network.state == "diverged"}
+    kept = {i: Ended(networks.kept[i], steps, networks.ended[i].seconds) for i in sorted(diverged & networks.kept.keys())}
+    trained |= {i: network for i, network in _judge(networks, dataset, kept).items() if network.state != "diverged"}
+    return [trained[i] for i in range(len(configurations))]
 
 
 def _check(configurations: Sequence[Configuration], dataset: Dataset) -> None:
@@ -98,26 +92,28 @@ def _check(configurations: Sequence[Configuration], dataset: Dataset) -> None:
         raise InvalidInputError(f"batch_size must be at most the number of training points, {points}; got {batch_size}")
 
 
-def _judge(
-    configurations: Sequence[Configuration], ended: Sequence[Ended], dataset: Dataset, x: Tensor, labels: Tensor
-) -> list[Trained]:
-    """Measure the fit of networks that have ended, and name their states."""
-    first = configurations[0]
-    stack = MLPStack([torch.stack(layer) for layer in zip(*(e.weights for e in ended), strict=True)], first.activation)
-    train_accuracy, train_loss = evaluate(stack, x, labels, first.loss)
-    test_accuracy, test_loss = evaluate(stack, dataset.test.x.to(x), dataset.test.y.to(labels), first.loss)
+def _judge(networks: ActiveNetworks, dataset: Dataset, ended: Mapping[int, Ended]) -> dict[int, Trained]:
+    """Measure the fit of networks that have ended, by their place in `configurations`, and name their states."""
+    if not ended:
+        return {}
+    places = sorted(ended)
+    first = networks.configurations[0]
+    layers = zip(*(ended[i].weights for i in places), strict=True)
+    stack = MLPStack([torch.stack(layer) for layer in layers], first.activation)
+    train_accuracy, train_loss = evaluate(stack, networks.x, networks.labels[places], first.loss)
+    test_accuracy, test_loss = evaluate(stack, dataset.test.x.to(networks.x), dataset.test.y.to(networks.labels), first.loss)
     finite = all_finite(stack.weights).cpu() & train_loss.isfinite() & test_loss.isfinite()
-    return [
-        Trained(
-            configuration=configuration,
+    return {
+        i: Trained(
+            configuration=networks.configurations[i],
             network=MLP(ended[i].weights, first.activation),
-            state="diverged" if not finite[i] else "fitted" if train_accuracy[i] == 1 else "unfitted",
+            state="diverged" if not finite[row] else "fitted" if train_accuracy[row] == 1 else "unfitted",
             steps_done=ended[i].steps_done,
             seconds=ended[i].seconds,
-            train_accuracy=float(train_accuracy[i]),
-            test_accuracy=float(test_accuracy[i]),
-            train_loss=float(train_loss[i]),
-            test_loss=float(test_loss[i]),
+            train_accuracy=float(train_accuracy[row]),
+            test_accuracy=float(test_accuracy[row]),
+            train_loss=float(train_loss[row]),
+            test_loss=float(test_loss[row]),
         )
-        for i, configuration in enumerate(configurations)
-    ]
+        for row, i in enumerate(places)
+    }

@@ -267,7 +267,7 @@ def test_networks_of_a_stack_are_shown_each_image_after_its_move(square):
     index = torch.randperm(46, generator=torch.Generator().manual_seed(6))
     for place in (0, 20):  # two minibatches, each of 10 points for each of two seeds
         points, moves = index[place : place + 20], torch.arange(place, place + 20)
-        stack.prepare()
+        stack.optimizer.prepare()
         stack.step(square.train.x, points, torch.zeros(3, 1, 10, dtype=torch.int64), moves)
         for point, move, found in zip(points, moves.tolist(), stack.pass_.inputs.flatten(0, 1), strict=True):
             assert torch.equal(found, pixel_by_pixel(square.train.x[point], SQUARE, MOVES["shift-flip"][move]))

@@ -53,7 +53,7 @@ class Case:
         self.batches.append(batch)
         staying = [self.y[i][batch[c.seed]] for i, c in self.numbered()]
         index = torch.cat([batch[seed] for seed in self.stack.seeds])
-        self.stack.prepare()
+        self.stack.optimizer.prepare()
         self.stack.step(self.x, index, torch.stack(staying).unsqueeze(1))
 
     def numbered(self):

@@ -10,13 +10,13 @@ from reference import ACTIVATIONS, LOSSES, MEAN_LOSSES, accuracy, forward, gradi
 from sensitometer.configuration import Configuration
 from sensitometer.data import load_dataset
 from sensitometer.networks import initial_weights, layer_shapes
-from sensitometer.optimizers import LBFGS
+from sensitometer.optimizers import LBFGS, views
 from sensitometer.optimizers.line_search import strong_wolfe
 from sensitometer.randomness import generator
 from sensitometer.training import Schedule, full_batch, train_stack
+from sensitometer.training.active_networks import EPOCHS_BETWEEN_CHECKS, training_labels
 from sensitometer.training.augmentation import Augmentation
 from sensitometer.training.full_batch import Objective
-from sensitometer.training.roster import EPOCHS_BETWEEN_CHECKS, training_labels
 
 SMALL = Configuration("toy", 8, 3, "tanh", optimizer="lbfgs", steps=14)
 
@@ -328,7 +328,7 @@ def test_a_network_stops_at_the_first_check_that_finds_the_accuracy(toy):
     optimizer = LBFGS(torch.cat([layer.flatten(1) for layer in layers], 1), 100)
 
     def reached():
-        weights = [part[0] for part in full_batch.split(optimizer.points, layers)]
+        weights = [part[0] for part in views(optimizer.points, [layer.shape[1:] for layer in layers])]
         return accuracy(forward(weights, "tanh", toy.train.x), y) >= 0.8
 
     rounds = 0

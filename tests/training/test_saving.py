@@ -13,7 +13,6 @@ import torch
 from safetensors.torch import load_file, save, save_file
 
 from sensitometer.configuration import Configuration
-from sensitometer.files import UNFINISHED
 from sensitometer.optimizers import LBFGS
 from sensitometer.training import Saver, Schedule, full_batch, saving, train_stack
 from sensitometer.training.backpropagation import TrainingStack
@@ -358,10 +357,14 @@ def test_a_save_that_fails_leaves_the_old_state(half_way, fail):
             assert_same(go_on(Saver(path, every=0)), expected)
     assert path.read_bytes() == before
     assert list(path.parent.iterdir()) == [path]
-    # The leftovers of a killed process are neither read nor in the way.
-    left = path.with_name(f"{path.name}{UNFINISHED}")
+
+
+def test_what_a_killed_process_leaves_is_neither_read_nor_in_the_way(half_way):
+    go_on, path, expected = half_way
+    left = path.with_name("state.new")
     left.mkdir()
-    (left / path.name).write_bytes(before[: len(before) // 2])
+    (left / "state").write_bytes(path.read_bytes()[:100])
+    (left / "another").write_bytes(b"")
     counting = Counting(path)
     assert_same(go_on(counting), expected)
     with pytest.raises(Interrupted):
@@ -372,7 +375,7 @@ def test_a_save_that_fails_leaves_the_old_state(half_way, fail):
     assert list(path.parent.iterdir()) == [path]
 
 
-def test_what_a_first_save_leaves_when_it_fails_is_no_state(toy, tmp_path):
+def test_a_first_save_that_fails_leaves_no_state(toy, tmp_path):
     path = tmp_path / "state"
     with pytest.MonkeyPatch.context() as patch:
         fail_to_rename(patch)

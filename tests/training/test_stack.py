@@ -12,7 +12,7 @@ from sensitometer.configuration import Configuration
 from sensitometer.networks import initial_weights, layer_shapes
 from sensitometer.randomness import generator
 from sensitometer.training import Schedule, train_stack
-from sensitometer.training.roster import EPOCHS_BETWEEN_CHECKS, training_labels
+from sensitometer.training.active_networks import EPOCHS_BETWEEN_CHECKS, training_labels
 
 SMALL = Configuration("toy", 8, 3, learning_rate=0.1, optimizer="sgd", batch_size=10, steps=50)
 STEPS_PER_EPOCH = 4  # 46 training points, 6 of them unused in each epoch

@@ -9,8 +9,8 @@ from reference import accuracy, forward
 from sensitometer.configuration import OPTIMIZERS, Configuration
 from sensitometer.data import Dataset, Points
 from sensitometer.training import Schedule, train_stack
+from sensitometer.training.active_networks import EPOCHS_BETWEEN_CHECKS
 from sensitometer.training.full_batch import Objective
-from sensitometer.training.roster import EPOCHS_BETWEEN_CHECKS
 
 RATES = {"sgd": 0.1, "momentum": 0.02, "adam": 0.01, "rmsprop": 0.01, "lbfgs": None}
 MINIBATCH = [optimizer for optimizer in OPTIMIZERS if optimizer != "lbfgs"]

@@ -2,8 +2,7 @@
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -28,8 +27,7 @@ def training_labels(y: Tensor, classes: int, labels: str, seed: int) -> Tensor:
     return torch.randint(classes, y.shape, generator=generator(seed, "labels")).to(y)
 
 
-@dataclass
-class Ended:
+class Ended(NamedTuple):
     """How one network left its training, and its weights then."""
 
     weights: list[Tensor]
@@ -37,7 +35,7 @@ class Ended:
     seconds: float
 
 
-class Roster:
+class ActiveNetworks:
     """
     The networks that a run trains, and which of them are still in training.
 
@@ -70,17 +68,21 @@ class Roster:
         self.augmentation = None
         if first.augmentation != "none":
             self.augmentation = Augmentation(first.augmentation, dataset.image_shape, device)
-        shares = {c.seed: sum(other.seed == c.seed for other in configurations) for c in configurations}
-        self.active = sorted(range(len(configurations)), key=lambda i: (shares[configurations[i].seed], configurations[i].seed))
+        seeds = [c.seed for c in configurations]
+        self.active = sorted(range(len(seeds)), key=lambda i: (seeds.count(seeds[i]), seeds[i]))
         self.ended: dict[int, Ended] = {}
         self.kept: dict[int, list[Tensor]] = {}
         self.seconds = [0.0] * len(configurations)
         self._since = time.perf_counter()
 
+    @property
+    def active_configurations(self) -> list[Configuration]:
+        """The configurations of the active networks, in their order."""
+        return [self.configurations[i] for i in self.active]
+
     def initial_weights(self) -> list[Tensor]:
         """Return the initial weights of the active networks, `L` tensors `[S, fan_out, fan_in]`."""
-        chosen = [self.configurations[i] for i in self.active]
-        drawn = [initial_weights(self.shapes, c.activation, c.init_scale, c.seed) for c in chosen]
+        drawn = [initial_weights(self.shapes, c.activation, c.init_scale, c.seed) for c in self.active_configurations]
         return [torch.stack(layer).to(self.x.device) for layer in zip(*drawn, strict=True)]
 
     def charge(self) -> None:
@@ -88,8 +90,8 @@ class Roster:
         if self.x.is_cuda:
             torch.cuda.synchronize(self.x.device)
         now = time.perf_counter()
-        for index in self.active:
-            self.seconds[index] += (now - self._since) / len(self.active)
+        for i in self.active:
+            self.seconds[i] += (now - self._since) / len(self.active)
         self._since = now
 
     def reached(self, weights: Sequence[Tensor]) -> Tensor:
@@ -104,32 +106,33 @@ class Roster:
         """Let the networks at these places of `active` go, with their weights and steps done; return the places that stay."""
         self.charge()
         for place in places:
-            index = self.active[place]
-            self.ended[index] = Ended([layer.clone() for layer in weights(place)], done(place), self.seconds[index])
+            i = self.active[place]
+            self.ended[i] = Ended([layer.clone() for layer in weights(place)], done(place), self.seconds[i])
         staying = [place for place in range(len(self.active)) if place not in set(places)]
         self.active = [self.active[place] for place in staying]
         return staying
 
     def keep(self, weights: Sequence[Tensor]) -> None:
         """Keep the active networks' weights as they are now."""
-        self.kept = {index: [layer[place].clone() for layer in weights] for place, index in enumerate(self.active)}
+        self.kept = {i: [layer[place].clone() for layer in weights] for place, i in enumerate(self.active)}
 
     def state(self) -> State:
-        """Return who is active, how the others ended, and what was kept."""
+        """Return which networks are active, how the others ended, and what was kept."""
         self.charge()
-        tensors = {f"ended.{i}.{layer}": weight for i, e in self.ended.items() for layer, weight in enumerate(e.weights)}
-        tensors |= {f"kept.{i}.{layer}": weight for i, weights in self.kept.items() for layer, weight in enumerate(weights)}
-        ended = {i: (e.steps_done, e.seconds) for i, e in self.ended.items()}
+        weights = {f"ended.{i}": ended.weights for i, ended in self.ended.items()}
+        weights |= {f"kept.{i}": kept for i, kept in self.kept.items()}
+        tensors = {f"{name}.{layer}": weight for name, layers in weights.items() for layer, weight in enumerate(layers)}
+        ended = {i: (ended.steps_done, ended.seconds) for i, ended in self.ended.items()}
         return tensors, {"active": self.active, "ended": ended, "kept": list(self.kept), "seconds": self.seconds}
 
     def load_state(self, tensors: dict[str, Tensor], numbers: dict[str, Any]) -> None:
         """Go on from what `state` returned."""
-
-        def weights(prefix: str) -> list[Tensor]:
-            return [tensors[f"{prefix}.{layer}"].to(self.x.device) for layer in range(len(self.shapes))]
-
         # JSON has no whole numbers as keys.
-        self.ended = {int(i): Ended(weights(f"ended.{i}"), *how) for i, how in numbers["ended"].items()}
-        self.kept = {i: weights(f"kept.{i}") for i in numbers["kept"]}
+        self.ended = {int(i): Ended(self.weights(tensors, f"ended.{i}"), *how) for i, how in numbers["ended"].items()}
+        self.kept = {i: self.weights(tensors, f"kept.{i}") for i in numbers["kept"]}
         self.active, self.seconds = numbers["active"], numbers["seconds"]
         self._since = time.perf_counter()
+
+    def weights(self, tensors: dict[str, Tensor], prefix: str) -> list[Tensor]:
+        """Return the weights that were saved under a name."""
+        return [tensors[f"{prefix}.{layer}"].to(self.x.device) for layer in range(len(self.shapes))]
