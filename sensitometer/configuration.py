@@ -89,25 +89,25 @@ class Configuration:
         ):
             if getattr(self, name) not in allowed:
                 raise InvalidInputError(f"{name} must be one of {', '.join(allowed)}; got {getattr(self, name)!r}")
-        for name, least in (("width", 1), ("depth", 2), ("steps", 0), ("seed", 0)):
-            self._check_integer(name, least)
+        self._check_whole_numbers(width=1, depth=2, steps=0, seed=0)
         self._check_positive("init_scale")
         if self.full_batch:
             # A setting that does not apply must not make two configurations of one network.
             for name, value in (("learning_rate", None), ("batch_size", None), ("steps", min(self.steps, MOST_LBFGS_ITERATIONS))):
                 object.__setattr__(self, name, value)
         else:
-            self._check_integer("batch_size", 1)
+            self._check_whole_numbers(batch_size=1)
             self._check_positive("learning_rate")
 
-    def _check_integer(self, name: str, least: int) -> None:
-        value = getattr(self, name)
-        if type(value) is int and least <= value < 2**63:
-            return
-        number = check_whole_number(name, value, least=least)
-        if number >= 2**63:
-            raise InvalidInputError(f"{name} must be below 2^63; got {value!r}")
-        object.__setattr__(self, name, number)
+    def _check_whole_numbers(self, **least: int) -> None:
+        for name, smallest in least.items():
+            value = getattr(self, name)
+            if type(value) is int and smallest <= value < 2**63:
+                continue
+            number = check_whole_number(name, value, least=smallest)
+            if number >= 2**63:
+                raise InvalidInputError(f"{name} must be below 2^63; got {number}")
+            object.__setattr__(self, name, number)
 
     def _check_positive(self, name: str) -> None:
         value = number = getattr(self, name)
@@ -157,5 +157,5 @@ class Configuration:
         return {name: getattr(self, name) for name in FIELDS}
 
 
-FIELDS = tuple(one.name for one in fields(Configuration) if one.init)
+FIELDS = tuple(field.name for field in fields(Configuration) if field.init)
 SORTED_FIELDS = tuple(sorted(FIELDS))

@@ -1,6 +1,7 @@
 """The devices that networks are trained on: their checks, and how they compute. Imports torch only where it is needed."""
 
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -14,10 +15,7 @@ FULL, TF32 = "cublas", "cublas-tf32"
 
 def check_device_name(device: str) -> None:
     """Raise InvalidInputError unless `device` is `cpu`, `cuda` or `cuda:INDEX`."""
-    if not isinstance(device, str):
-        raise InvalidInputError(f"device must be 'cpu' or 'cuda'; got {device!r}")
-    kind, _, index = device.partition(":")
-    if kind not in ("cpu", "cuda") or (device != kind and not (kind == "cuda" and index.isdecimal())):
+    if not isinstance(device, str) or not re.fullmatch(r"cpu|cuda(:\d+)?", device, re.ASCII):
         raise InvalidInputError(f"device must be cpu or cuda; got {device!r}")
 
 

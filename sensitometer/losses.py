@@ -18,8 +18,6 @@ class Loss:
 
     Attributes
     ----------
-    name
-        As in `Configuration.loss`.
     outputs_
         `outputs_(logits, out)` writes what the labels are subtracted from: the derivative of the loss by the logits is
         `out - onehot(labels)`.
@@ -27,7 +25,6 @@ class Loss:
         The loss at each point, `[S, n]`, from logits in float64.
     """
 
-    name: str
     outputs_: Callable[[Tensor, Tensor], Tensor]
     values: Callable[[Tensor, Tensor], Tensor]
 
@@ -42,13 +39,12 @@ def _half_square(logits: Tensor, labels: Tensor) -> Tensor:
     return logits.scatter_add(1, labels, logits.new_full((1, 1, 1), -1.0).expand(labels.shape)).square().sum(1) / 2
 
 
-_ALL = (
+_BY_NAME = {
     # -log softmax(f)_y = softplus(log sum_{j != y} exp(f_j - f_y))
-    Loss("cross-entropy", lambda logits, out: torch._softmax(logits, 1, False, out=out), _cross_entropy),
+    "cross-entropy": Loss(lambda logits, out: torch._softmax(logits, 1, False, out=out), _cross_entropy),
     # 1/2 ||f - onehot(y)||^2
-    Loss("l2", lambda logits, out: out.copy_(logits), _half_square),
-)
-_BY_NAME = {loss.name: loss for loss in _ALL}
+    "l2": Loss(lambda logits, out: out.copy_(logits), _half_square),
+}
 
 
 def loss(name: str) -> Loss:

@@ -49,7 +49,11 @@ class _FullyConnected(nn.Module):
         super().__init__()
         _check_weights(weights, self.shape)
         find_activation(activation)
-        self.weights = nn.ParameterList(_parameter(weight) for weight in weights)  # type: ignore[assignment]
+        parameters = [
+            weight if isinstance(weight, nn.Parameter) else nn.Parameter(weight.detach(), weight.requires_grad)
+            for weight in weights
+        ]
+        self.weights = nn.ParameterList(parameters)  # type: ignore[assignment]
         self.activation = activation
 
     def _summary(self) -> str:
@@ -65,8 +69,8 @@ class MLP(_FullyConnected):
     """
     A fully connected network: `L` weight matrices, an activation after each but the last, no biases.
 
-    It is a module, whose parameters are the weights. They share memory with the tensors given and record gradients if these do.
-    Networks that were trained or loaded record none: call `requires_grad_()` to train one further.
+    The weights are the module's parameters. They share memory with the tensors given and record gradients if these do. Networks
+    that were trained or loaded record none: call `requires_grad_()` to train one further.
 
     Parameters
     ----------
@@ -164,7 +168,7 @@ class MLPStack(_FullyConnected):
         return len(self.weights[0])
 
     def __getitem__(self, index: int) -> MLP:
-        return MLP([_parameter(weight, index) for weight in self.weights], self.activation)
+        return MLP([nn.Parameter(weight.detach()[index], weight.requires_grad) for weight in self.weights], self.activation)
 
     def forward(self, x: Tensor) -> Tensor:
         """
@@ -189,14 +193,6 @@ def as_stack(model: MLP | MLPStack) -> MLPStack:
     """Return a network as a stack of one, and a stack as it is; the weights share memory and record no gradients."""
     weights = [weight.detach() for weight in model.weights]
     return MLPStack(weights if isinstance(model, MLPStack) else [weight.unsqueeze(0) for weight in weights], model.activation)
-
-
-def _parameter(weight: Tensor, place: int | None = None) -> nn.Parameter:
-    """Return a tensor, or its entry at a place, as a parameter; it records gradients if the tensor does."""
-    if place is None and isinstance(weight, nn.Parameter):
-        return weight
-    values = weight.detach() if place is None else weight.detach()[place]
-    return nn.Parameter(values, requires_grad=weight.requires_grad)
 
 
 def _check_weights(weights: object, shape: str) -> None:

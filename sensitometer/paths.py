@@ -6,6 +6,7 @@ ellipse. What is linear in a point, such as the pre-activations of a network's f
 alone and combined with the same weights, by `combine`.
 """
 
+import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .errors import InvalidInputError, described, dimensions
+from .errors import InvalidInputError, check_whole_number, described, dimensions
 
 # Where the three points of a fitted ellipse lie, and the directions of a slice's triangle (paper, A.5.2).
 ANCHOR_ANGLES = (math.pi / 3, math.pi, 5 * math.pi / 3)
@@ -190,8 +191,7 @@ def random_ellipse(d: int, generator: torch.Generator | None = None) -> Ellipse:
     """
     if not isinstance(generator, torch.Generator | None):
         raise InvalidInputError(f"generator must be a torch.Generator or None; got {type(generator).__name__}")
-    if isinstance(d, bool) or not isinstance(d, int) or d < 1:
-        raise InvalidInputError(f"d must be a whole number of at least 1; got {d!r}")
+    check_whole_number("d", d)
     u, v = torch.randn(2, d, generator=generator)
     return Ellipse(torch.zeros(d), u, v)
 
@@ -276,9 +276,9 @@ def _plane(x1: Tensor, x2: Tensor, x3: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Return c, u, v of `fitted_ellipse`, or raise InvalidInputError."""
     points = {"x1": x1, "x2": x2, "x3": x3}
     _check_alike(points)
-    for one, other in (("x1", "x2"), ("x2", "x3"), ("x1", "x3")):
-        if torch.equal(points[one], points[other]):
-            raise InvalidInputError(f"x1, x2 and x3 must be different points; {one} and {other} are equal")
+    for first, second in itertools.combinations(points, 2):
+        if torch.equal(points[first], points[second]):
+            raise InvalidInputError(f"x1, x2 and x3 must be different points; {first} and {second} are equal")
     # Over a power of two, which rounds nothing: the squares of large or small points leave the range of float64.
     p = torch.stack([x1, x2, x3]).detach().flatten(1).double()
     p = p / 2.0 ** (math.frexp(float(p.abs().max()))[1] - 1)
@@ -288,7 +288,7 @@ def _plane(x1: Tensor, x2: Tensor, x3: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     area = max(0.0, allowed - float(a @ b) ** 2)
     rounding = ROUNDING * torch.finfo(x1.dtype).eps * float(p.norm(dim=1).max())
     if area <= max(COLLINEAR**2 * allowed, rounding**2 * max(float(a @ a), float(b @ b))):
-        raise InvalidInputError("x1, x2 and x3 must not lie on one line; these do, and no ellipse and no plane is theirs alone")
+        raise InvalidInputError("x1, x2 and x3 must not lie on one line; an ellipse or a plane needs three points that do not")
     centre = (x1 + x2 + x3) / 3
     return centre, centre - x2, (x1 - x3) / math.sqrt(3)
 
@@ -317,6 +317,6 @@ def flattened(path: Path) -> Path:
 def as_paths(path: "Path | Sequence[Path]") -> list[Path]:
     """Return one path, or a sequence of them, as a list; InvalidInputError if it is neither."""
     paths = [path] if isinstance(path, Path) else list(path) if isinstance(path, Sequence) else []
-    if not paths or not all(isinstance(one, Path) for one in paths):
+    if not paths or not all(isinstance(path, Path) for path in paths):
         raise InvalidInputError(f"path must be a Polyline, an Ellipse, or a list of them; got {type(path).__name__}")
     return paths

@@ -63,7 +63,7 @@ LISTS = {
         *[("batch_size", value, "batch_size must be a whole number of at least 1") for value in (0, 1.5, None)],
         *[("steps", value, "steps must be a whole number of at least 0") for value in (-1, 1e6, False)],
         *[("seed", value, "seed must be a whole number of at least 0") for value in (-1, 1.0)],
-        *[(name, 2**63, f"{name} must be below 2.63; got") for name in ("width", "depth", "seed")],
+        *[(name, 2**63, f"{name} must be below 2.63; got 9223372036854775808") for name in ("width", "depth", "seed")],
         *[
             (name, value, f"{name} must be a number above 0; got")
             for name in ("init_scale", "learning_rate")

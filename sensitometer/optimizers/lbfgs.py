@@ -208,8 +208,8 @@ class LBFGS:
         q = -gradients
         loops = []
         for back in range(min(self.history, max(kept))):
-            places = [(count - 1 - back) % self.history for count in kept]
-            step, change, curvature = (self._pairs(ring, places, turning) for ring in (self.steps, self.changes, self.curvatures))
+            rows = [(self.kept[i] - 1 - back) % self.history * len(self.kept) + i for i in turning]
+            step, change, curvature = (_rows(ring.flatten(0, 1), rows) for ring in (self.steps, self.changes, self.curvatures))
             # Networks that have fewer pairs are left alone by a factor of 0.
             rho = torch.where(back < counts, 1 / curvature, 0.0)
             alpha = rho * _dot(step, q)
@@ -223,12 +223,6 @@ class LBFGS:
             beta = rho * _dot(change, q)
             q.addcmul_((alpha - beta).to(q).unsqueeze(1), step)
         return q
-
-    def _pairs(self, ring: Tensor, places: Sequence[int], networks: Sequence[int]) -> Tensor:
-        """Return what the ring holds at a place of its own for each of some networks; of a single one a view."""
-        if len(networks) == 1:
-            return ring[places[0], networks[0] : networks[0] + 1]
-        return ring[self._index(places), self._index(networks)]
 
     def _index(self, rows: Sequence[int]) -> Tensor:
         return torch.tensor(rows, device=self.points.device)

@@ -413,7 +413,7 @@ def test_damaged_data_are_named_by_the_worker_that_reads_them(small, tmp_path, m
         ({"workers": 0}, "workers must be a whole number of at least 1; got 0"),
         ({"workers": "two"}, "workers must be a whole number of at least 1; got 'two'"),
         ({"limit": 1.5}, "limit must be a whole number of at least 1; got 1.5"),
-        ({"device": None}, "device must be 'cpu' or 'cuda'; got None"),
+        ({"device": None}, "device must be cpu or cuda; got None"),
         ({"device": "tpu"}, "device must be cpu or cuda; got 'tpu'"),
     ],
 )
@@ -521,7 +521,7 @@ def test_training_on_another_data_set_than_the_configuration_names_is_refused(re
         ([], {"transition_points": 1.5}, "transition_points must be a whole number of at least 0; got 1.5"),
         ([], {"transition_points": True}, "transition_points must be a whole number of at least 0; got True"),
         ([], {"transition_samples": 1}, "transition_samples must be a whole number of at least 2; got 1"),
-        ([], {"device": torch.device("cpu")}, r"device must be 'cpu' or 'cuda'; got device\(type='cpu'\)"),
+        ([], {"device": torch.device("cpu")}, r"device must be cpu or cuda; got device\(type='cpu'\)"),
     ],
 )
 def test_what_is_no_training_is_refused(configurations, options, message, refused):
