@@ -14,6 +14,7 @@ OPTIMIZERS = ("sgd", "momentum", "adam", "rmsprop", "lbfgs")
 LABELS = ("true", "random")
 AUGMENTATIONS = ("none", "shift-flip", "shift-flip-rotate")
 LOSSES = ("cross-entropy", "l2")
+_ALLOWED = {"activation": ACTIVATIONS, "optimizer": OPTIMIZERS, "labels": LABELS, "augmentation": AUGMENTATIONS, "loss": LOSSES}
 # Paper, A.5.5: the most iterations of L-BFGS.
 MOST_LBFGS_ITERATIONS = 2684
 
@@ -80,13 +81,7 @@ class Configuration:
     def __post_init__(self) -> None:
         if not isinstance(self.dataset, str) or not self.dataset:
             raise InvalidInputError(f"dataset must be the name of a data set; got {self.dataset!r}")
-        for name, allowed in (
-            ("activation", ACTIVATIONS),
-            ("optimizer", OPTIMIZERS),
-            ("labels", LABELS),
-            ("augmentation", AUGMENTATIONS),
-            ("loss", LOSSES),
-        ):
+        for name, allowed in _ALLOWED.items():
             if getattr(self, name) not in allowed:
                 raise InvalidInputError(f"{name} must be one of {', '.join(allowed)}; got {getattr(self, name)!r}")
         self._check_whole_numbers(width=1, depth=2, steps=0, seed=0)

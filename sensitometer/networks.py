@@ -39,7 +39,7 @@ def initial_weights(shapes: Sequence[tuple[int, int]], name: str, scale: float, 
 
 
 class _FullyConnected(nn.Module):
-    """What a network and a stack share: checked weights, an activation, a short `repr`."""
+    """The common part of a network and a stack: checked weights, an activation, a short `repr`."""
 
     weights: Sequence[Tensor]
     activation: str

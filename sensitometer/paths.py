@@ -1,16 +1,16 @@
-r"""
-The paths and surfaces on which networks are measured (paper, S3, S4.1, A.5.2, A.5.3). They make points; they measure nothing.
+"""
+The paths and slices on which networks are measured (paper, S3, S4.1, A.5.2, A.5.3). They make points and measure nothing.
 
-Every point of a path is a weighted sum of a few `basis` points: the vertices of a polyline, or the centre and the axes of an
-ellipse. What is linear in a point, such as the pre-activations of a network's first layer, is therefore computed for the basis
-alone and combined with the same weights, by `combine`.
+Every point is a weighted sum of a few `basis` points: the vertices of a polyline, or the centre and the axes of an ellipse or a
+slice. Linear functions of points, such as the pre-activations of a first layer, are computed for the basis alone; `combine` adds
+them up with the same weights.
 """
 
 import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -75,7 +75,7 @@ class Polyline:
         return float(len(self.vertices) if self.closed else len(self.vertices) - 1)
 
     def combine(self, values: Tensor, t: Tensor) -> Tensor:
-        """Return at the parameters `t` `[n]` what is `values` `[M, ...]` at the vertices, and linear between; `[n, ...]`."""
+        """Return the linear function with `values` `[M, ...]` at the vertices, at the parameters `t` `[n]`; `[n, ...]`."""
         before = t.floor().clamp(0, self.span - 1).long()
         after = (before + 1) % len(self.vertices)
         share = (t - before).to(values.dtype).view(-1, *[1] * (values.ndim - 1))
@@ -101,6 +101,11 @@ class Ellipse:
     centre, u, v
         Floating-point `[D]`, or `[...]` for models of points of another shape; all alike.
 
+    Attributes
+    ----------
+    closed, span
+        True, and $2\pi$: the parameter's end.
+
     Raises
     ------
     InvalidInputError
@@ -110,6 +115,8 @@ class Ellipse:
     centre: Tensor
     u: Tensor
     v: Tensor
+    closed: ClassVar[bool] = True
+    span: ClassVar[float] = 2 * math.pi
 
     def __repr__(self) -> str:
         return f"Ellipse({dimensions(self.centre.shape)} inputs)"
@@ -121,16 +128,6 @@ class Ellipse:
     def basis(self) -> Tensor:
         """The centre and the two axes, `[3, D]`."""
         return torch.stack([self.centre, self.u, self.v])
-
-    @property
-    def span(self) -> float:
-        r"""Where the parameter ends, having begun at 0: $2\pi$."""
-        return 2 * math.pi
-
-    @property
-    def closed(self) -> bool:
-        """True."""
-        return True
 
     def combine(self, values: Tensor, t: Tensor) -> Tensor:
         r"""Return $y_0 + y_1 \cos t + y_2 \sin t$ at the angles `t` `[n]`, for `values` y `[3, ...]`; `[n, ...]`."""
@@ -167,13 +164,8 @@ def translation(image: Tensor, *, flat: bool = True) -> Polyline:
     InvalidInputError
         The image is not as above.
     """
-    if (
-        not isinstance(image, Tensor)
-        or not image.is_floating_point()
-        or image.ndim != 3
-        or image.shape[2] < 2
-        or not image.numel()
-    ):
+    pixels = isinstance(image, Tensor) and image.is_floating_point() and image.ndim == 3 and image.numel() > 0
+    if not pixels or image.shape[2] < 2:
         expected = "a floating-point tensor [channels, height, width], at least 2 pixels wide"
         raise InvalidInputError(f"image must be {expected}; got {described(image)}")
     shifts = torch.stack([image.roll(shift, dims=2) for shift in range(image.shape[2])])
@@ -200,8 +192,8 @@ def fitted_ellipse(x1: Tensor, x2: Tensor, x3: Tensor) -> Ellipse:
     r"""
     Return the ellipse through three points, at the angles $\pi/3$, $\pi$ and $5\pi/3$ (paper, S4.1, A.5.2).
 
-    It is what the circle around an equilateral triangle becomes under the plane map that sends the triangle's vertices to the
-    points: with $c = (x_1 + x_2 + x_3)/3$, $u = c - x_2$ and $v = (x_1 - x_3)/\sqrt{3}$.
+    An affine map that sends the vertices of an equilateral triangle to the points sends the circle around it to the ellipse:
+    $c = (x_1 + x_2 + x_3)/3$, $u = c - x_2$ and $v = (x_1 - x_3)/\sqrt{3}$.
 
     Parameters
     ----------
@@ -259,7 +251,7 @@ class Slice:
         return ANCHOR_DISTANCE * torch.stack([angles.cos(), angles.sin()], 1)
 
     def combine(self, values: Tensor, coordinates: Tensor) -> Tensor:
-        """Return what is affine on the plane at `coordinates` `[n, 2]`, from its `values` `[3, ...]` on the basis; `[n, ...]`."""
+        """Return $y_0 + y_1 p + y_2 q$ at the `coordinates` (p, q) `[n, 2]`, for `values` y `[3, ...]`; `[n, ...]`."""
         return _sums(torch.cat([torch.ones_like(coordinates[:, :1]), coordinates], 1), values)
 
     def points(self, coordinates: Tensor) -> Tensor:

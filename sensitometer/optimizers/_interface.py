@@ -2,7 +2,7 @@
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import torch
 from torch import Tensor
@@ -82,6 +82,12 @@ class Optimizer(ABC):
     def state(self) -> list[Tensor]:
         """Return the state besides weights and learning rates: for each buffer its `L` views `[S, fan_out, fan_in]`."""
         return [view for buffer in self._remembered for view in self._like_layers(buffer)]
+
+    def load_state(self, state: Iterable[Tensor], steps: int) -> None:
+        """Go on from what `state` returned after some steps."""
+        self.steps = steps
+        for view, values in zip(self.state(), state, strict=True):
+            view.copy_(values)
 
     def _remember(self, value: float) -> Tensor:
         """Return a buffer of the size of `flat`, filled with a value, that is part of the state."""

@@ -19,7 +19,7 @@ CHANGE_TOLERANCE = 2.2e-9
 LEAST_CURVATURE = 1e-10
 # Weights whose products are summed at a time: temporary numbers stay in the cache.
 PIECE = 2**15
-# The state: a row for each network, a column in each ring, an entry in each list.
+# The state: each network has one row of the vectors, one column of the rings, one entry of the lists.
 _VECTORS = ("points", "trials", "gradients", "directions")
 _RINGS = ("steps", "changes", "curvatures")
 _NUMBERS = ("kept", "values", "done", "finished", "begun")
@@ -69,14 +69,14 @@ class LBFGS:
     points
         The initial weights, `[S, P]`; copied.
     iterations
-        Most iterations of each network.
+        The most iterations of each network.
     history
         Pairs kept.
     curvature
         $c_2$ of the strong Wolfe conditions.
     renewed
-        The objective changes with every iteration, as with augmentation: a network is evaluated once more where an iteration
-        has ended before the next one begins.
+        Whether the objective changes with every iteration, as with augmentation: a network is then evaluated once more between
+        the end of an iteration and the beginning of the next.
 
     Attributes
     ----------
@@ -84,12 +84,10 @@ class LBFGS:
         Where the last iteration of each network ended, `[S, P]`.
     trials
         Where to evaluate next, `[S, P]`.
-    done
-        Iterations of each network, `S` of them.
-    finished
-        Which networks are finished, `S` of them; they are left as they are.
+    done, finished
+        The iterations of each network, and whether it is finished and left as it is; lists of `S`.
     begun
-        Which networks are at the beginning of an iteration, `S` of them: where it is renewed, the objective may change now.
+        Whether each network is at the beginning of an iteration, where a renewed objective may change; a list of `S`.
     """
 
     def __init__(

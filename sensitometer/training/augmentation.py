@@ -47,7 +47,7 @@ class Augmentation:
         self.sources = torch.stack(moves).flatten(1).to(device)
 
     def draw(self, images: int, stream: torch.Generator) -> Tensor:
-        """Return the moves of so many images, `[images]`, from a network's own CPU stream."""
+        """Return the moves of this number of images, `[images]`, from a network's own CPU stream."""
         return torch.randint(len(self.sources), (images,), generator=stream)
 
     def apply(self, images: Tensor, moves: Tensor, out: Tensor) -> None:

@@ -77,8 +77,7 @@ class Backpropagation:
         self.hidden = [new(S, weight.shape[1], B) for weight in weights]
         self.logits = self.hidden[-1]
         # Two error signals are alive at a time: the one of a layer and the one below it.
-        widest = max(weight.shape[1] for weight in weights)
-        pair = [new(S * widest * B) for _ in range(2)]
+        pair = [new(max(h.numel() for h in self.hidden)) for _ in range(2)]
         self.deltas = [pair[i % 2][: h.numel()].view(h.shape) for i, h in enumerate(self.hidden)]
         self.minus_one = new(S, 1, B).fill_(-1.0)
         self.transposed = [weight.transpose(1, 2) for weight in weights]
@@ -160,9 +159,8 @@ class TrainingStack:
         weights = [weight[staying] for weight in self.weights]
         rates = self.optimizer.learning_rates.flatten()[staying]
         new = TrainingStack(weights, rates, configurations, self.augmentation)
-        new.optimizer.steps = self.optimizer.steps
-        for old, state in zip(self.optimizer.state(), new.optimizer.state(), strict=True):
-            state.copy_(old[staying])
+        # One by one: a copy of the whole state would count among the memory of the widest networks.
+        new.optimizer.load_state((state[staying] for state in self.optimizer.state()), self.optimizer.steps)
         return new
 
     def decay(self, factor: float) -> None:

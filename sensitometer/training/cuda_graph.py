@@ -23,35 +23,34 @@ class GraphedStep:
     def __init__(self, stack: TrainingStack) -> None:
         self.stack = stack
         self.graph: torch.cuda.CUDAGraph | None = None
-        self.fixed: tuple[Tensor, Tensor, Tensor | None] | None = None
+        self.fixed: list[Tensor] = []
         self.taken = 0
 
-    def __call__(self, x: Tensor, index: Tensor, labels: Tensor, moves: Tensor | None = None) -> None:
+    def __call__(self, x: Tensor, *minibatch: Tensor) -> None:
         """Take one step; see `TrainingStack.step`. `x` must be the same tensor every time."""
-        if self.graph is not None and self.fixed is not None:
-            for fixed, new in zip(self.fixed, (index, labels, moves), strict=True):
-                if fixed is not None and new is not None:
-                    fixed.copy_(new)
+        if self.graph is not None:
+            for fixed, new in zip(self.fixed, minibatch, strict=True):
+                fixed.copy_(new)
             self.graph.replay()
             return
         # Where there are several GPUs the current one is the first: a graph captured there would be empty.
         with torch.cuda.device(x.device):
             if self.taken < WARM_UP_STEPS:
-                self._on_side_stream(x, index, labels, moves)
+                self._on_side_stream(x, *minibatch)
                 self.taken += 1
                 return
-            self.fixed = (index.clone(), labels.clone(), None if moves is None else moves.clone())
+            self.fixed = [tensor.clone() for tensor in minibatch]
             self.graph = torch.cuda.CUDAGraph()
             with torch.cuda.graph(self.graph, stream=_side_stream(x.device)):
                 self.stack.step(x, *self.fixed)
             self.graph.replay()
 
-    def _on_side_stream(self, x: Tensor, index: Tensor, labels: Tensor, moves: Tensor | None) -> None:
+    def _on_side_stream(self, x: Tensor, *minibatch: Tensor) -> None:
         # Operations before a capture must not run on the stream that all others wait for.
         current, side = torch.cuda.current_stream(), _side_stream(x.device)
         side.wait_stream(current)
         with torch.cuda.stream(side):
-            self.stack.step(x, index, labels, moves)
+            self.stack.step(x, *minibatch)
         current.wait_stream(side)
 
 

@@ -51,10 +51,10 @@ class MinibatchRun:
         """Take the steps of this epoch that are not yet done."""
         networks, stack, x = self.networks, self.stack, self.networks.x
         self._begin_epoch()
-        index, labels, moves = self._minibatches()
+        minibatches = self._minibatches()
         for place in range(self.position, steps):
             stack.optimizer.prepare()
-            self.step(x, index[place], labels[place], None if moves is None else moves[place])
+            self.step(x, *(tensor[place] for tensor in minibatches))
             self.done, self.position = self.done + 1, place + 1
             if self.done == networks.schedule.checkpoint_steps:
                 networks.keep(stack.weights)
@@ -73,8 +73,8 @@ class MinibatchRun:
         if decay and self.epoch and self.epoch % decay == 0:
             self.stack.decay(0.1)
 
-    def _minibatches(self) -> tuple[Tensor, Tensor, Tensor | None]:
-        """Return the epoch's points `[batches, U B]`, labels `[batches, S, 1, B]` and moves `[batches, U B]`."""
+    def _minibatches(self) -> list[Tensor]:
+        """Return the epoch's points `[batches, U B]`, labels `[batches, S, 1, B]` and moves, if any, `[batches, U B]`."""
         networks, seeds, device = self.networks, self.stack.seeds, self.networks.x.device
         used = self.batches * self.size
 
@@ -83,13 +83,13 @@ class MinibatchRun:
             return rows.transpose(0, 1).reshape(self.batches, -1)
 
         orders = [torch.randperm(networks.x.shape[0], generator=self.orders[seed])[:used] for seed in seeds]
-        moves = None
+        moves = []
         if networks.augmentation is not None:
-            moves = minibatches([networks.augmentation.draw(used, self.moves[seed]) for seed in seeds])
+            moves = [minibatches([networks.augmentation.draw(used, self.moves[seed]) for seed in seeds])]
         counts = torch.tensor(self.stack.counts, device=device)
         order = torch.stack(orders).to(device).repeat_interleave(counts, 0)
         labels = networks.labels[networks.active].gather(1, order).view(len(order), self.batches, 1, self.size)
-        return minibatches(orders), labels.transpose(0, 1).contiguous(), moves
+        return [minibatches(orders), labels.transpose(0, 1).contiguous(), *moves]
 
     def _retire(self) -> None:
         """Take the networks that diverged, or reached the accuracy asked for, out of the stack."""
@@ -117,6 +117,5 @@ class MinibatchRun:
         self.at_epoch = {name: state for name, state in tensors.items() if name.startswith(("orders.", "moves."))}
         weights, rates = networks.weights(tensors, "weights"), tensors["rates"].flatten().to(networks.x.device)
         self._take(TrainingStack(weights, rates, networks.active_configurations, networks.augmentation))
-        self.stack.optimizer.steps = self.done
-        for place, state in enumerate(self.stack.optimizer.state()):
-            state.copy_(tensors[f"optimizer.{place}"])
+        buffers = len(self.stack.optimizer.state())
+        self.stack.optimizer.load_state([tensors[f"optimizer.{place}"] for place in range(buffers)], self.done)
