@@ -166,8 +166,6 @@ def measure(
 
 def _dtype(model: Callable[[Tensor], Tensor]) -> torch.dtype:
     """Return the type of numbers in which the model computes."""
-    if isinstance(model, MLP):
-        return model.weights[0].dtype
     parameters = model.parameters() if isinstance(model, nn.Module) else ()
     return next((parameter.dtype for parameter in parameters if parameter.is_floating_point()), torch.float32)
 

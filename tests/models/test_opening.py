@@ -30,6 +30,19 @@ def test_saved_network_is_read(tmp_path):
     assert torch.equal(open_model(str(tmp_path / "net.safetensors"))(x), network(x))
 
 
+def test_networks_are_modules_for_pickles_and_factories(zoo):
+    network = MLP(initial_weights(layer_shapes(64, 9, 3, 10), "tanh", 1.0, 1), "tanh")
+    torch.save(network, "net.pt")
+    network.save("net.safetensors")
+    with (zoo / "zoo.py").open("a") as file:
+        file.write("\nfrom sensitometer import MLP\n\ndef mlp():\n")
+        file.write("    return MLP([torch.zeros(9, 64), torch.zeros(9, 9), torch.zeros(10, 9)], 'tanh')\n")
+    x = torch.randn(3, 64)
+    for opened in (open_model("net.pt", trust_pickle=True), open_model("zoo:mlp", weights="net.safetensors")):
+        assert isinstance(opened, MLP)
+        assert torch.equal(opened(x), network(x))
+
+
 def test_exported_program_is_read(tmp_path):
     path, x = export(convolutional(), tmp_path / "conv.pt2"), torch.randn(3, 1, 8, 8)
     with torch.no_grad():
