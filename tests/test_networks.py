@@ -199,6 +199,15 @@ def test_a_network_is_a_part_of_other_modules(stream):
     assert len(list(model.parameters())) == 3
 
 
+@pytest.mark.parametrize("name", ["relu", "hardsigmoid"])
+def test_a_network_within_a_module_has_its_own_measures(stream, name):
+    network = MLP(random_weights(stream, (5, 7, 3, 2)), name)
+    model = torch.nn.Sequential(torch.nn.Flatten(), network)
+    x = torch.randn(6, 5, generator=stream, dtype=torch.float64)
+    torch.testing.assert_close(jacobian_norm(model, x), jacobian_norm(network, x))
+    assert torch.equal(transitions(model, Polyline(x)).per_layer, transitions(network, Polyline(x)).per_layer)
+
+
 def plane(x):
     return Slice(*x[:3])
 
