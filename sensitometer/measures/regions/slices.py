@@ -13,7 +13,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from ...errors import InvalidInputError, TooManyRegionsError, check_whole_number, counted, dimensions
@@ -286,56 +285,47 @@ def _graph(model: Model, plane: Slice) -> Graph:
 
 @torch.no_grad()
 def _exact(graph: Graph, plane: Slice, layers: tuple[int, ...], keep_faces: bool, most_faces: int | None) -> ExactBoundaries:
-    inside: list[tuple[int, Segments]] = []
-    sides: list[tuple[int, Segments]] = []
-    faces: list[tuple[NDArray[np.float64], NDArray[np.int64]]] = [(np.zeros((0, 2)), np.zeros(0, dtype=np.int64))]
+    inside: list[Segments] = []
+    sides: list[Segments] = []
+    corners, lengths = [np.zeros((0, 2))], [np.zeros(1, dtype=np.int64)]
     count = 0
     for piece in arrange(graph, plane_basis(plane), layers[-1]):
         if piece.stage in layers:
-            inside.append((piece.stage, piece.segments))
-            sides.append((piece.stage, piece.sides))
+            inside.append(piece.segments)
+            sides.append(piece.sides)
         count += len(piece.lengths)
         if most_faces is not None and count > most_faces:
             raise TooManyRegionsError(f"the slice has more than {most_faces:,} linear regions, the most that were asked for")
         if keep_faces:
-            faces.append((piece.corners, piece.lengths))
-    found = [*inside, *_different(sides)]
+            corners.append(piece.corners)
+            lengths.append(piece.lengths)
+    segments = Segments.joined([*inside, _different(Segments.joined(sides))])
     return ExactBoundaries(
         layers,
-        torch.from_numpy(np.concatenate([segments.ends for _, segments in found])),
-        torch.from_numpy(np.concatenate([np.full(len(segments.unit), layer) for layer, segments in found])),
-        torch.from_numpy(np.concatenate([segments.unit for _, segments in found])),
-        torch.from_numpy(np.concatenate([segments.boundary for _, segments in found])),
-        torch.from_numpy(np.concatenate([corners for corners, _ in faces])),
-        torch.from_numpy(np.concatenate([[0], *(lengths for _, lengths in faces)]).cumsum()),
+        torch.from_numpy(segments.ends),
+        torch.from_numpy(segments.layer),
+        torch.from_numpy(segments.unit),
+        torch.from_numpy(segments.boundary),
+        torch.from_numpy(np.concatenate(corners)),
+        torch.from_numpy(np.concatenate(lengths).cumsum()),
         tuple(graph.names[layer] for layer in layers),
     )
 
 
-def _different(sides: Sequence[tuple[int, Segments]]) -> list[tuple[int, Segments]]:
+def _different(sides: Segments) -> Segments:
     """
     Keep the sides of faces along which the codes on both sides differ, once each: see `Refinement.sides`.
 
-    One face alone tells of those, or two do that differ. The sides of the square are none.
+    One face alone tells of these, or two do that differ. The sides of the square are none.
     """
-    if not any(len(segments.unit) for _, segments in sides):
-        return []
-    ends = np.concatenate([segments.ends for _, segments in sides])
-    layer = np.concatenate([np.full(len(segments.unit), number) for number, segments in sides])
-    unit, boundary, code = (np.concatenate([getattr(one, name) for _, one in sides]) for name in ("unit", "boundary", "code"))
-    rim = ((abs(ends[:, 0]) == 1) & (ends[:, 0] == ends[:, 1])).any(1)
+    rim = ((abs(sides.ends[:, 0]) == 1) & (sides.ends[:, 0] == sides.ends[:, 1])).any(1)
     # The two faces at a side go along it in opposite directions: its middle is the same.
-    middle = np.round(ends.mean(1) / SAME_SIDE)
-    names = np.column_stack([layer, unit, boundary, middle])
+    middle = np.round(sides.ends.mean(1) / SAME_SIDE)
+    names = np.column_stack([sides.layer, sides.unit, sides.boundary, middle])
     _, first, which, count = np.unique(names, axis=0, return_index=True, return_inverse=True, return_counts=True)
     differ = np.zeros(len(first), bool)
-    differ[which.reshape(-1)[code != code[first][which.reshape(-1)]]] = True
-    keep = first[((count == 1) | differ) & ~rim[first]]
-    return [
-        (int(number), Segments(ends[own], unit[own], boundary[own], code[own]))
-        for number in np.unique(layer[keep])
-        for own in [keep[layer[keep] == number]]
-    ]
+    differ[which.reshape(-1)[sides.code != sides.code[first][which.reshape(-1)]]] = True
+    return sides.take(first[((count == 1) | differ) & ~rim[first]])
 
 
 def _distances(points: Tensor, segments: Tensor) -> Tensor:

@@ -22,7 +22,7 @@ All is float64.
 """
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -43,8 +43,7 @@ PATCH = 2**20
 SQUARE = np.array([[-1.0, -1.0], [1.0, -1.0], [1.0, 1.0], [-1.0, 1.0]])
 
 
-@dataclass(frozen=True)
-class Piece:
+class Piece(NamedTuple):
     """The results of a patch in one stage: segments, sides of faces at a boundary (`Refinement.sides`), in the last one faces."""
 
     stage: int
@@ -56,63 +55,65 @@ class Piece:
 
 def arrange(graph: Graph, basis: Tensor, last: int) -> Iterator[Piece]:
     """
-    Cut the square along the boundaries of stages 0 to `last` of a model, and yield what comes of it, piece by piece.
+    Cut the square along the boundaries of stages 0 to `last` of a model, and yield the results, piece by piece.
 
     `basis` `[3, ...]` holds the plane's point 0 and its two axes.
     """
-    shapes: dict[str, tuple[int, ...]] = {}
-
-    def after(stage: Stage, refined: Refinement, vertices: Array) -> dict[str, Tensor]:
-        rows = {name: torch.from_numpy(value) for name, value in refined.rows(vertices).items()}
-        z = rows[stage.source]
-        # The same memory: with more of it in use at once, the processes grow.
-        result = (
-            stage.pieces(z, overwrite=stage.source not in stage.alive)
-            if isinstance(stage.pieces, Elementwise)
-            else stage.pieces(z)
-        )
-        alive = {name: rows[name].view(-1, *shapes[name]) for name in stage.alive}
-        return {**alive, stage.result: result.view(-1, *stage.shape)}
-
-    def entered(stage: Stage, values: Mapping[str, Tensor], xy: Array, faces: Polygons, largest: Array) -> Refinement:
-        shapes.update({name: tuple(value.shape[1:]) for name, value in values.items()})
-        rows = {name: value.flatten(1).numpy() for name, value in values.items()}
-        rounding = _rounding(stage, rows[stage.source], largest)
-        if isinstance(stage.pieces, Elementwise) and stage.pieces.apart <= 4 * float(rounding.max()):
-            raise InvalidInputError(
-                f"the model's weights are too large: float64 cannot tell boundaries at {stage.name} that are "
-                f"{stage.pieces.apart:g} apart from one another; scale the weights down"
-            )
-        return refine(rows, stage.source, xy, faces, stage.pieces, rounding)
-
-    def through(stage: Stage, above: Stage, refined: Refinement, patch: Array, largest: Array) -> Refinement:
-        vertices, faces = refined.faces.take(patch).compact()
-        values = graph.through(above, after(stage, refined, vertices))
-        return entered(above, values, refined.xy[vertices], faces, largest)
-
-    def descend(place: int, refined: Refinement) -> Iterator[Piece]:
-        faces = refined.faces if place == last else refined.faces.take(np.arange(0))
-        yield Piece(place, refined.segments, refined.sides, faces.lengths, refined.xy[faces.corners])
-        if place == last:
-            return
-        stage, above = graph.stages[place : place + 2]
-        # The corners before the cut have the extremes, and an activation has its own at these.
-        z = refined.values[stage.source]
-        extremes = stage.pieces(torch.from_numpy(np.stack([z.max(0), z.min(0)])))
-        largest = extremes.abs().amax(0).numpy()
-        for patch in refined.patches(max(1, PATCH // max(stage.width, above.width))):
-            yield from descend(place + 1, through(stage, above, refined, patch, largest))
-
     basis = basis.detach().cpu().double()
     corners = torch.from_numpy(np.insert(SQUARE, 0, 1.0, axis=1)) @ basis.flatten(1)
     values = graph.through(graph.stages[0], {graph.input: corners.view(4, *basis.shape[1:])})
     square, largest = Polygons(np.array([4]), np.arange(4)), basis.abs().sum(0).flatten().numpy()
-    yield from descend(0, entered(graph.stages[0], values, SQUARE, square, largest))
+    yield from _descend(graph, 0, last, _refined(graph, 0, values, SQUARE, square, largest))
+
+
+def _descend(graph: Graph, place: int, last: int, refined: Refinement) -> Iterator[Piece]:
+    """Yield the results of the faces of one stage and, patch by patch, of all further stages."""
+    faces = refined.faces if place == last else refined.faces.take(np.arange(0))
+    yield Piece(place, refined.segments, refined.sides, faces.lengths, refined.xy[faces.corners])
+    if place == last:
+        return
+    stage, above = graph.stages[place : place + 2]
+    # The corners before the cut have the extremes, and an activation has its own at these.
+    extremes = stage.pieces(torch.from_numpy(np.stack([refined.z.max(0), refined.z.min(0)])))
+    largest = extremes.abs().amax(0).numpy()
+    for patch in refined.patches(max(1, PATCH // max(stage.width, above.width))):
+        yield from _descend(graph, place + 1, last, _next_stage(graph, place, refined, patch, largest))
+
+
+def _next_stage(graph: Graph, place: int, refined: Refinement, patch: Array, largest: Array) -> Refinement:
+    """Take a patch of the faces of a stage through its operation, and cut it in the stage above."""
+    stage, above = graph.stages[place : place + 2]
+    vertices, faces = refined.faces.take(patch).compact()
+    values = graph.through(above, _results(stage, refined, vertices))
+    return _refined(graph, place + 1, values, refined.xy[vertices], faces, largest)
+
+
+def _results(stage: Stage, refined: Refinement, vertices: Array) -> dict[str, Tensor]:
+    """Return the values that are alive behind a stage, at vertices of its faces."""
+    rows = {name: torch.from_numpy(values) for name, values in refined.rows(vertices).items()}
+    z = rows[stage.source].flatten(1)
+    # In the same memory: with more of it in use at once, the processes grow.
+    overwrite = stage.source not in stage.alive
+    result = stage.pieces(z, overwrite=overwrite) if isinstance(stage.pieces, Elementwise) else stage.pieces(z)
+    return {**{name: rows[name] for name in stage.alive}, stage.result: result.view(-1, *stage.shape)}
+
+
+def _refined(graph: Graph, place: int, values: Mapping[str, Tensor], xy: Array, faces: Polygons, largest: Array) -> Refinement:
+    """Cut faces in one stage, from the values at their corners and the `largest` sizes of the inputs of its affine map."""
+    stage = graph.stages[place]
+    arrays = {name: value.contiguous().numpy() for name, value in values.items()}
+    rounding = _rounding(stage, arrays[stage.source], largest)
+    if isinstance(stage.pieces, Elementwise) and stage.pieces.apart <= 4 * float(rounding.max()):
+        raise InvalidInputError(
+            f"the model's weights are too large: float64 cannot tell boundaries at {stage.name} that are "
+            f"{stage.pieces.apart:g} apart from one another; scale the weights down"
+        )
+    return refine(place, arrays, stage.source, xy, faces, stage.pieces, rounding)
 
 
 def _rounding(stage: Stage, z: Array, largest: Array) -> Array:
     """
-    Return how far the pre-activations `z` `[V, W]` may be from what they would be without rounding; `[W]`.
+    Return how far the pre-activations `z` `[V, ...]` may be from what they would be without rounding; `[W]`.
 
     For one matrix product that is in proportion to the sum of the sizes of its terms, for the `largest` sizes of its inputs. The
     terms of other affine maps are not known: there it is in proportion to the largest of all pre-activations.
@@ -122,4 +123,4 @@ def _rounding(stage: Stage, z: Array, largest: Array) -> Array:
         if stage.affine.bias is not None:
             error += stage.affine.bias[0].abs().numpy()
         return ROUNDING * error
-    return np.full(z.shape[1], ROUNDING * max(float(z.max()), -float(z.min())))
+    return np.full(z[0].size, ROUNDING * max(float(z.max()), -float(z.min())))

@@ -1,211 +1,162 @@
-"""Cuts many convex polygons along the chords that cross them: see `arrangement.py`."""
+"""Cuts many convex polygons along the lines that cross them: see `arrangement.py`."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
-from .polygons import Array, Polygons, following, mix, numbered, over, ranges, starts, two_sided
-
-# A share of a face's extent: rounding leaves about 1e-15 of it, and nothing is known of thinner parts than this.
-TOLERANCE = 2.0**-43
+from .lines import Lines
+from .polygons import Array, Polygons, Table, following, mix, numbered, over, ranges, starts, two_sided
 
 
 @dataclass(frozen=True)
-class Chords:
-    """
-    Where functions are at a level inside faces, ordered by face.
+class SidedPolygons(Polygons):
+    """Polygons, with the line that the side from each corner to the next is part of; -1 for none."""
 
-    Attributes
-    ----------
-    face, function
-        `[C]`: the face, and which of the functions of `Lines` is at a level there.
-    level
-        `[C]`: its value there.
-    extent
-        `[C]`: how far from the level it is at most, in the face.
-    near
-        `[C]`: so near to the level it cannot be told from it.
-    ends
-        `[C, 2]`: the vertices at which it falls below and rises above the level, counter-clockwise.
-    """
+    RUNS = ("corners", "line")
 
-    face: Array
-    function: Array
-    level: Array
-    extent: Array
-    near: Array
-    ends: Array
+    line: Array
 
 
-@dataclass
-class _Pieces:
-    """
-    Polygons that are still to be cut.
+@dataclass(frozen=True)
+class Crossings(Table):
+    """New vertices: where the line `along` is crossed by the line `across`; `[n]`."""
 
-    `side` `[I]` is the chord that each corner's side, to the next corner, is part of, or -1. `of` `[Q]`, ascending, and `chord`
-    `[Q]` are a piece and a chord that crosses it; `values`, one such pair after the other, are the chord's at its corners.
-    """
+    along: Array
+    across: Array
+
+
+@dataclass(frozen=True)
+class Meetings(Table):
+    """A vertex, and a line that goes through it without being one of those that it is named by; `[n]`."""
+
+    vertex: Array
+    line: Array
+
+
+class Cut(NamedTuple):
+    """Faces after they were cut."""
+
+    faces: SidedPolygons
+    crossings: Crossings
+    meetings: Meetings
+
+
+class _Crossed(NamedTuple):
+    """Pieces that are still to be cut, and pairs of a piece, ascending, and a line across it."""
+
+    pieces: SidedPolygons
+    piece: Array
+    line: Array
+    values: Array  # those of each pair's line at the corners of its piece
+
+
+@dataclass(frozen=True)
+class _Halves(Table):
+    """Parts of polygons on one side of a line; each corner is the old corner `source`, or a new one on the side behind it."""
+
+    RUNS = ("source", "new", "line")
 
     lengths: Array
-    corners: Array
-    side: Array
-    of: Array
-    chord: Array
-    values: Array
+    source: Array
+    new: Array
+    line: Array  # as in `SidedPolygons`
 
 
-@dataclass(frozen=True)
-class Cut:
-    """
-    Faces after they were cut.
-
-    Attributes
-    ----------
-    faces
-        The pieces.
-    side
-        The chord that each corner's side, to the next corner, is part of, or -1; `[I]`.
-    crossings
-        The two chords of each new vertex, `[n, 2]`.
-    meetings
-        A vertex, and a chord that goes through it without being one of those that it is named by; `[m, 2]`.
-    """
-
-    faces: Polygons
-    side: Array
-    crossings: Array
-    meetings: Array
-
-
-def cut(faces: Polygons, chords: Chords, values: Array, vertices: int) -> Cut:
-    """Cut faces along their chords, whose `values` at the faces' corners are given; crossings are numbered from `vertices`."""
-    which, of = numbered(chords.face)
-    whole = np.ones(len(faces.lengths), bool)
-    whole[which] = False
-    uncut = faces.take(np.flatnonzero(whole))
-    done = [_Done(uncut.lengths, uncut.corners, np.full(len(uncut.corners), -1))]
-    start = faces.take(which)
-    pieces = _Pieces(start.lengths, start.corners, np.full(len(start.corners), -1), of, np.arange(len(of)), values)
-    pairs: list[Array] = []
-    meetings = [np.empty((0, 2), np.int64)]
-    while len(pieces.lengths):
-        pieces, finished = _round(pieces, chords, vertices, pairs, meetings)
-        done.append(finished)
-    lengths, corners, side = _joined(done)
-    # Both parts of a chord that is crossed were cut by themselves.
-    named = np.concatenate([*pairs, np.empty((0, 2), np.int64)])
-    _, first, name = np.unique(named[:, 0] * len(chords.face) + named[:, 1], return_index=True, return_inverse=True)
-    met = np.concatenate(meetings)
-    for numbers in (corners, met[:, 0]):
+def cut(faces: Polygons, lines: Lines, ends: Array, vertices: int) -> Cut:
+    """Cut faces along the lines across them, with ends as in `chord_ends`; crossings are numbered from `vertices`."""
+    whole = SidedPolygons(faces.lengths, faces.corners, np.full(len(faces.corners), -1))
+    crossed, uncrossed = _told_apart(whole, lines.face, np.arange(len(lines.face)), lines.values)
+    done, cutter = [uncrossed], _Cutter(lines, ends, vertices)
+    while len(crossed.piece):
+        crossed, uncrossed = cutter.halve(crossed)
+        done.append(uncrossed)
+    pieces, crossings, meetings = (
+        SidedPolygons.joined(done),
+        Crossings.joined(cutter.crossings),
+        Meetings.joined(cutter.meetings),
+    )
+    # The pieces on both sides of a line were cut by themselves, and have named each crossing on it.
+    _, first, name = np.unique(crossings.along * len(lines.face) + crossings.across, return_index=True, return_inverse=True)
+    for numbers in (pieces.corners, meetings.vertex):
         new = numbers >= vertices
-        numbers[new] = vertices + name.reshape(-1)[numbers[new] - vertices]
-    return Cut(Polygons(lengths, corners), side, named[first], met)
+        numbers[new] = vertices + name[numbers[new] - vertices]
+    return Cut(pieces, crossings.take(first), meetings)
 
 
-def _round(pieces: _Pieces, chords: Chords, vertices: int, pairs: list[Array], meetings: list[Array]) -> tuple[_Pieces, "_Done"]:
-    """Cut each piece along its first chord; return what is still to be cut, and what is not; append to `pairs`, `meetings`."""
-    first = np.flatnonzero(np.diff(pieces.of, prepend=-1))
-    along = np.repeat(pieces.chord[first], pieces.lengths)
-    spread = pieces.lengths[pieces.of]
-    offset = starts(spread)
-    values = pieces.values[ranges(offset[first], pieces.lengths)]
-    next_ = following(pieces.lengths)
-    crossed = np.flatnonzero(np.sign(values) * np.sign(values[next_]) < 0)
-    share, doubt = np.zeros((2, len(values)))
-    span = values[crossed] - values[next_[crossed]]
-    share[crossed] = values[crossed] / span
-    # Along a side nearly parallel to the chord, what is not known of the chord's values is much of the share.
-    doubt[crossed] = chords.near[along[crossed]] / abs(span)
-    most = chords.near + 2 * doubt.max() * chords.extent  # start and end, below, are no further apart than two extents
-    vertex = np.zeros(len(values), np.int64)
-    vertex[crossed] = _new_vertices(crossed, along, values, pieces.side, chords, vertices, pairs)
-    rest = np.ones(len(spread), bool)
-    rest[first] = False
-    rest = np.flatnonzero(rest)
-    parts = []
-    for sign in (1, -1):
-        lengths, source, new = _part(sign * values, crossed, pieces.lengths)
+def _told_apart(pieces: SidedPolygons, piece: Array, line: Array, values: Array) -> tuple[_Crossed, SidedPolygons]:
+    """Return the pieces that lines cross, and the others; the arguments are as in `_Crossed`."""
+    crossed, number = numbered(piece)
+    uncrossed = np.ones(len(pieces.lengths), bool)
+    uncrossed[crossed] = False
+    return _Crossed(pieces.take(crossed), number, line, values), pieces.take(uncrossed)
+
+
+class _Cutter:
+    """Cuts pieces in rounds, and keeps the vertices that this makes."""
+
+    def __init__(self, lines: Lines, ends: Array, vertices: int) -> None:
+        self._lines, self._ends, self._vertices = lines, ends, vertices
+        none = np.empty(0, np.int64)
+        self.crossings, self.meetings = [Crossings(none, none)], [Meetings(none, none)]
+
+    def halve(self, crossed: _Crossed) -> tuple[_Crossed, SidedPolygons]:
+        """Cut each piece along its first line; return the pieces that lines still cross, and the others."""
+        pieces, piece, line, values = crossed
+        first = np.flatnonzero(np.diff(piece, prepend=-1))
+        offset = starts(pieces.lengths[piece])
+        here, along = values[ranges(offset[first], pieces.lengths)], np.repeat(line[first], pieces.lengths)
+        next_ = following(pieces.lengths)
+        sides = np.flatnonzero(np.sign(here) * np.sign(here[next_]) < 0)
+        span = here[sides] - here[next_[sides]]
+        share, doubt = np.zeros((2, len(here)))
+        share[sides] = here[sides] / span
+        # Along a side nearly parallel to the line, the doubt about the line's values is much of the share.
+        doubt[sides] = self._lines.near[along[sides]] / abs(span)
+        vertex = np.zeros(len(here), np.int64)
+        vertex[sides] = self._name(along[sides], pieces.line[sides], here[sides] < 0)
+        halves = _Halves.joined([_halves(pieces, sign * here, next_, sides, along) for sign in (1, -1)])
+        source, new = halves.source, halves.new
         corners = np.where(new, vertex[source], pieces.corners[source])
-        here, after = sign * values[source], sign * values[next_[source]]
-        # Behind the last corner on this side, the chord is the side of the part.
-        side = np.where(np.where(new, here > 0, (here == 0) & (after < 0)), along[source], pieces.side[source])
-        of, chord = pieces.of[rest], pieces.chord[rest]
-        step = ranges(starts(lengths)[of], lengths[of])
-        # Pairs number their values by piece, so that a corner of a piece is as far from the pair's start as from the piece's.
-        shift = np.repeat(offset[rest] - starts(pieces.lengths)[of], lengths[of])
-        start, end = pieces.values[shift + source[step]], pieces.values[shift + next_[source[step]]]
-        given = mix(start, end, np.where(new, share[source], 0.0)[step])
-        met = np.flatnonzero(abs(given) <= np.repeat(most[chord], lengths[of]))
-        if len(met):
-            whose = chord[np.searchsorted(np.cumsum(lengths[of]), met, side="right")]
-            vertex_doubt = np.where(new, doubt[source], 0.0)[step[met]]
-            near = abs(given[met]) <= chords.near[whose] + vertex_doubt * abs(end[met] - start[met])
-            given[met[near]] = 0.0
-            meetings.append(np.stack([corners[step[met[near]]], whose[near]], 1))
-        crossing = two_sided(given, lengths[of])
-        given = given[np.repeat(crossing, lengths[of])]
-        parts.append(_Pieces(lengths, corners, side, of[crossing], chord[crossing], given))
-    return _sorted_out(parts)
+        share, doubt = np.where(new, share[source], 0.0), np.where(new, doubt[source], 0.0)
+
+        # Each other line of a piece may cross both of its halves.
+        rest = np.delete(np.arange(len(piece)), first)
+        half = np.concatenate([piece[rest], piece[rest] + len(pieces.lengths)])
+        line, lengths = np.tile(line[rest], 2), halves.lengths[half]
+        corner = ranges(starts(halves.lengths)[half], lengths)
+        # Values are numbered by pair, corners by piece.
+        shift = np.repeat(np.tile(offset[rest] - starts(pieces.lengths)[piece[rest]], 2), lengths)
+        start, end = values[shift + source[corner]], values[shift + next_[source[corner]]]
+        given = mix(start, end, share[corner])
+        most = self._lines.near + 2 * doubt.max() * self._lines.extent  # start and end are no further apart than two extents
+        met = np.flatnonzero(abs(given) <= np.repeat(most[line], lengths))
+        whose = line[np.searchsorted(np.cumsum(lengths), met, side="right")]
+        near = abs(given[met]) <= self._lines.near[whose] + doubt[corner[met]] * abs(end[met] - start[met])
+        given[met[near]] = 0.0
+        self.meetings.append(Meetings(corners[corner[met[near]]], whose[near]))
+        crossing = two_sided(given, lengths)
+        parts = SidedPolygons(halves.lengths, corners, halves.line)
+        return _told_apart(parts, half[crossing], line[crossing], given[np.repeat(crossing, lengths)])
+
+    def _name(self, along: Array, other: Array, rises: Array) -> Array:
+        """Return the vertices on sides that are cut: the end of the line `along` on an edge, or its crossing with the `other`."""
+        vertex = self._ends[along, rises.astype(np.int64)]
+        inside = np.flatnonzero(other >= 0)
+        vertex[inside] = self._vertices + sum(len(crossings.along) for crossings in self.crossings) + np.arange(len(inside))
+        low, high = np.minimum(along, other)[inside], np.maximum(along, other)[inside]
+        self.crossings.append(Crossings(low, high))
+        return vertex
 
 
-def _new_vertices(
-    crossed: Array, along: Array, values: Array, side: Array, chords: Chords, vertices: int, pairs: list[Array]
-) -> Array:
-    """Return the vertices on the sides `crossed` by a chord: its own end on an edge, or its crossing with another chord."""
-    chord, other = along[crossed], side[crossed]
-    vertex = chords.ends[chord, (values[crossed] < 0).astype(np.int64)]
-    inside = np.flatnonzero(other >= 0)
-    vertex[inside] = vertices + sum(map(len, pairs)) + np.arange(len(inside))
-    pairs.append(np.sort(np.stack([chord[inside], other[inside]], 1), axis=1))
-    return vertex
-
-
-def _part(values: Array, crossed: Array, lengths: Array) -> tuple[Array, Array, Array]:
-    """
-    Return the parts of polygons in which `values` at the corners are not negative.
-
-    They are the number of corners of each, `[F]`, and for each corner the old corner that it is or is behind, and which it is.
-    """
+def _halves(pieces: SidedPolygons, values: Array, next_: Array, sides: Array, along: Array) -> _Halves:
+    """Return the parts of pieces in which the values of a line each, at the corners, are not negative."""
     count = (values >= 0).astype(np.int64)
-    count[crossed] += 1
+    count[sides] += 1
     source = np.repeat(np.arange(len(values)), count)
     new = np.zeros(len(source), bool)
-    new[np.cumsum(count)[crossed] - 1] = True
-    return over(np.add, count, lengths), source, new
-
-
-@dataclass(frozen=True)
-class _Done:
-    """Pieces that no chord crosses, as in `_Pieces`."""
-
-    lengths: Array
-    corners: Array
-    side: Array
-
-
-def _joined(parts: Sequence[_Done]) -> tuple[Array, Array, Array]:
-    """Return lengths, corners and sides of all parts together."""
-    lengths, corners, side = zip(*((one.lengths, one.corners, one.side) for one in parts), strict=True)
-    return np.concatenate(lengths), np.concatenate(corners), np.concatenate(side)
-
-
-def _sorted_out(parts: Sequence[_Pieces]) -> tuple[_Pieces, _Done]:
-    """Return the pieces that chords still cross, and those that none does."""
-    active, corners, side, of, chord, values, done = [], [], [], [], [], [], []
-    number = 0
-    for part in parts:
-        which, name = numbered(part.of)
-        whole = np.ones(len(part.lengths), bool)
-        whole[which] = False
-        wide = np.repeat(whole, part.lengths)
-        done.append(_Done(part.lengths[whole], part.corners[wide], part.side[wide]))
-        crossed = ~wide
-        active.append(part.lengths[which])
-        corners.append(part.corners[crossed])
-        side.append(part.side[crossed])
-        of.append(name + number)
-        chord.append(part.chord)
-        values.append(part.values)
-        number += len(which)
-    return _Pieces(*(np.concatenate(each) for each in (active, corners, side, of, chord, values))), _Done(*_joined(done))
+    new[np.cumsum(count)[sides] - 1] = True
+    here, after = values[source], values[next_[source]]
+    # Behind the last corner on this side, the part goes along the line.
+    line = np.where(np.where(new, here > 0, (here == 0) & (after < 0)), along[source], pieces.line[source])
+    return _Halves(over(np.add, count, pieces.lengths), source, new, line)

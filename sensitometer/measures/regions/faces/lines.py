@@ -1,207 +1,204 @@
-"""
-The straight lines along which faces are to be cut: where an affine function of a face is at a level.
-
-The functions are the pre-activations themselves, or differences of two of them.
-"""
+"""The lines along which faces are to be cut: where a function, such as a pre-activation, is at a level inside a face."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from functools import cached_property
+from typing import NamedTuple
 
 import numpy as np
 
-from .cutting import TOLERANCE
-from .polygons import Array, Polygons, following, mix, over, ranges, starts
+from .polygons import Array, Polygons, Table, following, mix, over, ranges, starts
+
+# A share of a face's extent: rounding leaves about 1e-15 of it, and nothing is known of thinner parts than this.
+TOLERANCE = 2.0**-43
 
 
 @dataclass(frozen=True)
-class Segments:
-    """
-    Straight pieces of boundaries.
+class Segments(Table):
+    """Straight pieces of boundaries: which boundary, of which unit of which layer; `[M]`."""
 
-    Attributes
-    ----------
-    ends
-        `[M, 2, 2]`.
-    unit, boundary
-        `[M]`: whose boundary each is, and which of its boundaries.
-    code
-        `[M]`: for sides of faces, the unit's code in the face.
-    """
-
-    ends: Array
+    ends: Array  # [M, 2, 2]
+    layer: Array
     unit: Array
     boundary: Array
-    code: Array
+    code: Array  # of the unit in the face of which this is a side; 0 inside faces
+
+
+def make_segments(ends: Array, layer: int, unit: Array, boundary: Array | int = 0, code: Array | int = 0) -> Segments:
+    """Return segments of one layer."""
+    layers, boundaries, codes = (np.broadcast_to(number, unit.shape) for number in (layer, boundary, code))
+    return Segments(ends, layers, unit, boundaries, codes)
 
 
 @dataclass(frozen=True)
-class Functions:
-    """
-    Functions that are affine on each face.
-
-    Attributes
-    ----------
-    z
-        The pre-activations at the vertices, `[V, W]`.
-    pairs
-        `[n, 2]`: function i is the difference of these two pre-activations. None: the functions are the pre-activations.
-    zeros
-        Where a difference is so near to 0 that it is taken to be: vertex * n + function of each such place, ascending.
-    """
+class PreActivations:
+    """The pre-activations `z` `[V, W]` at the vertices, as functions that are affine on each face."""
 
     z: Array
-    pairs: Array | None = None
-    zeros: Array = field(default_factory=lambda: np.empty(0, np.int64))
 
     @property
     def count(self) -> int:
-        """How many there are."""
-        return self.z.shape[1] if self.pairs is None else len(self.pairs)
+        """The number of functions."""
+        return len(self.z[0])
 
     def at(self, vertex: Array, function: Array) -> Array:
-        """Return the value of one function each at vertices."""
-        found: Array
-        if self.pairs is None:
-            found = self.z[vertex, function]
-            return found
-        found = self.z[vertex, self.pairs[function, 0]] - self.z[vertex, self.pairs[function, 1]]
-        if len(self.zeros):
-            found[np.isin(vertex * self.count + function, self.zeros)] = 0.0
-        return found
+        """Return the value of one function per vertex."""
+        values: Array = self.z[vertex, function]
+        return values
 
-    def put(self, vertex: Array, function: Array, level: Array) -> "Functions":
-        """Return functions of which one each has a level at vertices; pre-activations are changed in place."""
-        if self.pairs is None:
-            self.z[vertex, function] = level
-            return self
-        return replace(self, zeros=np.unique(np.concatenate([self.zeros, vertex * self.count + function])))
+    def put(self, vertex: Array, function: Array, level: Array) -> None:
+        """Put one function per vertex on a level."""
+        self.put_in(self.z, vertex, function, level)
+
+    def put_in(self, z: Array, row: Array, function: Array, level: Array) -> None:
+        """Put one function per row of other pre-activations `z` on a level."""
+        z[row, function] = level
+
+
+@dataclass
+class Differences:
+    """Differences of two pre-activations, `left` less `right` `[n]`, as functions that are affine on each face."""
+
+    z: Array
+    left: Array
+    right: Array
+
+    def __post_init__(self) -> None:
+        self._zeros = np.empty(0, np.int64)  # vertex * n + function where a difference was put on 0, ascending
+
+    @property
+    def count(self) -> int:
+        """The number of functions."""
+        return len(self.left)
+
+    def at(self, vertex: Array, function: Array) -> Array:
+        """Return the value of one function per vertex."""
+        values: Array = self.z[vertex, self.left[function]] - self.z[vertex, self.right[function]]
+        if len(self._zeros):
+            values[np.isin(vertex * self.count + function, self._zeros)] = 0.0
+        return values
+
+    def put(self, vertex: Array, function: Array, _level: Array) -> None:
+        """Put one function per vertex on 0, and leave the pre-activations as they are."""
+        self._zeros = np.unique(np.concatenate([self._zeros, vertex * self.count + function]))
+
+    def put_in(self, z: Array, row: Array, function: Array, _level: Array) -> None:
+        """Put one function per row of other pre-activations `z` on 0."""
+        z[row, self.right[function]] = z[row, self.left[function]]
+
+
+Functions = PreActivations | Differences
 
 
 @dataclass(frozen=True)
-class Lines:
-    """
-    Where functions are at a level, ordered by face.
+class Lines(Table):
+    """Lines on which a function is at a level, ordered by face, with the values at the corners of the faces; `[C]`."""
 
-    Attributes
-    ----------
-    functions
-        All of them.
-    face, function, boundary, level
-        `[C]`: of each line. `boundary` is which of the operation's boundaries the level is.
-    rounding
-        `[C]`: how far the function may be from what it would be without rounding.
-    lengths, corner
-        How many corners the face of each line has, `[C]`, and these corners, one line after the other.
-    values
-        The function less the level at these corners.
-    """
+    RUNS = ("corners", "values")
 
-    functions: Functions
     face: Array
     function: Array
-    boundary: Array
+    boundary: Array  # which of the operation's boundaries the level is
     level: Array
-    rounding: Array
-    lengths: Array
-    corner: Array
-    values: Array
-
-    @staticmethod
-    def across(
-        functions: Functions, faces: Polygons, face: Array, function: Array, boundary: Array, level: Array, rounding: Array
-    ) -> "Lines":
-        """Return the lines, with their values at the corners of their faces."""
-        lengths = faces.lengths[face]
-        corner = faces.corners[ranges(starts(faces.lengths)[face], lengths)]
-        values = functions.at(corner, np.repeat(function, lengths))
-        values -= np.repeat(level, lengths)
-        return Lines(functions, face, function, boundary, level, rounding, lengths, corner, values)
+    rounding: Array  # how far the function may be from its value without rounding
+    lengths: Array  # the number of corners of the face
+    corners: Array
+    values: Array  # the function less the level
 
     @cached_property
     def extent(self) -> Array:
-        """How far from the level each function is at most, in the face; `[C]`."""
+        """How far each function is from its level at most, in the face; `[C]`."""
         return over(np.maximum, abs(self.values), self.lengths)
 
-    @property
+    @cached_property
     def near(self) -> Array:
-        """So near to the level a function cannot be told from it; `[C]`."""
+        """How near to its level each function cannot be told from it; `[C]`."""
         return np.maximum(TOLERANCE * self.extent, self.rounding)
 
-    def put_on_levels(self) -> Functions | None:
-        """Put on a line the corners that are within its face's tolerance of it, and return the functions; None if none is."""
-        stray = np.flatnonzero((abs(self.values) <= np.repeat(self.near, self.lengths)) & (self.values != 0))
-        if not len(stray):
-            return None
-        function, level = (np.repeat(each, self.lengths)[stray] for each in (self.function, self.level))
-        return self.functions.put(self.corner[stray], function, level)
 
-    def take(self, keep: Array) -> "Lines":
-        """Return some of them: `keep` is whether each is to stay."""
-        if keep.all():
-            return self
-        wide = np.repeat(keep, self.lengths)
-        each = (self.face, self.function, self.boundary, self.level, self.rounding, self.lengths)
-        face, function, boundary, level, rounding, lengths = (one[keep] for one in each)
-        return Lines(self.functions, face, function, boundary, level, rounding, lengths, self.corner[wide], self.values[wide])
+def lines_across(
+    functions: Functions, faces: Polygons, face: Array, function: Array, boundary: Array, level: Array, rounding: Array
+) -> Lines:
+    """Return lines with their values at the corners of their faces."""
+    lengths = faces.lengths[face]
+    corners = faces.corners[ranges(starts(faces.lengths)[face], lengths)]
+    values = functions.at(corners, np.repeat(function, lengths))
+    values -= np.repeat(level, lengths)
+    return Lines(face, function, boundary, level, rounding, lengths, corners, values)
+
+
+def put_on_levels(functions: Functions, lines: Lines) -> bool:
+    """Put functions on their levels at the corners that cannot be told from the line; return whether there are any."""
+    stray = np.flatnonzero((abs(lines.values) <= np.repeat(lines.near, lines.lengths)) & (lines.values != 0))
+    if len(stray):
+        function, level = (np.repeat(column, lines.lengths)[stray] for column in (lines.function, lines.level))
+        functions.put(lines.corners[stray], function, level)
+    return len(stray) > 0
+
+
+class OnLine(NamedTuple):
+    """The function, and its level, of a line through each of some vertices; `[n]`."""
+
+    function: Array
+    level: Array
 
 
 @dataclass(frozen=True)
 class Between:
-    """
-    Vertices between two others: `share` `[n]` of the way from `start` to `end` `[n]`.
-
-    At each, one of `functions` is at its level, or two are: `levels`, alike.
-    """
+    """New vertices, each `share` of the way from vertex `start` to vertex `end`; `[n]`."""
 
     start: Array
     end: Array
     share: Array
-    functions: Sequence[Array]
-    levels: Sequence[Array]
+    lines: Sequence[OnLine]  # all that these vertices are on
 
-    def coordinates(self, xy: Array) -> Array:
-        """Return their coordinates, from those of the vertices before them."""
-        return mix(xy[self.start], xy[self.end], self.share[:, None])
-
-    def rows(self, start: Array, end: Array, which: Array) -> Array:
-        """Return values at `which` of them, from those at their starts and ends, overwritten; `[n, ...]`."""
-        # `mix`, in place: fresh memory of this size costs as much as the arithmetic.
-        end -= start
-        end *= self.share[which, None]
-        end += start
-        return end
+    def added_to(self, xy: Array) -> Array:
+        """Return coordinates of vertices, and behind them those of these."""
+        return np.concatenate([xy, mix(xy[self.start], xy[self.end], self.share[:, None])])
 
     def at(self, functions: Functions, vertex: Array, function: Array) -> Array:
-        """Return the value of one function each at vertices: old ones, and these, numbered from where the old ones end."""
+        """Return the value of one function per vertex: an old one, or one of these, which are numbered from where those end."""
         old = len(functions.z)
-        value = functions.at(np.minimum(vertex, old - 1), function)
-        new = np.flatnonzero(vertex >= old)
-        which, own = vertex[new] - old, function[new]
-        value[new] = mix(functions.at(self.start[which], own), functions.at(self.end[which], own), self.share[which])
-        return value
+        values = functions.at(np.minimum(vertex, old - 1), function)
+        here = np.flatnonzero(vertex >= old)
+        new, function = vertex[here] - old, function[here]
+        values[here] = mix(functions.at(self.start[new], function), functions.at(self.end[new], function), self.share[new])
+        return values
 
 
-def chord_ends(lines: Lines) -> tuple[Array, Between]:
-    """Return the ends `[C, 2]` of lines across faces, and those ends that are inside edges."""
-    functions, next_ = lines.functions, following(lines.lengths)
-    old = len(functions.z)
-    ends, found = [], []
-    for sign in (1, -1):
-        ahead = sign * lines.values > 0
-        at = np.flatnonzero(ahead & ~ahead[next_])  # one a line, as `two_sided` has seen to
-        inside = lines.values[next_[at]] != 0
-        ends.append(np.where(inside, -1, lines.corner[next_[at]]))
-        # From below to above, whichever of the two faces at this edge is asked.
-        low, high = (next_[at[inside]], at[inside])[::sign]
-        found.append((lines.corner[low], lines.corner[high], np.flatnonzero(inside)))
-    low, high, line = (np.concatenate(parts) for parts in zip(*found, strict=True))
+def chord_ends(functions: Functions, lines: Lines) -> tuple[Array, Between]:
+    """
+    Return the ends of lines across faces, and those of the ends that are inside edges.
+
+    The ends `[C, 2]` are the vertices at which a line falls below and rises above its level, counter-clockwise.
+    """
+    old, next_ = len(functions.z), following(lines.lengths)
+    above, below = lines.values > 0, lines.values < 0
+    falls, rises = np.flatnonzero(above & ~above[next_]), np.flatnonzero(below & ~below[next_])  # one each per line
+    behind = next_[np.stack([falls, rises], 1)]
+    ends = lines.corners[behind]
+    inside = lines.values[behind] != 0
+    # From below to above, whichever of the two faces at the edge is asked.
+    low = lines.corners[np.stack([next_[falls], rises], 1)[inside]]
+    high = lines.corners[np.stack([falls, next_[rises]], 1)[inside]]
+    line, _ = np.nonzero(inside)
     # No operation has three boundaries.
     key = ((low * old + high) * functions.count + lines.function[line]) * 2 + lines.boundary[line]
     _, first, name = np.unique(key, return_index=True, return_inverse=True)
-    name = name.reshape(-1) + old
-    half = len(found[0][2])
-    ends[0][found[0][2]], ends[1][found[1][2]] = name[:half], name[half:]
-    low, high, own, level = low[first], high[first], lines.function[line[first]], lines.level[line[first]]
-    below = functions.at(low, own)
-    return np.stack(ends, 1), Between(low, high, (level - below) / (functions.at(high, own) - below), [own], [level])
+    ends[inside] = old + name
+    low, high, function, level = low[first], high[first], lines.function[line[first]], lines.level[line[first]]
+    value = functions.at(low, function)
+    share = (level - value) / (functions.at(high, function) - value)
+    return ends, Between(low, high, share, [OnLine(function, level)])
+
+
+class Cuts(NamedTuple):
+    """The lines along which the faces of a stage are to be cut, and the boundaries among them."""
+
+    functions: Functions
+    lines: Lines
+    ends: Array  # of the lines, as in `chord_ends`
+    on_edges: Between
+    xy: Array  # coordinates of the corners and of the vertices on edges
+    segments: Segments  # inside faces
+    sides: Segments  # see `Refinement.sides`

@@ -2,19 +2,40 @@
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import numpy as np
 
 from ..graph import Maximum, Pieces
-from .cutting import Chords, Cut, cut
-from .lines import Between, Functions, Segments, chord_ends
+from .cutting import Cut, cut
+from .lines import Between, Cuts, Functions, OnLine, Segments
 from .merging import merged
 from .polygons import Array, Polygons, over, starts
-from .units import unit_lines
-from .winners import WinnerLines, winner_lines
+from .units import unit_cuts
+from .winners import Winners, winner_cuts
 
 # Pre-activations at the corners of pieces whose winners are compared, at once.
 PART = 2**19
+
+
+class _Step(NamedTuple):
+    """How values at `vertices`, ascending, come from those at earlier ones: at `old` of these, then `between` two of them."""
+
+    vertices: Array
+    between: Between
+    new: Array  # which of the vertices between others
+    old: Array  # rows of the earlier values, as are the next
+    start: Array
+    end: Array
+
+    def rows(self, values: Array) -> Array:
+        start, end = values[self.start], values[self.end]
+        share = self.between.share[self.new].reshape(-1, *[1] * (values.ndim - 1))
+        # `mix`, in place: fresh memory of this size costs as much as the arithmetic.
+        end -= start
+        end *= share
+        end += start
+        return np.concatenate([values[self.old], end])
 
 
 @dataclass(frozen=True)
@@ -23,16 +44,18 @@ class Refinement:
     The faces of one stage, cut along its lines.
 
     Vertices are numbered: first the corners of the faces before the cut, then ends of lines inside edges, then crossings of
-    lines; `xy` are the coordinates of all.
+    lines.
 
     Attributes
     ----------
     values
-        The values that are alive, the stage's pre-activations `source` among them, at the corners before the cut; each `[V, n]`.
-    pairs
-        As in `Functions`.
-    meetings
-        A vertex, a function and a level each, wherever a line goes through a vertex that others have named.
+        The values that are alive at the corners before the cut, each `[V, ...]`; `source` names the stage's pre-activations.
+    functions
+        The functions that the lines are of.
+    xy
+        The coordinates of all vertices.
+    meetings, met
+        The vertices `[n]` that a line goes through without being one of those that they are named by, and these lines.
     faces
         After the cut.
     segments
@@ -44,52 +67,49 @@ class Refinement:
 
     values: Mapping[str, Array]
     source: str
-    pairs: Array | None
+    functions: Functions
     xy: Array
     on_edges: Between
     crossings: Between
-    meetings: tuple[Array, Array, Array]
+    meetings: Array
+    met: OnLine
     faces: Polygons
     segments: Segments
     sides: Segments
 
+    @property
+    def z(self) -> Array:
+        """The pre-activations, `[V, W]`."""
+        return self.values[self.source].reshape(len(self.values[self.source]), -1)
+
     def rows(self, vertices: Array, *names: str) -> dict[str, Array]:
         """Return the values of these names, or all, at `vertices`, which are in ascending order; each `[n, ...]`."""
-        old, simple = len(self.values[self.source]), len(self.xy) - len(self.crossings.share)
-        which = vertices[vertices >= simple] - simple
-        start, end = self.crossings.start[which], self.crossings.end[which]
-        here = vertices[vertices < simple]
+        old, simple = len(self.z), len(self.xy) - len(self.crossings.share)
+        here, new = vertices[vertices < simple], vertices[vertices >= simple] - simple
+        start, end = self.crossings.start[new], self.crossings.end[new]
         needed = np.unique(np.concatenate([here, start, end]))
         corner, on_edge = needed[needed < old], needed[needed >= old] - old
-        low, high = self.on_edges.start[on_edge], self.on_edges.end[on_edge]
+        steps = [_Step(needed, self.on_edges, on_edge, corner, self.on_edges.start[on_edge], self.on_edges.end[on_edge])]
+        if len(new):
+            steps.append(_Step(vertices, self.crossings, new, *(np.searchsorted(needed, each) for each in (here, start, end))))
         rows = {}
         for name in names or self.values:
             values = self.values[name]
-            rows[name] = np.concatenate([values[corner], self.on_edges.rows(values[low], values[high], on_edge)])
-        if self.source in rows:
-            self._put(rows[self.source], needed, self.on_edges, on_edge)
-        if not len(which):
-            return rows
-        start, end, here = (np.searchsorted(needed, some) for some in (start, end, here))
-        for name, values in rows.items():
-            rows[name] = np.concatenate([values[here], self.crossings.rows(values[start], values[end], which)])
-        if self.source in rows:
-            self._put(rows[self.source], vertices, self.crossings, which)
+            for step in steps:
+                values = step.rows(values)
+                if name == self.source:
+                    self._put_on_levels(values.reshape(len(values), -1), step)
+            rows[name] = values
         return rows
 
-    def _put(self, z: Array, vertices: Array, between: Between, which: Array) -> None:
-        """
-        Put the pre-activations `z` at `vertices`, ascending, exactly on the levels that they are at.
-
-        The last rows are `which` of the vertices `between` others, and have their levels. Any row may have one of `meetings`.
-        """
-        row = np.arange(len(vertices) - len(which), len(vertices))
-        for function, level in zip(between.functions, between.levels, strict=True):
-            _put(z, row, function[which], level[which], self.pairs)
-        met, function, level = self.meetings
-        row = np.searchsorted(vertices, met)
-        there = np.flatnonzero(vertices[np.minimum(row, len(vertices) - 1)] == met)
-        _put(z, row[there], function[there], level[there], self.pairs)
+    def _put_on_levels(self, z: Array, step: _Step) -> None:
+        """Put the pre-activations `z` of a step exactly on the levels of the lines through its vertices."""
+        row = np.arange(len(step.old), len(step.vertices))
+        for line in step.between.lines:
+            self.functions.put_in(z, row, line.function[step.new], line.level[step.new])
+        row = np.searchsorted(step.vertices, self.meetings)
+        there = np.flatnonzero(step.vertices[np.minimum(row, len(step.vertices) - 1)] == self.meetings)
+        self.functions.put_in(z, row[there], self.met.function[there], self.met.level[there])
 
     def patches(self, size: int) -> Iterator[Array]:
         """Yield the numbers of the faces in compact parts of at most `size`, halving the longer extent."""
@@ -109,75 +129,66 @@ class Refinement:
             waiting += [part[order[len(part) // 2 :]], part[order[: len(part) // 2]]]
 
 
-def _put(z: Array, row: Array, function: Array, level: Array, pairs: Array | None) -> None:
-    if pairs is None:
-        z[row, function] = level
-    else:
-        z[row, pairs[function, 1]] = z[row, pairs[function, 0]]
-
-
-def refine(values: Mapping[str, Array], source: str, xy: Array, faces: Polygons, pieces: Pieces, rounding: Array) -> Refinement:
+def refine(
+    layer: int, values: Mapping[str, Array], source: str, xy: Array, faces: Polygons, pieces: Pieces, rounding: Array
+) -> Refinement:
     """
     Cut `faces`, with the vertices `xy` `[V, 2]`, wherever a unit of an operation changes its piece.
 
-    `values` are those at the vertices, each `[V, n]`; `source` names the operation's pre-activations among them, `[V, W]`. Of
-    these, what is within `rounding` `[W]` of a boundary, or within a face's tolerance, is put on it.
+    `values` are those at the vertices, each `[V, ...]`; `source` names the operation's pre-activations. Pre-activations that are
+    within `rounding` `[W]` of a boundary, or within a face's tolerance, are put on it.
     """
-    winners = None
+    z = values[source].reshape(len(xy), -1)
     if isinstance(pieces, Maximum):
-        winners = winner_lines(values[source], faces, pieces, rounding)
-        lines = winners.lines
+        cuts, winners = winner_cuts(layer, z, xy, faces, pieces, rounding)
     else:
-        lines, sides = unit_lines(values[source], xy, faces, pieces.boundaries, rounding)
-    ends, on_edges = chord_ends(lines)
-    xy = np.concatenate([xy, on_edges.coordinates(xy)])
-    if winners is None:
-        segments = Segments(xy[ends], lines.function, lines.boundary, np.zeros_like(lines.function))
-    else:
-        part, whole, segments, sides = winners.boundaries(ends, on_edges, xy)
-        lines, ends, whole = lines.take(part), ends[part], whole[part]
-    chords = Chords(lines.face, lines.function, lines.level, lines.extent, lines.near, ends)
-    done = cut(faces, chords, lines.values, len(xy))
-    crossings = _crossings(lines.functions, on_edges, chords, done.crossings)
-    xy = np.concatenate([xy, crossings.coordinates(xy)])
-    vertex, chord = done.meetings.T
-    meetings = vertex, chords.function[chord], chords.level[chord]
-    pairs = lines.functions.pairs
-    refined = Refinement(values, source, pairs, xy, on_edges, crossings, meetings, done.faces, segments, sides)
-    return refined if winners is None else _rejoined(refined, done, chords, winners, np.unique(chords.face[~whole]))
+        cuts, winners = unit_cuts(layer, z, xy, faces, pieces.boundaries, rounding), None
+    done = cut(faces, cuts.lines, cuts.ends, len(cuts.xy))
+    crossings, met = _crossings(cuts, done), done.meetings.line
+    refined = Refinement(
+        values,
+        source,
+        cuts.functions,
+        crossings.added_to(cuts.xy),
+        cuts.on_edges,
+        crossings,
+        done.meetings.vertex,
+        OnLine(cuts.lines.function[met], cuts.lines.level[met]),
+        Polygons(done.faces.lengths, done.faces.corners),
+        cuts.segments,
+        cuts.sides,
+    )
+    return refined if winners is None else _rejoined(refined, done, cuts.lines.face, winners)
 
 
-def _crossings(functions: Functions, on_edges: Between, chords: Chords, pairs: Array) -> Between:
-    """Return the vertices where the first chord of each of `pairs` `[n, 2]` is crossed by the second."""
-    along, across = pairs.T
-    function, level = chords.function[across], chords.level[across]
-    start, end = chords.ends[along].T
-    low, high = (on_edges.at(functions, vertex, function) for vertex in (start, end))
+def _crossings(cuts: Cuts, done: Cut) -> Between:
+    """Return the vertices at which lines cross one another: each is on the first line, between its ends."""
+    lines, (along, across) = cuts.lines, (done.crossings.along, done.crossings.across)
+    function, level = lines.function[across], lines.level[across]
+    start, end = cuts.ends[along].T
+    low, high = (cuts.on_edges.at(cuts.functions, vertex, function) for vertex in (start, end))
     with np.errstate(divide="ignore", invalid="ignore"):
-        # Two chords that meet at a nearly common end may not cross in the last bits.
+        # Two lines that meet at a nearly common end may not cross in the last bits.
         share = np.nan_to_num(np.clip((level - low) / (high - low), 0.0, 1.0), nan=0.5)
-    return Between(start, end, share, [chords.function[along], function], [chords.level[along], level])
+    return Between(start, end, share, [OnLine(lines.function[along], lines.level[along]), OnLine(function, level)])
 
 
-def _rejoined(refined: Refinement, done: Cut, chords: Chords, winners: WinnerLines, parted: Array) -> Refinement:
-    """Join the pieces of the faces `parted`, which were cut along more than boundaries, that have the same winners."""
-    if not len(parted):
+def _rejoined(refined: Refinement, done: Cut, line_face: Array, winners: Winners) -> Refinement:
+    """Join the pieces with the same winners of each face that was cut along more than boundaries."""
+    if not len(winners.parted):
         return refined
-    faces = done.faces
-    last = over(np.maximum, done.side, faces.lengths)
-    parent = np.where(last >= 0, chords.face[last], -1)
-    which = np.flatnonzero(np.isin(parent, parted))
-    z = refined.values[refined.source]
-    tokens = np.random.default_rng(0).integers(2**63, size=len(winners.contests.column), dtype=np.uint64)
-    keys = []
-    size = max(1, PART // z.shape[1])
-    for part in np.split(which, range(size, len(which), size)):
-        vertices, pieces = faces.take(part).compact()
-        rows = refined.rows(vertices, refined.source)[refined.source]
-        means = np.add.reduceat(rows[pieces.corners], starts(pieces.lengths)) / pieces.lengths[:, None]
-        keys.append(winners.keys(means, parent[part], tokens))
-    order = np.lexsort((key := np.concatenate(keys), parent[which]))
-    other = (np.diff(key[order]) != 0) | (np.diff(parent[which][order]) != 0)
-    group = np.full(len(faces.lengths), -1)
-    group[which[order]] = np.concatenate([[0], np.cumsum(other)])
-    return replace(refined, faces=merged(faces, done.side, group, len(z)))
+    pieces = done.faces
+    last = over(np.maximum, pieces.line, pieces.lengths)
+    parent = np.where(last >= 0, line_face[last], -1)
+    parts = np.flatnonzero(np.isin(parent, winners.parted))
+    keys, size = [], max(1, PART // refined.z.shape[1])
+    for part in np.split(parts, range(size, len(parts), size)):
+        vertices, polygons = pieces.take(part).compact()
+        z = refined.rows(vertices, refined.source)[refined.source].reshape(len(vertices), -1)
+        means = np.add.reduceat(z[polygons.corners], starts(polygons.lengths)) / polygons.lengths[:, None]
+        keys.append(winners.keys(means, parent[part]))
+    order = np.lexsort((key := np.concatenate(keys), parent[parts]))
+    other = (np.diff(key[order]) != 0) | (np.diff(parent[parts][order]) != 0)
+    group = np.full(len(pieces.lengths), -1)
+    group[parts[order]] = np.concatenate([[0], np.cumsum(other)])
+    return replace(refined, faces=merged(pieces, group, len(refined.z)))

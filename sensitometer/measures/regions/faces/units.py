@@ -4,51 +4,40 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from .lines import Functions, Lines, Segments
+from .lines import Cuts, PreActivations, chord_ends, lines_across, make_segments, put_on_levels
 from .polygons import Array, Polygons, following, starts, two_sided
 
 
-def unit_lines(z: Array, xy: Array, faces: Polygons, levels: Sequence[float], rounding: Array) -> tuple[Lines, Segments]:
+def unit_cuts(layer: int, z: Array, xy: Array, faces: Polygons, levels: Sequence[float], rounding: Array) -> Cuts:
     """
-    Return the lines on which a pre-activation of `z` `[V, W]` is at a level inside a face, and sides of faces at a level.
+    Return the lines on which a pre-activation of `z` `[V, W]` is at a level inside a face.
 
     The sides are those along which a unit is exactly at a level while the face is above it. Unless the face behind is above as
-    well, that is a boundary that no line shows.
+    well, such a side is a boundary that no line shows.
 
-    Puts on a level, in `z`, what is within `rounding` `[W]` of it, or within a face's tolerance.
+    Pre-activations within `rounding` `[W]` of a level, or within a face's tolerance, are put on it.
     """
-    functions: Functions | None = Functions(z)
-    while functions:
-        face, unit, boundary, sides = _crossing_units(z, faces, levels, rounding)
-        lines = Lines.across(functions, faces, face, unit, boundary, np.array(levels)[boundary], rounding[unit])
+    functions, first = PreActivations(z), starts(faces.lengths)
+    while True:
+        above, below, at = _compared(z, levels, rounding)
+        face_above, face_below = (np.bitwise_or.reduceat(words[faces.corners], first) for words in (above, below))
+        face, boundary, unit = set_bits(face_above & face_below, len(levels))
+        lines = lines_across(functions, faces, face, unit, boundary, np.array(levels)[boundary], rounding[unit])
+        if not put_on_levels(functions, lines):
+            break
         # The other faces at these corners are to see the same.
-        functions = lines.put_on_levels()
-    start, end, unit, boundary = sides
-    segments = Segments(np.stack([xy[start], xy[end]], 1), unit, boundary, np.ones_like(unit))
-    return lines.take(two_sided(lines.values, lines.lengths)), segments
+    start, end = faces.corners, faces.corners[following(faces.lengths)]
+    at_level = at[start] & at[end] & np.repeat(face_above, faces.lengths, axis=0) if at.any() else at[:0]
+    side, boundary, unit = set_bits(at_level, len(levels))
+    sides = make_segments(np.stack([xy[start[side]], xy[end[side]]], 1), layer, unit, boundary, code=1)
+    lines = lines.take(two_sided(lines.values, lines.lengths))
+    ends, on_edges = chord_ends(functions, lines)
+    xy = on_edges.added_to(xy)
+    return Cuts(functions, lines, ends, on_edges, xy, make_segments(xy[ends], layer, lines.function, lines.boundary), sides)
 
 
-def _crossing_units(z: Array, faces: Polygons, levels: Sequence[float], rounding: Array) -> tuple[Array, Array, Array, Array]:
-    """
-    Return face, unit and boundary wherever a face has corners on both sides, ordered by face; and sides of `unit_lines` `[4, n]`.
-
-    The sides are start, end, unit and boundary. Puts what is within `rounding` of a level on it.
-    """
-    above, below, at = _told(z, levels, rounding)
-    first = starts(faces.lengths)
-    face_above = np.bitwise_or.reduceat(above[faces.corners], first)
-    both = face_above & np.bitwise_or.reduceat(below[faces.corners], first)
-    face, boundary, unit = set_bits(both, len(levels))
-    sides = np.empty((4, 0), np.int64)
-    if at.any():
-        start, end = faces.corners, faces.corners[following(faces.lengths)]
-        side, which, own = set_bits(at[start] & at[end] & np.repeat(face_above, faces.lengths, axis=0), len(levels))
-        sides = np.stack([start[side], end[side], own, which])
-    return face, unit, boundary, sides
-
-
-def _told(z: Array, levels: Sequence[float], rounding: Array) -> tuple[Array, Array, Array]:
-    """Return where `z` is above, below and at the levels, as `bits` does; what is within `rounding` of one is put on it."""
+def _compared(z: Array, levels: Sequence[float], rounding: Array) -> tuple[Array, Array, Array]:
+    """Return where `z` is above, below and at the levels, as `bits` does; values within `rounding` of a level are put on it."""
 
     def compared(margin: float) -> tuple[Array, Array, Array]:
         above, below = np.empty((2, len(z), len(levels), z.shape[1]), bool)
@@ -80,6 +69,6 @@ def bits(truths: Array) -> Array:
 def set_bits(words: Array, truths: int) -> tuple[Array, Array, Array]:
     """Return row, number of the truth value and unit of each bit that is set, in this order."""
     row, column = np.nonzero(words)
-    which, bit = np.nonzero(np.unpackbits(words[row, column, None].view(np.uint8), axis=1))
-    truth, word = np.divmod(column[which], words.shape[1] // truths)
-    return row[which], truth, 64 * word + bit
+    place, bit = np.nonzero(np.unpackbits(words[row, column, None].view(np.uint8), axis=1))
+    truth, word = np.divmod(column[place], words.shape[1] // truths)
+    return row[place], truth, 64 * word + bit

@@ -9,15 +9,26 @@ the same winners are joined again (`merging.py`).
 Candidates that are equal up to rounding are one candidate: the first.
 """
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 
 from ..graph import Maximum
-from .cutting import TOLERANCE
-from .lines import Between, Functions, Lines, Segments
-from .polygons import Array, Polygons, following, mix, over, ranges, starts, two_sided
+from .lines import (
+    TOLERANCE,
+    Between,
+    Cuts,
+    Differences,
+    Lines,
+    PreActivations,
+    Segments,
+    chord_ends,
+    lines_across,
+    make_segments,
+    put_on_levels,
+)
+from .polygons import Array, Polygons, Table, following, mix, over, ranges, starts, two_sided
 from .units import bits, set_bits
 
 # Numbers at once where candidates are compared with one another at the corners of faces.
@@ -29,207 +40,187 @@ FEW = 16
 
 
 @dataclass(frozen=True)
-class Contests:
-    """
-    Units, each in one face, in which more than one candidate may be the largest; ordered by face.
+class Contests(Table):
+    """Units, each in one face, in which more than one candidate may be the largest; ordered by face."""
 
-    Attributes
-    ----------
-    face, unit
-        `[R]`.
-    contest, column
-        `[n]`: the candidates that no other is above everywhere, ordered by contest, then as in the unit: whose, and which
-        pre-activation.
-    """
+    RUNS = ("column",)
 
     face: Array
     unit: Array
-    contest: Array
-    column: Array
-
-    def candidates(self, contests: Array) -> tuple[Array, Array]:
-        """Return how many candidates each of some `contests` has, and their numbers, one contest after the other."""
-        first, last = (np.searchsorted(self.contest, contests, side=side) for side in ("left", "right"))
-        return last - first, ranges(first, last - first)
+    lengths: Array
+    column: Array  # the pre-activations of the candidates that no other is above everywhere, in the order of the unit
 
 
 @dataclass(frozen=True)
-class Ties:
-    """
-    Where two candidates of a contest are equal: on lines across its face, or on sides of it.
-
-    Attributes
-    ----------
-    contest
-        `[n]`.
-    left, right
-        `[n]`: the two pre-activations. Inside the face, `right` is larger near a side.
-    place
-        `[n]`: which of the unit's candidates `right` is.
-    ends
-        `[n, 2]`: the vertices of the sides; none for lines.
-    """
+class Ties(Table):
+    """Where two candidates of a contest are equal: on lines across its face, or on sides of it; `[n]`."""
 
     contest: Array
-    left: Array
-    right: Array
-    place: Array
-    ends: Array
+    left: Array  # the two pre-activations
+    right: Array  # which inside the face is the larger near a side
+    place: Array  # of `right` among the unit's candidates
+    ends: Array  # vertices, [n, 2]
 
 
 @dataclass(frozen=True)
-class WinnerLines:
-    """
-    The lines of a stage whose operation is a maximum.
+class Winners:
+    """The contests of a stage, and the faces `parted`, ascending, that are cut along more than boundaries."""
 
-    Attributes
-    ----------
-    lines
-        One for each face and pair of candidates.
-    contests
-        All of them.
-    across
-        The ties on these lines: of several units, if they have candidates in common.
-    line
-        The line of each of them.
-    along
-        The ties on sides of faces in which an earlier candidate is equal to the winner on the side.
-    sign, margin
-        1 for the largest and -1 for the smallest; differences that are taken to be 0, `[units]`.
-    """
-
-    lines: Lines
     contests: Contests
-    across: Ties
-    line: Array
-    along: Ties
     sign: float
-    margin: Array
+    parted: Array
 
-    def boundaries(self, ends: Array, on_edges: Between, xy: Array) -> tuple[Array, Array, Segments, Segments]:
+    @cached_property
+    def _tokens(self) -> Array:
+        """A random number for each candidate."""
+        return np.random.default_rng(0).integers(2**63, size=len(self.contests.column), dtype=np.uint64)
+
+    def keys(self, means: Array, parent: Array) -> Array:
         """
-        Return which lines have part in a boundary and which of them wholly, `[C]`, the segments inside faces, and the sides.
+        Return a number for each piece of a face, the same for those of one face with the same winners.
 
-        `ends` `[C, 2]` are the vertices between which the lines cross their faces, `on_edges` those of them that are not corners.
-        """
-        ties = self.across
-        start, stop = self._largest(ties, ends[self.line], on_edges)
-        keep = np.flatnonzero((stop - start > TOLERANCE) & self._apart(ties, ends[self.line], on_edges))
-        part, whole = np.zeros((2, len(self.lines.face)), bool)
-        part[self.line[keep]] = True
-        whole[self.line[keep[(start[keep] == 0) & (stop[keep] == 1)]]] = True
-        segments = self._segments(ties, ends[self.line], start, stop, keep, xy)
-        start, stop = self._largest(self.along, self.along.ends, on_edges)
-        sides = self._segments(self.along, self.along.ends, start, stop, np.flatnonzero(stop - start > TOLERANCE), xy)
-        return part, whole, segments, sides
-
-    def _segments(self, ties: Ties, ends: Array, start: Array, stop: Array, which: Array, xy: Array) -> Segments:
-        a, b = xy[ends[which, 0]], xy[ends[which, 1]]
-        between = np.stack([mix(a, b, start[which, None]), mix(b, a, 1 - stop[which, None])], 1)
-        unit = self.contests.unit[ties.contest[which]]
-        return Segments(between, unit, np.zeros_like(unit), ties.place[which])
-
-    def _compared(self, ties: Ties, vertex: Array, on_edges: Between) -> tuple[Array, Array, Array, Array]:
-        """
-        Return by how much each candidate is above `right` of each tie at one vertex each; 0 if that cannot be told.
-
-        Comes with the number of candidates of each tie, the tie of each, and the candidate's pre-activation.
-        """
-        count, candidate = self.contests.candidates(ties.contest)
-        tie = np.repeat(np.arange(len(count)), count)
-        column, functions = self.contests.column[candidate], Functions(self.lines.functions.z)
-        above = on_edges.at(functions, vertex[tie], column) - on_edges.at(functions, vertex[tie], ties.right[tie])
-        above *= self.sign
-        above[abs(above) <= self.margin[self.contests.unit[ties.contest[tie]]]] = 0.0
-        return above, count, tie, column
-
-    def _largest(self, ties: Ties, ends: Array, on_edges: Between) -> tuple[Array, Array]:
-        """Return from where to where, as shares of the way between its `ends`, no candidate is above those of each tie."""
-        a, count, _, _ = self._compared(ties, ends[:, 0], on_edges)
-        b, _, _, _ = self._compared(ties, ends[:, 1], on_edges)
-        with np.errstate(divide="ignore", invalid="ignore"):
-            share = a / (a - b)
-        start = over(np.maximum, np.where(a > 0, np.where(b < 0, share, 1.0), 0.0), count)
-        stop = over(np.minimum, np.where(b > 0, np.where(a < 0, share, 0.0), 1.0), count)
-        start[start <= TOLERANCE], stop[stop >= 1 - TOLERANCE] = 0.0, 1.0
-        return start, stop
-
-    def _apart(self, ties: Ties, ends: Array, on_edges: Between) -> Array:
-        """Return whether the two of each tie are the largest beside their line, where a third may be equal to them on it."""
-        alone = np.ones(len(ties.contest), bool)
-        a, count, tie, column = self._compared(ties, ends[:, 0], on_edges)
-        b, *_ = self._compared(ties, ends[:, 1], on_edges)
-        third = (a == 0) & (b == 0) & (column != ties.right[tie]) & (column != ties.left[tie])
-        which = np.unique(tie[third])
-        if not len(which):
-            return alone
-        lines, own = self.lines, self.line[which]
-        corner = ranges(starts(lines.lengths)[own], lines.lengths[own])
-        order = np.lexsort((lines.values[corner], np.repeat(np.arange(len(own)), lines.lengths[own])))
-        last = np.cumsum(lines.lengths[own])
-        for place in (order[last - 1], order[last - lines.lengths[own]]):
-            few = Ties(*(each[which] for each in (ties.contest, ties.left, ties.right, ties.place, ends)))
-            above, count, tie, column = self._compared(few, lines.corner[corner[place]], on_edges)
-            # At this corner one of the two is larger, which none is to be above.
-            larger = over(np.maximum, np.where(column == few.left[tie], above, 0.0), count)
-            alone[which] &= over(np.maximum, above, count) <= larger
-        return alone
-
-    def keys(self, means: Array, parent: Array, tokens: Array) -> Array:
-        """
-        Return a number for each of some pieces of faces, the same for those of one face with the same winners.
-
-        `means` `[Q, W]` are the pre-activations inside each piece, and `tokens` a random number for each candidate of a contest.
+        `means` `[Q, W]` are the pre-activations inside each piece, and `parent` `[Q]` their faces.
         """
         first, last = (np.searchsorted(self.contests.face, parent, side=side) for side in ("left", "right"))
-        count, candidate = self.contests.candidates(ranges(first, last - first))
-        piece, count = np.repeat(np.arange(len(parent)), last - first)[count > 0], count[count > 0]
+        contest, piece = ranges(first, last - first), np.repeat(np.arange(len(parent)), last - first)
+        count = self.contests.lengths[contest]
+        candidate = ranges(starts(self.contests.lengths)[contest], count)
+        piece, count = piece[count > 0], count[count > 0]
         run = np.repeat(np.arange(len(count)), count)
         value = self.sign * means[piece[run], self.contests.column[candidate]]
         best = np.flatnonzero(value == over(np.maximum, value, count)[run])
         winner = best[np.unique(run[best], return_index=True)[1]]
         key = np.zeros(len(parent), np.uint64)
-        np.bitwise_xor.at(key, piece, tokens[candidate[winner]])
+        np.bitwise_xor.at(key, piece, self._tokens[candidate[winner]])
         return key
 
 
-def winner_lines(z: Array, faces: Polygons, pieces: Maximum, rounding: Array) -> WinnerLines:
+@dataclass(frozen=True)
+class _Rivals:
+    """All candidates of the contests of ties, to be compared with the two that are equal."""
+
+    z: Array
+    on_edges: Between
+    sign: float
+    ties: Ties
+    tie: Array  # of each candidate
+    lengths: Array  # how many candidates each tie has
+    column: Array
+    margin: Array  # of each candidate: smaller differences are taken to be 0
+
+    def above(self, vertex: Array) -> Array:
+        """Return by how much each candidate is above `right` of its tie at one vertex per tie; 0 if that cannot be told."""
+        z, vertex = PreActivations(self.z), vertex[self.tie]
+        above = self.on_edges.at(z, vertex, self.column) - self.on_edges.at(z, vertex, self.ties.right[self.tie])
+        above *= self.sign
+        above[abs(above) <= self.margin] = 0.0
+        return above
+
+    def reach(self) -> tuple[Array, Array]:
+        """Return from where to where, as shares of the way between its ends, no candidate is above those of each tie."""
+        a, b = (self.above(vertex) for vertex in self.ties.ends.T)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            share = a / (a - b)
+        start = over(np.maximum, np.where(a > 0, np.where(b < 0, share, 1.0), 0.0), self.lengths)
+        stop = over(np.minimum, np.where(b > 0, np.where(a < 0, share, 0.0), 1.0), self.lengths)
+        start[start <= TOLERANCE], stop[stop >= 1 - TOLERANCE] = 0.0, 1.0
+        return start, stop
+
+    def with_third(self) -> Array:
+        """Return the ties to which a third candidate is equal at both ends, ascending."""
+        third = np.all([self.above(vertex) == 0 for vertex in self.ties.ends.T], axis=0)
+        third &= (self.column != self.ties.right[self.tie]) & (self.column != self.ties.left[self.tie])
+        return np.unique(self.tie[third])
+
+    def largest(self, corner: Array) -> Array:
+        """Return whether none is above the larger of the two of each tie, at one corner per tie."""
+        above = self.above(corner)
+        larger = over(np.maximum, np.where(self.column == self.ties.left[self.tie], above, 0.0), self.lengths)
+        return over(np.maximum, above, self.lengths) <= larger
+
+
+def winner_cuts(layer: int, z: Array, xy: Array, faces: Polygons, pieces: Maximum, rounding: Array) -> tuple[Cuts, Winners]:
     """
     Return the lines inside faces on which two candidates of a unit are equal, and larger than each other candidate somewhere.
 
-    `rounding` `[W]` is that of the pre-activations `z` `[V, W]`. Puts on the winner, in `z`, what cannot be told from it.
+    The sides are those on which an earlier candidate is equal to the winner. `rounding` `[W]` is that of the pre-activations `z`
+    `[V, W]`. Puts on the winner, in `z`, all candidates that cannot be told from it.
     """
     column = pieces.candidates
     margin = 2 * np.where(column >= 0, rounding[column], 0.0).max(1)
-    face, unit = _contested(_winning(z, pieces, margin), faces, *column.shape)
+    contests, across, along = _contests(z, faces, pieces, margin)
+    functions, lines, line = _tied_lines(z, faces, contests.face[across.contest], across, rounding)
+    crossing = two_sided(lines.values, lines.lengths)
+    across, line = across.take(crossing[line]), (np.cumsum(crossing) - 1)[line[crossing[line]]]
+    lines = lines.take(crossing)
+    ends, on_edges = chord_ends(functions, lines)
+    xy = on_edges.added_to(xy)
+
+    def rivals(ties: Ties) -> _Rivals:
+        candidates = contests.take(ties.contest)
+        tie = np.repeat(np.arange(len(ties.contest)), candidates.lengths)
+        return _Rivals(z, on_edges, pieces.sign, ties, tie, candidates.lengths, candidates.column, margin[candidates.unit[tie]])
+
+    across = replace(across, ends=ends[line])
+    start, stop = rivals(across).reach()
+    # Where a third is equal to the two all along, neither may be the largest beside the line.
+    alone, third = np.ones(len(line), bool), rivals(across).with_third()
+    for corner in _farthest(lines.take(line[third])):
+        alone[third] &= rivals(across.take(third)).largest(corner)
+    bounds = np.flatnonzero((stop - start > TOLERANCE) & alone)
+    part, whole = np.zeros((2, len(lines.face)), bool)
+    part[line[bounds]] = True
+    whole[line[bounds[(start[bounds] == 0) & (stop[bounds] == 1)]]] = True
+    segments = _segments(layer, contests, across, start, stop, bounds, xy)
+    start, stop = rivals(along).reach()
+    sides = _segments(layer, contests, along, start, stop, np.flatnonzero(stop - start > TOLERANCE), xy)
+    winners = Winners(contests, pieces.sign, np.unique(lines.face[part & ~whole]))
+    return Cuts(functions, lines.take(part), ends[part], on_edges, xy, segments, sides), winners
+
+
+def _segments(layer: int, contests: Contests, ties: Ties, start: Array, stop: Array, rows: Array, xy: Array) -> Segments:
+    """Return some of the ties, from `start` to `stop` of their length, as segments."""
+    a, b = xy[ties.ends[rows, 0]], xy[ties.ends[rows, 1]]
+    ends = np.stack([mix(a, b, start[rows, None]), mix(b, a, 1 - stop[rows, None])], 1)
+    return make_segments(ends, layer, contests.unit[ties.contest[rows]], code=ties.place[rows])
+
+
+def _farthest(lines: Lines) -> tuple[Array, Array]:
+    """Return the two corners of each line's face that are farthest from it, one on each side."""
+    order = np.lexsort((lines.values, np.repeat(np.arange(len(lines.face)), lines.lengths)))
+    first = starts(lines.lengths)
+    return lines.corners[order[first + lines.lengths - 1]], lines.corners[order[first]]
+
+
+def _contests(z: Array, faces: Polygons, pieces: Maximum, margin: Array) -> tuple[Contests, Ties, Ties]:
+    """Return all contests, and the ties across faces and along sides."""
+    candidates = pieces.candidates
+    face, unit = _contested(_winning(z, pieces, margin), faces, *candidates.shape)
     y = z if pieces.sign > 0 else -z
-    size = max(1, PART // (5 * column.shape[1] * min(column.shape[1], FEW)))
+    size = max(1, PART // (5 * candidates.shape[1] * min(candidates.shape[1], FEW)))
     parts = [slice(start, start + size) for start in range(0, max(1, len(face)), size)]
-    found = [_compared(y, faces, column, margin, face[part], unit[part], part.start) for part in parts]
-    candidates, lines_, sides = zip(*found, strict=True)
-    contests = Contests(face, unit, *(np.concatenate(each) for each in zip(*candidates, strict=True)))
-    across, along = _joined(lines_), _joined(sides)
-    low, high = np.minimum(across.left, across.right), np.maximum(across.left, across.right)
+    compared = [_compared(y, faces, candidates, margin, face[part], unit[part], part.start) for part in parts]
+    contests, across, along = zip(*compared, strict=True)
+    return Contests.joined(contests), Ties.joined(across), Ties.joined(along)
+
+
+def _tied_lines(z: Array, faces: Polygons, face: Array, ties: Ties, rounding: Array) -> tuple[Differences, Lines, Array]:
+    """Return one line for each face and pair of candidates, and the line of each tie; ties of several units may share a line."""
+    low, high = np.minimum(ties.left, ties.right), np.maximum(ties.left, ties.right)
     pair, function = np.unique(low * z.shape[1] + high, return_inverse=True)
-    pairs = np.stack(np.divmod(pair, z.shape[1]), 1)
-    line, of = np.unique(contests.face[across.contest] * max(1, len(pairs)) + function.reshape(-1), return_inverse=True)
-    line_face, function = np.divmod(line, max(1, len(pairs)))
-    zero, functions = np.zeros(len(line), np.int64), Functions(z, pairs)
+    functions = Differences(z, *np.divmod(pair, z.shape[1]))
+    count = max(1, functions.count)
+    key, line = np.unique(face * count + function, return_inverse=True)
+    face, function = np.divmod(key, count)
+    none, pair_rounding = np.zeros(len(key), np.int64), rounding[functions.left] + rounding[functions.right]
     while True:
-        lines = Lines.across(functions, faces, line_face, function, zero, zero.astype(float), rounding[pairs[function]].sum(1))
-        nearer = lines.put_on_levels()
-        if nearer is None:
-            break
-        functions = nearer
-    keep = two_sided(lines.values, lines.lengths)
-    left = np.flatnonzero(keep[of.reshape(-1)])
-    across = Ties(*(each[left] for each in (across.contest, across.left, across.right, across.place, across.ends)))
-    line = np.cumsum(keep)[of.reshape(-1)[left]] - 1
-    return WinnerLines(lines.take(keep), contests, across, line, along, pieces.sign, margin)
+        lines = lines_across(functions, faces, face, function, none, none.astype(float), pair_rounding[function])
+        if not put_on_levels(functions, lines):
+            return functions, lines, line
 
 
 def _winning(z: Array, pieces: Maximum, margin: Array) -> Array:
-    """Return where each candidate is the largest, as `bits` `[V, K * words]`; put on the winner what is within `margin` of it."""
+    """Return where each candidate is the largest, as `bits` `[V, K * words]`; put all within `margin` of the winner on it."""
     column = pieces.candidates.T
     size, winning = max(1, BLOCK // column.size), []
     for start in range(0, len(z), size):
@@ -266,18 +257,14 @@ def _contested(winning: Array, faces: Polygons, units: int, K: int) -> tuple[Arr
         on_side = winning.reshape(len(winning), K, -1)[:, candidate]
         earlier |= on_side[faces.corners] & on_side[after]
     contested |= np.bitwise_or.reduceat(later_wins, first)
-    found, _, unit = set_bits(contested, 1)
-    return found, unit
+    face, _, unit = set_bits(contested, 1)
+    return face, unit
 
 
 def _compared(
     y: Array, faces: Polygons, candidates: Array, margin: Array, face: Array, unit: Array, start: int
-) -> tuple[tuple[Array, Array], Ties, Ties]:
-    """
-    Compare the candidates of some contests, numbered from `start`, at the corners of their faces.
-
-    Returns the contest and column of the candidates that no other is above everywhere, and the ties across faces and along sides.
-    """
+) -> tuple[Contests, Ties, Ties]:
+    """Compare the candidates of contests, numbered from `start`, at the corners of their faces; return as `_contests` does."""
     lengths, columns = faces.lengths[face], candidates[unit]
     corner, first = faces.corners[ranges(starts(faces.lengths)[face], lengths)], starts(lengths)
     values = y[corner[:, None], np.repeat(columns, lengths, axis=0)]
@@ -307,12 +294,8 @@ def _compared(
     side = np.flatnonzero(equal & equal[after])
     pair = np.repeat(np.arange(len(left)), around)[side]
     # Several earlier candidates may be equal to one winner.
-    once = np.unique(right[pair] * len(corner) + at[side], return_index=True)[1]
-    along = ties(pair[once], np.stack([corner[at[side[once]]], corner[at[after[side[once]]]]], 1))
-    kept = start + contest[~beaten], columns[contest[~beaten], place[~beaten]]
-    return kept, ties(crossing, np.empty((len(crossing), 0), np.int64)), along
-
-
-def _joined(parts: Iterable[Ties]) -> Ties:
-    columns = zip(*((one.contest, one.left, one.right, one.place, one.ends) for one in parts), strict=True)
-    return Ties(*(np.concatenate(column) for column in columns))
+    first_pair = np.unique(right[pair] * len(corner) + at[side], return_index=True)[1]
+    pair, side = pair[first_pair], side[first_pair]
+    along = ties(pair, np.stack([corner[at[side]], corner[at[after[side]]]], 1))
+    kept = np.bincount(contest[~beaten], minlength=len(face)), columns[contest[~beaten], place[~beaten]]
+    return Contests(face, unit, *kept), ties(crossing, np.empty((len(crossing), 2), np.int64)), along
