@@ -9,7 +9,7 @@ and where two strokes meet away from the loop need not be a place where two boun
 and are counted, not drawn.
 """
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -65,10 +65,10 @@ class LoopData:
     Parameters
     ----------
     curve
-        One row a point, in the order of the loop, which is closed: `dataset`, `network`, `first`, `second`.
+        One row per point, in the order of the loop, which is closed: `dataset`, `network`, `first`, `second`.
     crossings
-        One row a crossing: `dataset`, `network`, `unit` (whose boundary it is), `first`, `second`, and the unit vector along the
-        boundary, `first_along` and `second_along`.
+        One row per crossing: `dataset`, `network`, `unit` (whose boundary it is), `first`, `second`, and the unit vector along
+        the boundary, `first_along` and `second_along`.
     panels
         In the order of the data sets' names.
     """
@@ -77,15 +77,12 @@ class LoopData:
     crossings: pd.DataFrame
     panels: tuple[Loop, ...]
 
+    looks = (LOOP, BOUNDARY, PLACE)
+
     @property
     def columns(self) -> int:
         """Near a square."""
         return {1: 1, 2: 2, 4: 2}.get(len(self.panels), 3)
-
-    @property
-    def looks(self) -> list[style.Look]:
-        """The loop, the boundaries, and the places of the images."""
-        return [LOOP, BOUNDARY, PLACE]
 
     @property
     def tables(self) -> dict[str, pd.DataFrame]:
@@ -106,41 +103,31 @@ def collect(store: Store) -> LoopData:
     """
     frame = store.frame(NETWORK_COLUMNS)
     networks = frame[(frame["state"] == "fitted") & (frame["labels"] == "true")].sort_values(["dataset", "seed", "id"])
-    kept = store.kept()
-    found: dict[str, tuple[dict[Hashable, Any], dict[str, NDArray[Any]]]] = {}
-    for row in networks[networks["id"].isin(kept)].to_dict("records"):
-        if row["dataset"] not in found and (arrays := store.arrays(row["id"], "paths.translation.")):
-            found[row["dataset"]] = row, {name.removeprefix("paths.translation."): values for name, values in arrays.items()}
-    if not found:
+    loops: dict[str, Loop] = {}
+    curves, crossings = [], []
+    for row in networks[networks["id"].isin(store.kept())].to_dict("records"):
+        dataset, id_ = row["dataset"], row["id"]
+        if dataset in loops or not (arrays := store.arrays(id_, "paths.translation.")):
+            continue
+        arrays = {name.removeprefix("paths.translation."): values for name, values in arrays.items()}
+        loops[dataset] = Loop(dataset, id_, int(row["seed"]), arrays["transitions"], arrays["images"], arrays["places"])
+        network = {"dataset": dataset, "network": id_}
+        curves.append(_table(network, first=arrays["curve"][:, 0], second=arrays["curve"][:, 1]))
+        (first, second), (first_along, second_along) = arrays["crossings"].T, arrays["directions"].T
+        directions = {"first_along": first_along, "second_along": second_along}
+        crossings.append(_table(network | {"unit": arrays["unit"]}, first=first, second=second, **directions))
+    if not loops:
         raise MissingDataError(
             "figure 7 needs the translation loop of a fitted, piecewise-linear network of true labels with the boundaries that "
             "cross it, which the preset trajectory makes; "
             f"the survey has networks: {len(frame)}, fitted of true labels: {len(networks)}, with that: 0"
         )
-    return LoopData(
-        pd.concat([_curve(row, arrays) for row, arrays in found.values()], ignore_index=True),
-        pd.concat([_crossings(row, arrays) for row, arrays in found.values()], ignore_index=True),
-        tuple(
-            Loop(dataset, row["id"], int(row["seed"]), arrays["transitions"], arrays["images"], arrays["places"])
-            for dataset, (row, arrays) in found.items()
-        ),
-    )
+    curve, crossing = (pd.concat(tables, ignore_index=True) for tables in (curves, crossings))
+    return LoopData(curve, crossing, tuple(loops.values()))
 
 
-def _curve(row: dict[Hashable, Any], arrays: dict[str, NDArray[Any]]) -> pd.DataFrame:
-    curve = pd.DataFrame(arrays["curve"], columns=["first", "second"], dtype=np.float64)
-    curve.insert(0, "network", row["id"])
-    curve.insert(0, "dataset", row["dataset"])
-    return curve
-
-
-def _crossings(row: dict[Hashable, Any], arrays: dict[str, NDArray[Any]]) -> pd.DataFrame:
-    values = np.concatenate([arrays["crossings"], arrays["directions"]], axis=1)
-    crossings = pd.DataFrame(values, columns=["first", "second", "first_along", "second_along"], dtype=np.float64)
-    crossings.insert(0, "unit", arrays["unit"])
-    crossings.insert(0, "network", row["id"])
-    crossings.insert(0, "dataset", row["dataset"])
-    return crossings
+def _table(columns: dict[str, Any], **coordinates: NDArray[np.float32]) -> pd.DataFrame:
+    return pd.DataFrame({**columns, **{name: values.astype(np.float64) for name, values in coordinates.items()}})
 
 
 def draw(data: LoopData, axes: Sequence[Axes]) -> None:
