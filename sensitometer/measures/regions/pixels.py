@@ -1,5 +1,7 @@
-"""Models on the pixels of a slice: how much the codes of neighbours differ, and the logits; some pixels at a time."""
+"""Models on the pixels of a slice: how much the codes of neighbours differ, and the logits; one tile of pixels at a time."""
 
+import itertools
+import math
 from collections.abc import Callable, Iterator
 from functools import cached_property
 
@@ -41,28 +43,17 @@ def plane_basis(plane: Slice) -> Tensor:
     return basis.view(3, *shape)
 
 
-class Grid:
-    """The centres of R x R pixels, some at a time: as many as have `BAND` numbers together, with so many `numbers` for each."""
+def tiles(resolution: int, numbers: int) -> Iterator[tuple[slice, slice, Tensor]]:
+    """
+    Yield rows and columns of the grid of R x R pixels, and the coordinates of their centres, row after row; float64 `[n, 2]`.
 
-    def __init__(self, resolution: int, numbers: int) -> None:
-        self.resolution = resolution
-        self._most = max(1, BAND // numbers)
-        self._axis = (torch.arange(resolution, dtype=torch.float64) * 2 + 1) / resolution - 1
-
-    def strips(self) -> list[slice]:
-        """Return the columns in parts."""
-        return self._parts(min(self.resolution, self._most))
-
-    def bands(self, columns: slice) -> list[slice]:
-        """Return the rows in parts, for some columns."""
-        return self._parts(max(1, self._most // (columns.stop - columns.start)))
-
-    def coordinates(self, rows: slice, columns: slice) -> Tensor:
-        """Return the coordinates, row after row; float64 `[n, 2]`."""
-        return torch.cartesian_prod(self._axis[rows], self._axis[columns]).flip(1)
-
-    def _parts(self, size: int) -> list[slice]:
-        return [slice(start, min(start + size, self.resolution)) for start in range(0, self.resolution, size)]
+    A tile has about `BAND` numbers, with so many `numbers` per pixel, and shares a row or a column with each neighbour.
+    """
+    axis = (torch.arange(resolution, dtype=torch.float64) * 2 + 1) / resolution - 1
+    side = max(1, math.isqrt(BAND // numbers) - 1)
+    parts = [slice(start, min(start + side + 1, resolution)) for start in range(0, resolution, side)]
+    for rows, columns in itertools.product(parts, parts):
+        yield rows, columns, torch.cartesian_prod(axis[rows], axis[columns]).flip(1)
 
 
 class NetworkPoints:
@@ -140,24 +131,14 @@ def points_of(model: Model, plane: Slice) -> NetworkPoints | ModelPoints:
 
 
 def differences(points: NetworkPoints | ModelPoints, layers: tuple[int, ...], resolution: int) -> tuple[Tensor, Tensor]:
-    """Return how much the codes of some layers differ between neighbours on a grid: `SampledBoundaries.across` and `along`."""
-    grid = Grid(resolution, points.code_numbers)
+    """Return how much the codes of layers differ between neighbours on a grid: `SampledBoundaries.across` and `along`."""
     across = torch.zeros(resolution, resolution - 1, dtype=torch.int32)
     along = torch.zeros(resolution - 1, resolution, dtype=torch.int32)
-    for own in grid.strips():
-        # With the first column of the next strip.
-        columns = slice(own.start, min(own.stop + 1, resolution))
-        before: dict[int, Tensor] = {}  # the row above the band
-        for rows in grid.bands(columns):
-            for layer, flat in zip(layers, points.codes(grid.coordinates(rows, columns), layers), strict=True):
-                codes = flat.view(rows.stop - rows.start, columns.stop - columns.start, -1)
-                across[rows, columns.start : columns.stop - 1] += _apart(codes[:, 1:], codes[:, :-1])
-                with_before = torch.cat([before.get(layer, codes[:0]), codes])[:, : own.stop - own.start]
-                along[max(rows.start - 1, 0) : rows.stop - 1, own] += _apart(with_before[1:], with_before[:-1])
-                before[layer] = codes[-1:].clone()
+    for rows, columns, coordinates in tiles(resolution, points.code_numbers):
+        tile_across = across[rows, columns.start : columns.stop - 1].zero_()
+        tile_along = along[rows.start : rows.stop - 1, columns].zero_()
+        for flat in points.codes(coordinates, layers):
+            codes = flat.view(rows.stop - rows.start, columns.stop - columns.start, -1)
+            tile_across += codes.diff(dim=1).abs_().sum(-1, dtype=torch.int32).cpu()
+            tile_along += codes.diff(dim=0).abs_().sum(-1, dtype=torch.int32).cpu()
     return across, along
-
-
-def _apart(one: Tensor, other: Tensor) -> Tensor:
-    """Return how much codes differ, over the units (last dimension); int32, on the processor."""
-    return (one - other).abs_().sum(-1, dtype=torch.int32).cpu()

@@ -23,7 +23,7 @@ from .faces.arrangement import arrange
 from .faces.lines import Segments
 from .graph import Graph, stack_graph
 from .modules.exporting import module_graph
-from .pixels import Grid, Model, differences, plane_basis, points_of
+from .pixels import Model, differences, plane_basis, points_of, tiles
 
 METHODS = ("exact", "sampled")
 # Point-segment pairs at once.
@@ -254,12 +254,9 @@ def class_map(model: Model, slice: Slice, resolution: int = 1024) -> Tensor:  # 
     plane = _checked(model, slice, hidden=0)
     resolution = check_whole_number("resolution", resolution)
     points = points_of(model, plane)
-    grid = Grid(resolution, points.numbers)
     classes = torch.empty(resolution, resolution, dtype=torch.int64)
-    for columns in grid.strips():
-        for rows in grid.bands(columns):
-            found = points.logits(grid.coordinates(rows, columns)).argmax(1)
-            classes[rows, columns] = found.view(rows.stop - rows.start, -1).cpu()
+    for rows, columns, coordinates in tiles(resolution, points.numbers):
+        classes[rows, columns] = points.logits(coordinates).argmax(1).view(rows.stop - rows.start, -1).cpu()
     return classes
 
 
@@ -367,5 +364,3 @@ def _layers(layer: object, names: Sequence[str]) -> tuple[int, ...]:
     if isinstance(layer, bool) or not isinstance(layer, int) or not -count <= layer < count:
         raise InvalidInputError(f"layer must be 'all' or a hidden layer, {-count} to {count - 1}; got {layer!r}")
     return (layer % count,)
-
-

@@ -515,5 +515,5 @@ def test_faces_are_left_out_or_limited_on_request():
     with pytest.raises(TooManyRegionsError, match=f"the slice has more than {whole.faces - 1:,} linear regions"):
         boundaries(network, plane, most_faces=whole.faces - 1)
     for wrong in (0, 1.5, True):
-        with pytest.raises(InvalidInputError, match="most_faces must be a whole number of at least 1, or None"):
+        with pytest.raises(InvalidInputError, match="most_faces must be a whole number of at least 1; got"):
             boundaries(network, plane, most_faces=wrong)

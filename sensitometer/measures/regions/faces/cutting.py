@@ -1,7 +1,7 @@
 """Cuts many convex polygons along the lines that cross them: see `arrangement.py`."""
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import numpy as np
 
@@ -13,7 +13,7 @@ from .polygons import Array, Polygons, Table, following, mix, numbered, over, ra
 class SidedPolygons(Polygons):
     """Polygons, with the line that the side from each corner to the next is part of; -1 for none."""
 
-    RUNS = ("corners", "line")
+    RUNS: ClassVar[tuple[str, ...]] = ("corners", "line")
 
     line: Array
 
@@ -52,15 +52,14 @@ class _Crossed(NamedTuple):
 
 
 @dataclass(frozen=True)
-class _Halves(Table):
-    """Parts of polygons on one side of a line; each corner is the old corner `source`, or a new one on the side behind it."""
+class _Halves(SidedPolygons):
+    """Parts of polygons on one side of a line; a corner is `share` of the way from an old one, number `source`, to the next."""
 
-    RUNS = ("source", "new", "line")
+    RUNS = (*SidedPolygons.RUNS, "source", "share", "doubt")
 
-    lengths: Array
     source: Array
-    new: Array
-    line: Array  # as in `SidedPolygons`
+    share: Array
+    doubt: Array  # how much of the share is not known
 
 
 def cut(faces: Polygons, lines: Lines, ends: Array, vertices: int) -> Cut:
@@ -71,11 +70,8 @@ def cut(faces: Polygons, lines: Lines, ends: Array, vertices: int) -> Cut:
     while len(crossed.piece):
         crossed, uncrossed = cutter.halve(crossed)
         done.append(uncrossed)
-    pieces, crossings, meetings = (
-        SidedPolygons.joined(done),
-        Crossings.joined(cutter.crossings),
-        Meetings.joined(cutter.meetings),
-    )
+    pieces = SidedPolygons.joined(done)
+    crossings, meetings = Crossings.joined(cutter.crossings), Meetings.joined(cutter.meetings)
     # The pieces on both sides of a line were cut by themselves, and have named each crossing on it.
     _, first, name = np.unique(crossings.along * len(lines.face) + crossings.across, return_index=True, return_inverse=True)
     for numbers in (pieces.corners, meetings.vertex):
@@ -104,40 +100,56 @@ class _Cutter:
         """Cut each piece along its first line; return the pieces that lines still cross, and the others."""
         pieces, piece, line, values = crossed
         first = np.flatnonzero(np.diff(piece, prepend=-1))
-        offset = starts(pieces.lengths[piece])
-        here, along = values[ranges(offset[first], pieces.lengths)], np.repeat(line[first], pieces.lengths)
-        next_ = following(pieces.lengths)
-        sides = np.flatnonzero(np.sign(here) * np.sign(here[next_]) < 0)
-        span = here[sides] - here[next_[sides]]
-        share, doubt = np.zeros((2, len(here)))
-        share[sides] = here[sides] / span
+        offset, next_ = starts(pieces.lengths[piece]), following(pieces.lengths)
+        here = values[ranges(offset[first], pieces.lengths)]
+        halves = self._halves(pieces, line[first], here, next_)
+        # Each other line of a piece may cross both of its halves. Its values are numbered by pair, corners by piece.
+        rest = np.delete(np.arange(len(piece)), first)
+        half, line = np.concatenate([piece[rest], piece[rest] + len(pieces.lengths)]), np.tile(line[rest], 2)
+        around = halves.take(half)
+        shift = np.repeat(np.tile(offset[rest] - starts(pieces.lengths)[piece[rest]], 2), around.lengths)
+        start, end = values[shift + around.source], values[shift + next_[around.source]]
+        given = mix(start, end, around.share)
+        self._meet(around, line, given, abs(end - start))
+        crossing = two_sided(given, around.lengths)
+        parts = SidedPolygons(halves.lengths, halves.corners, halves.line)
+        return _told_apart(parts, half[crossing], line[crossing], given[np.repeat(crossing, around.lengths)])
+
+    def _halves(self, pieces: SidedPolygons, line: Array, values: Array, next_: Array) -> _Halves:
+        """Return the parts of pieces on both sides of one line each, with these `values` at the corners."""
+        along = np.repeat(line, pieces.lengths)
+        sides = np.flatnonzero(np.sign(values) * np.sign(values[next_]) < 0)
+        span = values[sides] - values[next_[sides]]
+        share, doubt = np.zeros((2, len(values)))
+        share[sides] = values[sides] / span
         # Along a side nearly parallel to the line, the doubt about the line's values is much of the share.
         doubt[sides] = self._lines.near[along[sides]] / abs(span)
-        vertex = np.zeros(len(here), np.int64)
-        vertex[sides] = self._name(along[sides], pieces.line[sides], here[sides] < 0)
-        halves = _Halves.joined([_halves(pieces, sign * here, next_, sides, along) for sign in (1, -1)])
-        source, new = halves.source, halves.new
-        corners = np.where(new, vertex[source], pieces.corners[source])
-        share, doubt = np.where(new, share[source], 0.0), np.where(new, doubt[source], 0.0)
+        vertex = np.zeros(len(values), np.int64)
+        vertex[sides] = self._name(along[sides], pieces.line[sides], values[sides] < 0)
+        halves = []
+        for sign in (1, -1):
+            count = (sign * values >= 0).astype(np.int64)
+            count[sides] += 1
+            source = np.repeat(np.arange(len(values)), count)
+            new = np.zeros(len(source), bool)
+            new[np.cumsum(count)[sides] - 1] = True
+            corners = np.where(new, vertex[source], pieces.corners[source])
+            here, after = sign * values[source], sign * values[next_[source]]
+            # Behind the last corner on this side, the part goes along the line.
+            line = np.where(np.where(new, here > 0, (here == 0) & (after < 0)), along[source], pieces.line[source])
+            shares, doubts = (np.where(new, column[source], 0.0) for column in (share, doubt))
+            halves.append(_Halves(over(np.add, count, pieces.lengths), corners, line, source, shares, doubts))
+        return _Halves.joined(halves)
 
-        # Each other line of a piece may cross both of its halves.
-        rest = np.delete(np.arange(len(piece)), first)
-        half = np.concatenate([piece[rest], piece[rest] + len(pieces.lengths)])
-        line, lengths = np.tile(line[rest], 2), halves.lengths[half]
-        corner = ranges(starts(halves.lengths)[half], lengths)
-        # Values are numbered by pair, corners by piece.
-        shift = np.repeat(np.tile(offset[rest] - starts(pieces.lengths)[piece[rest]], 2), lengths)
-        start, end = values[shift + source[corner]], values[shift + next_[source[corner]]]
-        given = mix(start, end, share[corner])
-        most = self._lines.near + 2 * doubt.max() * self._lines.extent  # start and end are no further apart than two extents
-        met = np.flatnonzero(abs(given) <= np.repeat(most[line], lengths))
-        whose = line[np.searchsorted(np.cumsum(lengths), met, side="right")]
-        near = abs(given[met]) <= self._lines.near[whose] + doubt[corner[met]] * abs(end[met] - start[met])
-        given[met[near]] = 0.0
-        self.meetings.append(Meetings(corners[corner[met[near]]], whose[near]))
-        crossing = two_sided(given, lengths)
-        parts = SidedPolygons(halves.lengths, corners, halves.line)
-        return _told_apart(parts, half[crossing], line[crossing], given[np.repeat(crossing, lengths)])
+    def _meet(self, around: _Halves, line: Array, values: Array, span: Array) -> None:
+        """Put lines exactly through the corners of halves that cannot be told from them."""
+        # Values at two corners are no further apart than two extents.
+        most = self._lines.near + 2 * around.doubt.max(initial=0.0) * self._lines.extent
+        met = np.flatnonzero(abs(values) <= np.repeat(most[line], around.lengths))
+        whose = line[np.searchsorted(np.cumsum(around.lengths), met, side="right")]
+        near = abs(values[met]) <= self._lines.near[whose] + around.doubt[met] * span[met]
+        values[met[near]] = 0.0
+        self.meetings.append(Meetings(around.corners[met[near]], whose[near]))
 
     def _name(self, along: Array, other: Array, rises: Array) -> Array:
         """Return the vertices on sides that are cut: the end of the line `along` on an edge, or its crossing with the `other`."""
@@ -147,16 +159,3 @@ class _Cutter:
         low, high = np.minimum(along, other)[inside], np.maximum(along, other)[inside]
         self.crossings.append(Crossings(low, high))
         return vertex
-
-
-def _halves(pieces: SidedPolygons, values: Array, next_: Array, sides: Array, along: Array) -> _Halves:
-    """Return the parts of pieces in which the values of a line each, at the corners, are not negative."""
-    count = (values >= 0).astype(np.int64)
-    count[sides] += 1
-    source = np.repeat(np.arange(len(values)), count)
-    new = np.zeros(len(source), bool)
-    new[np.cumsum(count)[sides] - 1] = True
-    here, after = values[source], values[next_[source]]
-    # Behind the last corner on this side, the part goes along the line.
-    line = np.where(np.where(new, here > 0, (here == 0) & (after < 0)), along[source], pieces.line[source])
-    return _Halves(over(np.add, count, pieces.lengths), source, new, line)

@@ -1,7 +1,7 @@
 """The lines along which faces are to be cut: where a function, such as a pre-activation, is at a level inside a face."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import NamedTuple
 
@@ -36,11 +36,6 @@ class PreActivations:
 
     z: Array
 
-    @property
-    def count(self) -> int:
-        """The number of functions."""
-        return len(self.z[0])
-
     def at(self, vertex: Array, function: Array) -> Array:
         """Return the value of one function per vertex."""
         values: Array = self.z[vertex, function]
@@ -48,10 +43,11 @@ class PreActivations:
 
     def put(self, vertex: Array, function: Array, level: Array) -> None:
         """Put one function per vertex on a level."""
-        self.put_in(self.z, vertex, function, level)
+        self.z[vertex, function] = level
 
-    def put_in(self, z: Array, row: Array, function: Array, level: Array) -> None:
-        """Put one function per row of other pre-activations `z` on a level."""
+    @staticmethod
+    def put_in(z: Array, row: Array, function: Array, level: Array) -> None:
+        """Put one function per row of the pre-activations `z` of other vertices on a level."""
         z[row, function] = level
 
 
@@ -62,28 +58,22 @@ class Differences:
     z: Array
     left: Array
     right: Array
-
-    def __post_init__(self) -> None:
-        self._zeros = np.empty(0, np.int64)  # vertex * n + function where a difference was put on 0, ascending
-
-    @property
-    def count(self) -> int:
-        """The number of functions."""
-        return len(self.left)
+    # vertex * n + function wherever a difference was put on 0, ascending
+    zeros: Array = field(default_factory=lambda: np.empty(0, np.int64))
 
     def at(self, vertex: Array, function: Array) -> Array:
         """Return the value of one function per vertex."""
         values: Array = self.z[vertex, self.left[function]] - self.z[vertex, self.right[function]]
-        if len(self._zeros):
-            values[np.isin(vertex * self.count + function, self._zeros)] = 0.0
+        if len(self.zeros):
+            values[np.isin(vertex * len(self.left) + function, self.zeros)] = 0.0
         return values
 
     def put(self, vertex: Array, function: Array, _level: Array) -> None:
         """Put one function per vertex on 0, and leave the pre-activations as they are."""
-        self._zeros = np.unique(np.concatenate([self._zeros, vertex * self.count + function]))
+        self.zeros = np.unique(np.concatenate([self.zeros, vertex * len(self.left) + function]))
 
     def put_in(self, z: Array, row: Array, function: Array, _level: Array) -> None:
-        """Put one function per row of other pre-activations `z` on 0."""
+        """Put one function per row of the pre-activations `z` of other vertices on 0."""
         z[row, self.right[function]] = z[row, self.left[function]]
 
 
@@ -183,7 +173,7 @@ def chord_ends(functions: Functions, lines: Lines) -> tuple[Array, Between]:
     high = lines.corners[np.stack([falls, next_[rises]], 1)[inside]]
     line, _ = np.nonzero(inside)
     # No operation has three boundaries.
-    key = ((low * old + high) * functions.count + lines.function[line]) * 2 + lines.boundary[line]
+    key = ((low * old + high) * (1 + lines.function.max(initial=0)) + lines.function[line]) * 2 + lines.boundary[line]
     _, first, name = np.unique(key, return_index=True, return_inverse=True)
     ends[inside] = old + name
     low, high, function, level = low[first], high[first], lines.function[line[first]], lines.level[line[first]]

@@ -43,38 +43,22 @@ class Refinement:
     """
     The faces of one stage, cut along its lines.
 
-    Vertices are numbered: first the corners of the faces before the cut, then ends of lines inside edges, then crossings of
-    lines.
+    Vertices are numbered: first the corners of the faces before the cut, then ends of lines inside edges, then crossings.
 
-    Attributes
-    ----------
-    values
-        The values that are alive at the corners before the cut, each `[V, ...]`; `source` names the stage's pre-activations.
-    functions
-        The functions that the lines are of.
-    xy
-        The coordinates of all vertices.
-    meetings, met
-        The vertices `[n]` that a line goes through without being one of those that they are named by, and these lines.
-    faces
-        After the cut.
-    segments
-        The boundaries that lie inside the faces before the cut.
-    sides
-        Sides of faces before the cut, or parts of sides, along which a unit is at a boundary, each told of by one of the two
-        faces, or by both. There is a boundary if one tells alone, or if the two tell of different codes.
+    A side of a face before the cut, or a part of it, along which a unit is at a boundary is among the `sides` of one of the two
+    faces there, or of both. There is a boundary if only one has it, or if the two have different codes.
     """
 
-    values: Mapping[str, Array]
-    source: str
+    values: Mapping[str, Array]  # that are alive at the corners before the cut, each [V, ...]
+    source: str  # names the pre-activations among them
     functions: Functions
-    xy: Array
+    xy: Array  # coordinates of all vertices
     on_edges: Between
     crossings: Between
-    meetings: Array
-    met: OnLine
-    faces: Polygons
-    segments: Segments
+    meetings: Array  # vertices that lines go through without being one of those that they are named by
+    met: OnLine  # and these lines
+    faces: Polygons  # after the cut
+    segments: Segments  # boundaries inside the faces before the cut
     sides: Segments
 
     @property
@@ -113,20 +97,20 @@ class Refinement:
 
     def patches(self, size: int) -> Iterator[Array]:
         """Yield the numbers of the faces in compact parts of at most `size`, halving the longer extent."""
-        if len(self.faces.lengths) <= size:
-            yield np.arange(len(self.faces.lengths))
+        numbers = np.arange(len(self.faces.lengths))
+        if len(numbers) <= size:
+            yield numbers
             return
         sums = np.add.reduceat(self.xy[self.faces.corners], starts(self.faces.lengths))
-        centres = sums / self.faces.lengths[:, None]
-        waiting = [np.arange(len(centres))]
+        centres, waiting = sums / self.faces.lengths[:, None], [numbers]
         while waiting:
             part = waiting.pop()
             if len(part) <= size:
                 yield part
                 continue
             axis = np.ptp(centres[part], axis=0).argmax()
-            order = np.argpartition(centres[part, axis], len(part) // 2)
-            waiting += [part[order[len(part) // 2 :]], part[order[: len(part) // 2]]]
+            order = part[np.argpartition(centres[part, axis], len(part) // 2)]
+            waiting += [order[len(part) // 2 :], order[: len(part) // 2]]
 
 
 def refine(

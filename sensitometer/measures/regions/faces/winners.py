@@ -22,7 +22,6 @@ from .lines import (
     Differences,
     Lines,
     PreActivations,
-    Segments,
     chord_ends,
     lines_across,
     make_segments,
@@ -103,9 +102,9 @@ class _Rivals:
     on_edges: Between
     sign: float
     ties: Ties
-    tie: Array  # of each candidate
     lengths: Array  # how many candidates each tie has
     column: Array
+    tie: Array  # of each candidate
     margin: Array  # of each candidate: smaller differences are taken to be 0
 
     def above(self, vertex: Array) -> Array:
@@ -116,21 +115,20 @@ class _Rivals:
         above[abs(above) <= self.margin] = 0.0
         return above
 
-    def reach(self) -> tuple[Array, Array]:
-        """Return from where to where, as shares of the way between its ends, no candidate is above those of each tie."""
+    def reach(self) -> tuple[Array, Array, Array]:
+        """
+        Return from where to where, as shares of the way between its ends, no candidate is above those of each tie.
+
+        Comes with the ties, ascending, to which a third candidate is equal at both ends.
+        """
         a, b = (self.above(vertex) for vertex in self.ties.ends.T)
         with np.errstate(divide="ignore", invalid="ignore"):
             share = a / (a - b)
         start = over(np.maximum, np.where(a > 0, np.where(b < 0, share, 1.0), 0.0), self.lengths)
         stop = over(np.minimum, np.where(b > 0, np.where(a < 0, share, 0.0), 1.0), self.lengths)
         start[start <= TOLERANCE], stop[stop >= 1 - TOLERANCE] = 0.0, 1.0
-        return start, stop
-
-    def with_third(self) -> Array:
-        """Return the ties to which a third candidate is equal at both ends, ascending."""
-        third = np.all([self.above(vertex) == 0 for vertex in self.ties.ends.T], axis=0)
-        third &= (self.column != self.ties.right[self.tie]) & (self.column != self.ties.left[self.tie])
-        return np.unique(self.tie[third])
+        others = (self.column != self.ties.right[self.tie]) & (self.column != self.ties.left[self.tie])
+        return start, stop, np.unique(self.tie[(a == 0) & (b == 0) & others])
 
     def largest(self, corner: Array) -> Array:
         """Return whether none is above the larger of the two of each tie, at one corner per tie."""
@@ -144,7 +142,7 @@ def winner_cuts(layer: int, z: Array, xy: Array, faces: Polygons, pieces: Maximu
     Return the lines inside faces on which two candidates of a unit are equal, and larger than each other candidate somewhere.
 
     The sides are those on which an earlier candidate is equal to the winner. `rounding` `[W]` is that of the pre-activations `z`
-    `[V, W]`. Puts on the winner, in `z`, all candidates that cannot be told from it.
+    `[V, W]`. Candidates that cannot be told from the winner are put on it, in `z`.
     """
     column = pieces.candidates
     margin = 2 * np.where(column >= 0, rounding[column], 0.0).max(1)
@@ -159,30 +157,24 @@ def winner_cuts(layer: int, z: Array, xy: Array, faces: Polygons, pieces: Maximu
     def rivals(ties: Ties) -> _Rivals:
         candidates = contests.take(ties.contest)
         tie = np.repeat(np.arange(len(ties.contest)), candidates.lengths)
-        return _Rivals(z, on_edges, pieces.sign, ties, tie, candidates.lengths, candidates.column, margin[candidates.unit[tie]])
+        return _Rivals(z, on_edges, pieces.sign, ties, candidates.lengths, candidates.column, tie, margin[candidates.unit[tie]])
 
-    across = replace(across, ends=ends[line])
-    start, stop = rivals(across).reach()
-    # Where a third is equal to the two all along, neither may be the largest beside the line.
-    alone, third = np.ones(len(line), bool), rivals(across).with_third()
+    ties = Ties.joined([replace(across, ends=ends[line]), along])
+    start, stop, third = rivals(ties).reach()
+    boundary = stop - start > TOLERANCE
+    # Where a third is equal to the two all along a line, neither may be the largest beside it.
+    third = third[third < len(line)]
     for corner in _farthest(lines.take(line[third])):
-        alone[third] &= rivals(across.take(third)).largest(corner)
-    bounds = np.flatnonzero((stop - start > TOLERANCE) & alone)
+        boundary[third] &= rivals(across.take(third)).largest(corner)
     part, whole = np.zeros((2, len(lines.face)), bool)
-    part[line[bounds]] = True
-    whole[line[bounds[(start[bounds] == 0) & (stop[bounds] == 1)]]] = True
-    segments = _segments(layer, contests, across, start, stop, bounds, xy)
-    start, stop = rivals(along).reach()
-    sides = _segments(layer, contests, along, start, stop, np.flatnonzero(stop - start > TOLERANCE), xy)
+    part[line[boundary[: len(line)]]] = True
+    whole[line[(boundary & (start == 0) & (stop == 1))[: len(line)]]] = True
+    (a, b), start, stop = xy[ties.ends].swapaxes(0, 1), start[:, None], stop[:, None]
+    unit = contests.unit[ties.contest]
+    segments = make_segments(np.stack([mix(a, b, start), mix(b, a, 1 - stop)], 1), layer, unit, code=ties.place)
+    inside, sides = (segments.take(rows[boundary[rows]]) for rows in np.split(np.arange(len(boundary)), [len(line)]))
     winners = Winners(contests, pieces.sign, np.unique(lines.face[part & ~whole]))
-    return Cuts(functions, lines.take(part), ends[part], on_edges, xy, segments, sides), winners
-
-
-def _segments(layer: int, contests: Contests, ties: Ties, start: Array, stop: Array, rows: Array, xy: Array) -> Segments:
-    """Return some of the ties, from `start` to `stop` of their length, as segments."""
-    a, b = xy[ties.ends[rows, 0]], xy[ties.ends[rows, 1]]
-    ends = np.stack([mix(a, b, start[rows, None]), mix(b, a, 1 - stop[rows, None])], 1)
-    return make_segments(ends, layer, contests.unit[ties.contest[rows]], code=ties.place[rows])
+    return Cuts(functions, lines.take(part), ends[part], on_edges, xy, inside, sides), winners
 
 
 def _farthest(lines: Lines) -> tuple[Array, Array]:
@@ -209,7 +201,7 @@ def _tied_lines(z: Array, faces: Polygons, face: Array, ties: Ties, rounding: Ar
     low, high = np.minimum(ties.left, ties.right), np.maximum(ties.left, ties.right)
     pair, function = np.unique(low * z.shape[1] + high, return_inverse=True)
     functions = Differences(z, *np.divmod(pair, z.shape[1]))
-    count = max(1, functions.count)
+    count = max(1, len(functions.left))
     key, line = np.unique(face * count + function, return_inverse=True)
     face, function = np.divmod(key, count)
     none, pair_rounding = np.zeros(len(key), np.int64), rounding[functions.left] + rounding[functions.right]
