@@ -138,10 +138,10 @@ def _samples_needed(network: Any, path: Any) -> dict[str, int]:
 
     from sensitometer.measures.regions.transitions import exact_crossings, path_graph
 
-    found = exact_crossings(*path_graph(network, [path]), keep=True)
-    order = np.lexsort((found.t, found.unit, found.stage))
-    same = (np.diff(found.stage[order]) == 0) & (np.diff(found.unit[order]) == 0)
-    gaps = {"to count": np.diff(found.t[order])[same], "to tell": np.diff(np.unique(found.t))}
+    _, crossings = exact_crossings(*path_graph(network, [path]), keep=True)
+    order = np.lexsort((crossings.t, crossings.unit, crossings.stage))
+    same = (np.diff(crossings.stage[order]) == 0) & (np.diff(crossings.unit[order]) == 0)
+    gaps = {"to count": np.diff(crossings.t[order])[same], "to tell": np.diff(np.unique(crossings.t))}
     return {name: int(path.span / some.min()) + 2 if len(some) else 2 for name, some in gaps.items()}
 
 

@@ -13,11 +13,10 @@ Two kinds of operations are enough:
 """
 
 import functools
-import itertools
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -28,6 +27,8 @@ from ...networks import MLPStack
 from ..compiling import compiled
 
 Array = Any
+# Networks, each with its part of the rows.
+Networks = Sequence[tuple[int, slice]]
 
 
 def flat(values: Tensor) -> Tensor:
@@ -42,31 +43,22 @@ BLOCK = 2**17
 # which the product takes all of them.
 ROWS, NUMBERS = 256, 2**15
 FEW_ROWS, WIDE, MOST_CHANGING = 32, 64, 0.9
+NO_LEAK = np.zeros(1)
 
 
-@dataclass(frozen=True, eq=False)
-class Elementwise:
+class Elementwise(NamedTuple):
     r"""
     $f(z) = \min(\max(s z + c, l), h) + \lambda \min(z, 0)$ for each unit, with the pre-activations at which its slope jumps.
 
-    The code of a unit is the number of its boundaries strictly below its pre-activation.
-
-    Attributes
-    ----------
-    boundaries
-        Ascending; one or two.
-    scale, shift, low, high
-        s, c, l and h.
-    leak
-        $\lambda$, float64 `[W]`, or `[1]` where all units have the same.
+    The code of a unit is the number of its boundaries strictly below its pre-activation. Compiled loops take this as it is.
     """
 
-    boundaries: tuple[float, ...]
-    scale: float = 1.0
-    shift: float = 0.0
-    low: float = 0.0
-    high: float = math.inf
-    leak: Array = field(default_factory=lambda: np.zeros(1))
+    boundaries: Array  # float64, ascending; one or two
+    scale: float = 1.0  # s
+    shift: float = 0.0  # c
+    low: float = 0.0  # l
+    high: float = math.inf  # h
+    leak: Array = NO_LEAK  # lambda, float64 [W], or [1] where all units have the same
 
     def __call__(self, z: Tensor, *, overwrite: bool = False) -> Tensor:
         """Return the activations of the pre-activations `z` `[R, W]`; in their place with `overwrite`."""
@@ -85,33 +77,24 @@ class Elementwise:
     @property
     def apart(self) -> float:
         """How far the two boundaries are apart; infinite if there is one."""
-        return self.boundaries[1] - self.boundaries[0] if len(self.boundaries) == 2 else math.inf
+        return float(self.boundaries[-1] - self.boundaries[0]) if len(self.boundaries) == 2 else math.inf
 
 
-@dataclass(frozen=True, eq=False)
-class Maximum:
+class Maximum(NamedTuple):
     """
-    The largest of some pre-activations, for each unit; or the smallest.
+    The largest of several pre-activations, for each unit; or the smallest. Compiled loops take this as it is.
 
     The code of a unit is the number of its winner: of candidates that are equal, the first wins.
-
-    Attributes
-    ----------
-    candidates
-        int64 `[units, K]`: the places of each unit's candidates among the pre-activations; -1 where it has fewer than K.
-    sign
-        1 for the largest, -1 for the smallest.
     """
 
-    candidates: Array
-    sign: float = 1.0
+    candidates: Array  # int64 [units, K], the candidates' places among the pre-activations; -1 where a unit has fewer than K
+    sign: float = 1.0  # -1 for the smallest
 
     def __call__(self, z: Tensor) -> Tensor:
         """Return the winners `[R, units]` of the pre-activations `z` `[R, W]`."""
         best = torch.full((len(z), len(self.candidates)), -math.inf, dtype=z.dtype)
-        for column in self.candidates.T:
-            values = self.sign * z[:, torch.from_numpy(column)]
-            best = torch.maximum(best, torch.where(torch.from_numpy(column) >= 0, values, -math.inf))
+        for column in torch.from_numpy(self.candidates).T:
+            best = torch.maximum(best, torch.where(column >= 0, self.sign * z[:, column], -math.inf))
         return self.sign * best
 
 
@@ -120,19 +103,10 @@ Pieces = Elementwise | Maximum
 
 @dataclass(frozen=True, eq=False)
 class Linear:
-    """
-    One matrix product, of S networks.
+    """One matrix product, of S networks."""
 
-    Attributes
-    ----------
-    weights
-        `[S, fan_in, fan_out]`: what a unit adds to the units above it is a row.
-    bias
-        `[S, fan_out]`, or None.
-    """
-
-    weights: Tensor
-    bias: Tensor | None = None
+    weights: Tensor  # [S, fan_in, fan_out]: the contributions of a unit to the units above it are a row
+    bias: Tensor | None = None  # [S, fan_out]
 
     def shared(self, points: Tensor, networks: slice) -> Tensor:
         """Return the values `[S, n, fan_out]` of some networks at the same points `[n, fan_in]`."""
@@ -146,12 +120,12 @@ class Linear:
         """How many rows to give `times` at once."""
         return max(ROWS, NUMBERS // self.weights.shape[1])
 
-    def rows(self, h: Tensor, networks: slice, edges: Sequence[int]) -> Tensor:
-        """Return the values `[R, fan_out]` at rows `[R, fan_in]`: from each of the `edges` to the next those of one network."""
+    def rows(self, h: Tensor, networks: Networks) -> Tensor:
+        """Return the values `[R, fan_out]` at rows `[R, fan_in]`, of which each of the networks has a part."""
         z = h.new_empty(len(h), self.weights.shape[2])
-        for network, (start, stop) in enumerate(itertools.pairwise(edges), networks.start):
-            for begin in range(start, stop, self.block):
-                here = slice(begin, min(begin + self.block, stop))
+        for network, part in networks:
+            for begin in range(part.start, part.stop, self.block):
+                here = slice(begin, min(begin + self.block, part.stop))
                 self.times(h[here], network, z[here])
         return z
 
@@ -167,25 +141,27 @@ class Linear:
         if not wide or len(changing) > MOST_CHANGING * len(weight):
             torch.mm(h, weight, out=out)
         else:
-            rest = h[0].clone()
-            rest[torch.from_numpy(changing)] = 0.0
-            some, rows = (
-                space[: size * len(changing)] for space, size in zip(self._spaces, (len(h), weight.shape[1]), strict=True)
-            )
-            some, rows = some.view(len(h), -1), rows.view(-1, weight.shape[1])
-            np.take(h.numpy(), changing, 1, some.numpy(), "clip")
-            np.take(weight.numpy(), changing, 0, rows.numpy(), "clip")
-            torch.mm(some, rows, out=out)
-            if rest.any():
-                out += rest @ weight
+            constant = h[0].clone()
+            constant[torch.from_numpy(changing)] = 0.0
+            n, units = len(h), len(changing)
+            columns = self._columns[: n * units].view(n, units)
+            weights = self._weight_rows[:units]
+            np.take(h.numpy(), changing, 1, columns.numpy(), "clip")
+            np.take(weight.numpy(), changing, 0, weights.numpy(), "clip")
+            torch.mm(columns, weights, out=out)
+            if constant.any():
+                out += constant @ weight
         if self.bias is not None:
             out += self.bias[network]
 
+    # Memory for the changing units and their weights, used again and again: fresh memory costs as much as the product.
     @functools.cached_property
-    def _spaces(self) -> tuple[Tensor, Tensor]:
-        """Memory for the changing units and their weights, used again and again: fresh memory costs as much as the product."""
-        _, fan_in, fan_out = self.weights.shape
-        return torch.empty((self.block + 1) * fan_in, dtype=torch.float64), torch.empty(fan_in * fan_out, dtype=torch.float64)
+    def _columns(self) -> Tensor:
+        return torch.empty((self.block + 1) * self.weights.shape[1], dtype=torch.float64)
+
+    @functools.cached_property
+    def _weight_rows(self) -> Tensor:
+        return torch.empty_like(self.weights[0])
 
 
 @compiled
@@ -193,97 +169,55 @@ def _changing(h: Array) -> Array:
     """Return which columns are not the same in all rows."""
     changing = np.zeros(h.shape[1], np.bool_)
     for row in range(1, len(h)):
-        for at in range(h.shape[1]):
-            changing[at] |= h[row, at] != h[0, at]
+        for unit in range(h.shape[1]):
+            changing[unit] |= h[row, unit] != h[0, unit]
     return changing
 
 
 @dataclass(frozen=True, eq=False)
 class Calls:
-    """
-    Affine operations of an exported program.
+    """Affine operations of an exported program."""
 
-    Attributes
-    ----------
-    run
-        Maps the values that go in, by name and with the points first, to those that come out.
-    largest
-        Numbers of the largest value at one point, on the way.
-    """
-
-    run: Callable[[Mapping[str, Tensor]], dict[str, Tensor]]
-    largest: int
+    run: Callable[[Mapping[str, Tensor]], dict[str, Tensor]]  # from the values that go in, by name, to those that come out
+    largest: int  # numbers of the largest value at one point, on the way
 
     def __call__(self, alive: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Return what comes out, `[R, ...]`; rows are independent, and go through in blocks."""
-        rows = len(next(iter(alive.values())))
-        size = max(1, BLOCK // self.largest)
+        rows, size = len(next(iter(alive.values()))), max(1, BLOCK // self.largest)
         if rows <= size:
             return {name: value.contiguous() for name, value in self.run(alive).items()}
-        found: dict[str, Tensor] = {}
+        results: dict[str, Tensor] = {}
         for start in range(0, rows, size):
-            part = self.run({name: value[start : start + size] for name, value in alive.items()})
-            for name, value in part.items():
+            block = self.run({name: value[start : start + size] for name, value in alive.items()})
+            for name, value in block.items():
                 if start == 0:
-                    found[name] = value.new_empty(rows, *value.shape[1:])
-                found[name][start : start + size] = value
-        return found
+                    results[name] = value.new_empty(rows, *value.shape[1:])
+                results[name][start : start + size] = value
+        return results
 
 
 @dataclass(frozen=True, eq=False)
 class Stage:
-    """
-    An affine map, then a piecewise-linear operation.
+    """An affine map, then a piecewise-linear operation."""
 
-    Attributes
-    ----------
-    name
-        The name of the module that calls the operation, or of the operation itself.
-    affine
-        Leads to the pre-activations, and to the other values that are alive. `Linear` takes and gives one value alone.
-    pieces
-        The operation.
-    source, result
-        The names of its pre-activations and of what it returns.
-    shape
-        The shape of the result at one point.
-    alive
-        The names of the values that are needed afterwards, beside the result.
-    width
-        Numbers at one point of the pre-activations and of what is alive beside them.
-    """
-
-    name: str
-    affine: Linear | Calls
+    name: str  # of the module that calls the operation, or of the operation itself
+    affine: Linear | Calls  # leads to the pre-activations and the values that stay alive; `Linear` takes and gives one value
     pieces: Pieces
-    source: str
-    result: str
-    shape: tuple[int, ...]
-    alive: tuple[str, ...]
-    width: int
+    source: str  # the name of the pre-activations
+    result: str  # the name of the operation's result
+    shape: tuple[int, ...]  # of the result at one point
+    alive: tuple[str, ...]  # the names of the values that are needed afterwards, beside the result
+    width: int  # numbers at one point of the pre-activations and of the values that are alive beside them
 
 
 @dataclass(frozen=True, eq=False)
 class Graph:
-    """
-    A piecewise-linear model, or S networks of one shape.
-
-    Attributes
-    ----------
-    stages
-        In the order of the forward pass.
-    tail
-        The affine map from what is alive after the last stage to the outputs; None for networks of the package.
-    input
-        The name of the points.
-    networks
-        S; 1 for a model.
-    """
+    """A piecewise-linear model, or S networks of one shape."""
 
     stages: tuple[Stage, ...]
-    tail: Calls | None
-    input: str
-    networks: int
+    tail: Calls | None  # from the values alive after the last stage to the outputs; None for networks of the package
+    input: str  # the name of the points
+    networks: int  # S; 1 for a model
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -317,7 +251,7 @@ class Graph:
 
 def layer_names(stack: MLPStack) -> tuple[str, ...]:
     """Return the names of the hidden layers of networks of the package: `layer 1`, `layer 2` and so on."""
-    return tuple(f"layer {place}" for place in range(1, len(stack.weights)))
+    return tuple(f"layer {layer}" for layer in range(1, len(stack.weights)))
 
 
 def stack_graph(stack: MLPStack) -> Graph:
@@ -325,10 +259,10 @@ def stack_graph(stack: MLPStack) -> Graph:
     chosen = activation(stack.activation)
     assert chosen.clamp is not None
     shift, low, high = chosen.clamp
-    pieces = Elementwise(chosen.boundaries, 1.0, shift, low, high)
+    pieces = Elementwise(np.array(chosen.boundaries), 1.0, shift, low, high)
     stages = []
-    for place, (name, weight) in enumerate(zip(layer_names(stack), stack.weights, strict=False), start=1):
+    for layer, (name, weight) in enumerate(zip(layer_names(stack), stack.weights, strict=False), start=1):
         linear = Linear(weight.detach().cpu().double().transpose(1, 2).contiguous())
         width = weight.shape[1]
-        stages.append(Stage(name, linear, pieces, f"z{place}", f"h{place}", (width,), (), width))
+        stages.append(Stage(name, linear, pieces, f"z{layer}", f"h{layer}", (width,), (), width))
     return Graph(tuple(stages), None, "h0", len(stack))

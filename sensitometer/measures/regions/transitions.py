@@ -20,12 +20,12 @@ from ...evaluation import all_finite
 from ...networks import MLP, MLPStack, as_stack
 from ...paths import Ellipse, Path, Polyline, as_paths, flattened
 from ..module_codes import ModuleCodes
-from ..sampled import count_sampled, network_codes
+from ..sampled import Codes, Sampled, count_sampled, network_codes
 from .arcs import Arcs
 from .graph import Graph, layer_names, stack_graph
 from .modules.exporting import as_model_takes, module_graph
 from .segments import Segments
-from .walk import Crossings, Geometry, Walk
+from .walk import Crossings, Walk
 
 Array = Any
 Model = MLP | MLPStack | Callable[[Tensor], Tensor]
@@ -109,44 +109,18 @@ def transitions(
     paths = as_paths(path)
     if method not in METHODS:
         raise InvalidInputError(f"method must be one of {', '.join(METHODS)}; got {method!r}")
-    check_whole_number("samples", samples, least=2)
-    several = isinstance(model, MLPStack), not isinstance(path, Path)
-    if method == "exact":
-        graph, paths = path_graph(model, paths)
-        return _shaped(_exact(graph, paths, positions), graph.names, *several)
-    if not isinstance(model, MLP | MLPStack):
-        counts, names = _sampled_model(model, paths, samples, positions)
-        return _shaped([counts], names, *several)
-    stack = as_stack(model)
-    paths = checked_paths(stack, paths)
-    counted = [_sampled_network(stack[place], paths, samples, positions) for place in range(len(stack))]
-    return _shaped(counted, layer_names(stack), *several)
-
-
-# For each path: int64 `[layers]`, and the positions by layer.
-_Counts = list[tuple[Tensor, list[Tensor] | None]]
-
-
-def _shaped(counts: list[_Counts], names: tuple[str, ...], several_networks: bool, several_paths: bool) -> TransitionCount:
-    """Lay the counts of each network and path out as `TransitionCount` says."""
-    per_layer = torch.stack([torch.stack([layers for layers, _ in network]) for network in counts])
-    where: Any = [[positions for _, positions in network] for network in counts]
-    if not several_paths:
+    samples = check_whole_number("samples", samples, least=2)
+    measure = _exact if method == "exact" else partial(_sampled, samples=samples)
+    per_layer, where, names = measure(model, paths, keep=positions)
+    if isinstance(path, Path):
         per_layer, where = per_layer[:, 0], [network[0] for network in where]
-    if not several_networks:
+    if not isinstance(model, MLPStack):
         per_layer, where = per_layer[0], where[0]
-    return TransitionCount(per_layer.sum(-1), per_layer, names, where if counts[0][0][1] is not None else None)
+    return TransitionCount(per_layer.sum(-1), per_layer, names, where if positions else None)
 
 
 def checked_paths(stack: MLPStack, paths: Sequence[Path]) -> list[Path]:
-    """
-    Return paths of the networks' inputs: flat ones as they are, and images flattened.
-
-    Raises
-    ------
-    InvalidInputError
-        The points have another number of dimensions, or weights are not finite.
-    """
+    """Return paths of the networks' inputs, images flattened; InvalidInputError if they do not fit or weights are not finite."""
     if not all_finite(stack.weights).all():
         raise InvalidInputError("the network's weights must be finite; some are not")
     D = stack.weights[0].shape[2]
@@ -157,14 +131,7 @@ def checked_paths(stack: MLPStack, paths: Sequence[Path]) -> list[Path]:
 
 
 def path_graph(model: Model, paths: Sequence[Path]) -> tuple[Graph, list[Path]]:
-    """
-    Return a model as a graph, and the paths as its points.
-
-    Raises
-    ------
-    InvalidInputError
-        The model is not piecewise linear, or does not take the points of the paths, or these differ in shape.
-    """
+    """Return a model as a graph, and paths of its points; InvalidInputError if it is not piecewise linear or takes others."""
     if isinstance(model, MLP | MLPStack):
         stack = as_stack(model)
         if stack.activation == "tanh":
@@ -179,66 +146,70 @@ def path_graph(model: Model, paths: Sequence[Path]) -> tuple[Graph, list[Path]]:
     return module_graph(model, paths[0].points(paths[0].parameters(4))), list(paths)
 
 
-def exact_crossings(graph: Graph, paths: Sequence[Path], *, keep: bool) -> Crossings:
-    """Return all changes of pieces along paths, the pairs numbered by network, then path; one by one with `keep`."""
-    counts = np.zeros((graph.networks * len(paths), len(graph.stages)), np.int64)
-    empty = np.zeros(0, np.int64)
-    columns: list[tuple[Array, ...]] = [(empty, empty, empty, empty, np.zeros(0))]
-    for kind in (Polyline, Ellipse) if graph.stages else ():
+def exact_crossings(graph: Graph, paths: Sequence[Path], *, keep: bool) -> tuple[Array, Crossings]:
+    """Return the counts of changes of pieces along paths, int64 `[S, P, stages]`, and with `keep` the changes one by one."""
+    counts = np.zeros((graph.networks, len(paths), len(graph.stages)), np.int64)
+    none = np.zeros(0, np.int64)
+    kept = [Crossings(none, none, none, none, none, np.zeros(0))]
+    for kind, geometry in ((Polyline, Segments), (Ellipse, Arcs)) if graph.stages else ():
         places = np.array([place for place, path in enumerate(paths) if isinstance(path, kind)], np.int64)
-        if not len(places):
-            continue
-        some: list[Any] = [paths[place] for place in places]
-        geometry: Geometry = Segments(some) if kind is Polyline else Arcs(some)
-        found = Walk(graph, geometry, len(some), keep=keep).run()
-        network, own = np.divmod(np.arange(len(found.counts)), len(some))
-        counts[network * len(paths) + places[own]] = found.counts
-        pair = found.pair // len(some) * len(paths) + places[found.pair % len(some)]
-        columns.append((pair, found.stage, found.unit, found.boundary, found.t))
-    return Crossings(counts, *(np.concatenate(column) for column in zip(*columns, strict=True)))
+        if len(places):
+            walk = Walk(graph, geometry([paths[place] for place in places]), keep=keep)
+            walk.run()
+            counts[:, places] = walk.counts.reshape(graph.networks, len(places), -1)
+            kept += [crossings._replace(path=places[crossings.path]) for crossings in walk.kept]
+    return counts, Crossings(*(np.concatenate(columns) for columns in zip(*kept, strict=True)))
 
 
-def _exact(graph: Graph, paths: Sequence[Path], keep: bool) -> list[_Counts]:
-    found = exact_crossings(graph, paths, keep=keep)
-    where: list[list[Tensor] | None] = [None] * len(found.counts)
+# The counts, int64 `[S, P, activations]`; for each network and path the positions by activation; the activations' names.
+_Counts = tuple[Tensor, list[list[Any]], tuple[str, ...]]
+
+# Returns the codes along a path, and how many points to ask for at a time.
+_CodesAlong = Callable[[Path], tuple[Codes, int]]
+
+
+def _exact(model: Model, paths: Sequence[Path], *, keep: bool) -> _Counts:
+    graph, paths = path_graph(model, paths)
+    counts, crossings = exact_crossings(graph, paths, keep=keep)
+    positions: list[list[Any]] = [[None] * len(paths)] * graph.networks
     if keep:
-        order = np.lexsort((found.t, found.stage, found.pair))
-        each = torch.split(torch.from_numpy(found.t[order]), found.counts.ravel().tolist())
-        stages = len(graph.stages)
-        where = [list(each[pair * stages : (pair + 1) * stages]) for pair in range(len(found.counts))]
-    pairs = list(zip(torch.from_numpy(found.counts), where, strict=True))
-    return [list(pairs[start : start + len(paths)]) for start in range(0, len(pairs), len(paths))]
+        t = crossings.t[np.lexsort((crossings.t, crossings.stage, crossings.path, crossings.network))]
+        layers = iter(torch.split(torch.from_numpy(t), counts.ravel().tolist()))
+        positions = [[[next(layers) for _ in graph.stages] for _ in paths] for _ in range(graph.networks)]
+    return torch.from_numpy(counts), positions, graph.names
 
 
 @torch.no_grad()
-def _sampled_network(network: MLP, paths: Sequence[Path], samples: int, keep: bool) -> _Counts:
-    if len(network.weights) == 1:
-        empty = torch.zeros(0, dtype=torch.int64)
-        return [(empty, [] if keep else None) for _ in paths]
-    counts = []
-    for path in paths:
-        codes, size = network_codes(network, path)
-        found = count_sampled(codes, path, samples, size, keep=keep)
-        counts.append((found.per_layer, found.positions))
-    return counts
+def _sampled(model: Model, paths: Sequence[Path], *, samples: int, keep: bool) -> _Counts:
+    if isinstance(model, MLP | MLPStack):
+        stack = as_stack(model)
+        paths, names = checked_paths(stack, paths), layer_names(stack)
+        codes_along: list[_CodesAlong] = [partial(network_codes, stack[place]) for place in range(len(stack))]
+    else:
+        codes_of_model, names = _model_codes(model, paths[0])
+        codes_along = [codes_of_model]
+
+    def count(along: _CodesAlong, path: Path) -> Sampled:
+        if not names:
+            return Sampled(torch.zeros(0, dtype=torch.int64), [])
+        codes, size = along(path)
+        return count_sampled(codes, path, samples, size, keep=keep)
+
+    sampled = [[count(along, path) for path in paths] for along in codes_along]
+    per_layer = torch.stack([torch.stack([counts.per_layer for counts in network]) for network in sampled])
+    return per_layer, [[counts.positions for counts in network] for network in sampled], names
 
 
-@torch.no_grad()
-def _sampled_model(
-    model: Callable[[Tensor], Tensor], paths: Sequence[Path], samples: int, keep: bool
-) -> tuple[_Counts, tuple[str, ...]]:
+def _model_codes(model: Callable[[Tensor], Tensor], path: Path) -> tuple[_CodesAlong, tuple[str, ...]]:
+    """Return how to get a model's codes along a path, with the number of points to ask for at a time; and the codes' names."""
     if not callable(model):
         raise InvalidInputError(f"model must be an MLP, an MLPStack, a module or another callable; got {type(model).__name__}")
-    some = as_model_takes(model, paths[0].points(paths[0].parameters(2)))
-    codes = ModuleCodes(model, some)
-    units = sum(layer.shape[1] for layer in codes(some))
-    counts = []
-    for path in paths:
+    points = as_model_takes(model, path.points(path.parameters(2)))
+    codes = ModuleCodes(model, points)
+    units = sum(layer.shape[1] for layer in codes(points))
+
+    def along(path: Path) -> tuple[Codes, int]:
         size = max(1, MODULE_CHUNK // max(units, path.basis[0].numel()))
-        found = count_sampled(partial(_points_codes, model, codes, path), path, samples, size, keep=keep)
-        counts.append((found.per_layer, found.positions))
-    return counts, tuple(codes.names)
+        return lambda t: codes(as_model_takes(model, path.points(t))), size
 
-
-def _points_codes(model: Callable[[Tensor], Tensor], codes: ModuleCodes, path: Path, t: Tensor) -> list[Tensor]:
-    return codes(as_model_takes(model, path.points(t)))
+    return along, tuple(codes.names)

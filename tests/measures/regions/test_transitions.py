@@ -42,8 +42,8 @@ def twin(network, path):
 
 def all_crossings(network, path):
     """Stage, unit, boundary and place of each crossing."""
-    found = exact_crossings(stack_graph(make_stack([network])), [path], keep=True)
-    return SimpleNamespace(**{name: torch.from_numpy(value) for name, value in vars(found).items()})
+    _, changes = exact_crossings(stack_graph(make_stack([network])), [path], keep=True)
+    return SimpleNamespace(**{name: torch.from_numpy(value) for name, value in changes._asdict().items()})
 
 
 # --- against the plain walk
@@ -499,7 +499,7 @@ def test_any_model_is_sampled():
 def test_crossings_know_their_units():
     network, path = make_network(activation="relu6", scale=3.0, depth=3), loop()
     found = all_crossings(network, path)
-    assert len(found.t) == int(found.counts.sum())
+    assert len(found.t) == int(transitions(network, path).total)
     for layer in range(2):
         z = piece_values(network.weights, "relu6", layer, path, found.t[found.stage == layer])
         mine = z.gather(1, found.unit[found.stage == layer].unsqueeze(1)).squeeze(1)

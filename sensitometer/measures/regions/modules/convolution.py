@@ -23,21 +23,9 @@ ONE, TWO = numba.uint64(1), numba.uint64(2)
 
 def convolve(h: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     """
-    Return the convolution of images with zeros around them.
+    Return the convolution `[n, O, height, width]` of images `h` `[n, C, height, width]` with zeros around them.
 
-    Parameters
-    ----------
-    h
-        float64 `[n, C, height, width]`.
-    weight
-        float64 `[O, C, 3, 3]`.
-    bias
-        float64 `[O]`, or None.
-
-    Returns
-    -------
-    Tensor
-        float64 `[n, O, height, width]`.
+    All is float64; `weight` is `[O, C, 3, 3]`, `bias` `[O]`.
     """
     n, channels, height, width = h.shape
     images = max(1, min(n, PLANE // ((height + 1) * (width + 1))))

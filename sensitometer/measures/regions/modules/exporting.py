@@ -11,13 +11,14 @@ where it is called, and what can be had instead.
 import inspect
 import itertools
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, fx, nn
 from torch.export.graph_signature import InputKind, OutputKind
+from torch.fx.node import map_arg
 from torch.nn.parameter import is_lazy
 
 from ....errors import InvalidInputError
@@ -28,7 +29,7 @@ from .operations import (
     PIECES,
     PRODUCTS,
     RELU,
-    Maker,
+    Call,
     arguments,
     gives_tensors,
     label,
@@ -39,7 +40,7 @@ from .operations import (
     where,
 )
 from .program import Op, Program
-from .running import convolution, runner
+from .running import Run, convolution, runner
 
 _CONVOLUTIONS = {"conv1d", "conv2d", "conv3d"}
 _NORMALISATIONS = {"batch_norm", "_native_batch_norm_legit_no_training"}
@@ -51,14 +52,7 @@ SAME = 1e-3
 
 def module_graph(model: Callable[[Tensor], Tensor], points: Tensor) -> Graph:
     """
-    Return the graph of a model, in float64, with its parameters as they are now.
-
-    Parameters
-    ----------
-    model
-        A module, or another callable, of points `[n, ...]`.
-    points
-        Some points `[n, ...]`, as they are to come.
+    Return the graph of a model of points such as `points` `[n, ...]`, in float64, with its parameters as they are now.
 
     Raises
     ------
@@ -109,7 +103,7 @@ class _Wrapped(nn.Module):
         self.function = function
 
     def forward(self, x: Tensor) -> Tensor:
-        """Call it."""
+        """Call the function."""
         return self.function(x)
 
 
@@ -117,14 +111,13 @@ def _state(module: nn.Module) -> Any:
     """Return what a graph depends on, beside what the module's code reads elsewhere."""
     tensors = [*module.named_parameters(), *module.named_buffers()]
     shapes = tuple((name, tuple(tensor.shape), tensor.dtype) for name, tensor in tensors)
-    return shapes, tuple((id(part), tuple(_attributes(part))) for part in module.modules())
+    return shapes, tuple((id(part), _attributes(part)) for part in module.modules())
 
 
-def _attributes(part: nn.Module) -> Iterator[tuple[str, Any]]:
-    """Yield what a module's code may read of it, beside parameters and buffers: plain values, and which objects others are."""
-    for name, value in vars(part).items():
-        if not name.startswith("_"):
-            yield name, value if _is_plain(value) else id(value)
+def _attributes(part: nn.Module) -> Any:
+    """Return what a module's code may read of it, beside parameters and buffers: plain values, and which objects others are."""
+    values = ((name, value) for name, value in vars(part).items() if not name.startswith("_"))
+    return tuple((name, value if _is_plain(value) else id(value)) for name, value in values)
 
 
 def _is_plain(value: Any) -> bool:
@@ -134,19 +127,19 @@ def _is_plain(value: Any) -> bool:
 def as_model_takes(model: Callable[[Tensor], Tensor], points: Tensor, like: Tensor | None = None) -> Tensor:
     """Return points of the type and on the device of a module's parameters, or of `like` if it has none."""
     tensors = itertools.chain(model.parameters(), model.buffers()) if isinstance(model, nn.Module) else ()
-    own = next((one for one in tensors if one.is_floating_point()), points if like is None else like)
-    return points.to(own.device, own.dtype)
+    model_tensor = next((tensor for tensor in tensors if tensor.is_floating_point()), points if like is None else like)
+    return points.to(model_tensor.device, model_tensor.dtype)
 
 
 @torch.no_grad()
 def _agrees(module: nn.Module, graph: Graph, points: Tensor) -> bool:
     """Return whether a module still computes what its remembered graph does: its code may read what is no parameter."""
-    expected, found = module(points.clone()), graph.outputs(points.cpu())
-    if not isinstance(expected, Tensor) or expected.shape != found.shape:
+    expected, outputs = module(points.clone()), graph.outputs(points.cpu())
+    if not isinstance(expected, Tensor) or expected.shape != outputs.shape:
         return False
     same = max(SAME, 32 * torch.finfo(expected.dtype).eps)
     expected = expected.detach().cpu().double()
-    return bool(((expected - found).abs() <= same * expected.abs().max()).all())
+    return bool(((expected - outputs).abs() <= same * expected.abs().max()).all())
 
 
 @torch.no_grad()
@@ -157,10 +150,9 @@ def _check_rows(graph: Graph, points: Tensor) -> None:
     together = graph.outputs(probes)
     if not together.isfinite().all():
         raise InvalidInputError("the model's numbers must be finite; they overflow float64 at points of the path")
-    for place in range(len(probes)):
-        alone = graph.outputs(probes[place : place + 1])[0]
-        if not torch.allclose(together[place], alone, rtol=1e-9, atol=1e-9 * float(together.abs().max())):
-            raise InvalidInputError("model must treat each point alone, but the output of one point changes with the others")
+    alone = torch.cat([graph.outputs(probe[None]) for probe in probes])
+    if not torch.allclose(together, alone, rtol=1e-9, atol=1e-9 * float(together.abs().max())):
+        raise InvalidInputError("model must treat each point alone, but the output of one point changes with the others")
 
 
 def _read(module: nn.Module, points: Tensor) -> Program:
@@ -210,7 +202,6 @@ class _Reader:
         self.parameters: dict[str, str] = {}
         self.constants: dict[str, Any] = {}
         self.input = ""
-        self.ops: dict[str, Op] = {}
         for spec in program.graph_signature.input_specs:
             if spec.kind == InputKind.USER_INPUT:
                 self.input = spec.arg.name
@@ -218,11 +209,11 @@ class _Reader:
                 self.constants[spec.arg.name] = program.constants[spec.target]
             else:
                 self.parameters[spec.arg.name] = spec.target
-        # Beside the output there may be what operations in place have made of the points.
-        (self.output,) = (one.arg.name for one in program.graph_signature.output_specs if one.kind == OutputKind.USER_OUTPUT)
-        (placeholder,) = (node for node in self.nodes if node.op == "placeholder" and node.name == self.input)
-        self.symbol = str(placeholder.meta["val"].shape[0])
-        self.ops[self.input] = Op(self.input, (), _nothing, "input", tuple(placeholder.meta["val"].shape[1:]))
+        # Beside the output there may be the points as operations in place have changed them.
+        (self.output,) = (spec.arg.name for spec in program.graph_signature.output_specs if spec.kind == OutputKind.USER_OUTPUT)
+        points = next(node for node in self.nodes if node.op == "placeholder" and node.name == self.input).meta["val"]
+        self.symbol = str(points.shape[0])
+        self.ops = {self.input: Op(self.input, (), _nothing, "input", tuple(points.shape[1:]))}
 
     def program(self) -> Program:
         """Return the program, or raise InvalidInputError with the operation that is not taken."""
@@ -235,25 +226,27 @@ class _Reader:
             raise InvalidInputError("model must depend on its points; its output is constant")
         return Program(list(self.ops.values()), self.input, self.output, self.parameters, self.constants)
 
+    def _varying(self, nodes: Iterable[fx.Node]) -> list[fx.Node]:
+        """Return the nodes that depend on the points."""
+        return [node for node in nodes if node.name in self.ops and self.ops[node.name].kind in _VARYING]
+
     def _add(self, node: fx.Node) -> None:
-        inputs = tuple(one.name for one in node.all_input_nodes)
-        kinds = {self.ops[name].kind for name in inputs if name in self.ops}
-        if not kinds & _VARYING or not gives_tensors(node):
+        name, inputs = operation(node), tuple(argument.name for argument in node.all_input_nodes)
+        varying = self._varying(node.all_input_nodes)
+        if not varying or not gives_tensors(node):
             if torch.Tag.nondeterministic_seeded in getattr(node.target, "tags", ()):
-                raise InvalidInputError(f"model must not depend on chance, as {operation(node)} at {where(node)} does")
+                raise InvalidInputError(f"model must not depend on chance, as {name} at {where(node)} does")
             # A value that depends on the points and is no tensor is a size.
-            kind = "sized" if kinds & {"sized", *_VARYING} else "constant"
-            self.ops[node.name] = Op(node.name, inputs, runner(node), kind)
-            return
-        name = operation(node)
-        varying = [one for one in node.all_input_nodes if self.ops.get(one.name) and self.ops[one.name].kind in _VARYING]
-        if name in ("maximum", "minimum") or (name in ("max", "min") and len(varying) and overload(node) == "other"):
+            sized = varying or any(self.ops[argument].kind == "sized" for argument in inputs if argument in self.ops)
+            self.ops[node.name] = Op(node.name, inputs, runner(node), "sized" if sized else "constant")
+        elif name in ("maximum", "minimum") or (name in ("max", "min") and overload(node) == "other"):
             self._add_of_two(node, name[:3])
-            return
-        maker = PIECES.get(name)
-        if maker is not None:
-            self._add_pieces(node, maker, varying)
-            return
+        elif name in PIECES:
+            self._add_pieces(node, varying)
+        else:
+            self._add_affine(node, name, inputs, varying)
+
+    def _add_affine(self, node: fx.Node, name: str, inputs: tuple[str, ...], varying: Sequence[fx.Node]) -> None:
         self._check_affine(node, name, varying)
         shape, batch = self._layout(node)
         run = runner(node)
@@ -268,38 +261,38 @@ class _Reader:
                 if operation(user) == "getitem":
                     self._add(user)
 
-    def _convolved(self, node: fx.Node) -> Callable[[Mapping[str, Any]], Any]:
-        """Return what evaluates a convolution."""
+    def _convolved(self, node: fx.Node) -> Run:
         given, convolve = arguments(node), convolution(node)
         x, weight, bias = given["input"].name, given["weight"].name, given["bias"]
         return lambda values: convolve(values[x], values[weight], None if bias is None else values[bias.name])
 
     def _follows_convolution(self, node: fx.Node) -> bool:
-        """Return whether a batch normalisation is all that is made of a convolution."""
+        """Return whether the only use of a convolution is this batch normalisation."""
         before = node.args[0]
         return isinstance(before, fx.Node) and self.ops[before.name].target in _CONVOLUTIONS and len(before.users) == 1
 
-    def _folded(self, node: fx.Node) -> tuple[tuple[str, ...], Callable[[Mapping[str, Any]], Any]]:
-        """Return the inputs and what evaluates a batch normalisation and the convolution before it, in one operation."""
+    def _folded(self, node: fx.Node) -> tuple[tuple[str, ...], Run]:
+        """Return the inputs and the evaluation of a batch normalisation and the convolution before it, as one convolution."""
         before: Any = node.args[0]
         given, below = arguments(node), arguments(before)
         del self.ops[before.name]
-        names = [given[name] for name in ("weight", "bias", "running_mean", "running_var")] + [below["weight"], below["bias"]]
-        inputs = tuple(one.name for one in names if one is not None)
+        constants = [given[name] for name in ("weight", "bias", "running_mean", "running_var")] + [below["weight"], below["bias"]]
+        inputs = tuple(constant.name for constant in constants if constant is not None)
         weight, bias = f"{node.name}.weight", f"{node.name}.bias"
 
-        def factor(values: Mapping[str, Any]) -> Tensor:
-            scale = 1.0 if given["weight"] is None else values[given["weight"].name]
-            return torch.as_tensor(scale / (values[given["running_var"].name] + given["eps"]).sqrt())
+        def value(values: Mapping[str, Any], argument: fx.Node | None, default: float) -> Any:
+            return default if argument is None else values[argument.name]
 
-        def folded_weight(values: Mapping[str, Any]) -> Tensor:
-            own: Tensor = values[below["weight"].name]
-            return own * factor(values).view(-1, *[1] * (own.ndim - 1))
+        def factor(values: Mapping[str, Any]) -> Any:
+            return value(values, given["weight"], 1.0) / (values[given["running_var"].name] + given["eps"]).sqrt()
 
-        def folded_bias(values: Mapping[str, Any]) -> Tensor:
-            own = 0.0 if below["bias"] is None else values[below["bias"].name]
-            shift = 0.0 if given["bias"] is None else values[given["bias"].name]
-            return torch.as_tensor((own - values[given["running_mean"].name]) * factor(values) + shift)
+        def folded_weight(values: Mapping[str, Any]) -> Any:
+            kernel = values[below["weight"].name]
+            return kernel * factor(values).view(-1, *[1] * (kernel.ndim - 1))
+
+        def folded_bias(values: Mapping[str, Any]) -> Any:
+            mean = values[given["running_mean"].name]
+            return (value(values, below["bias"], 0.0) - mean) * factor(values) + value(values, given["bias"], 0.0)
 
         self.ops[weight] = Op(weight, inputs, folded_weight, "constant")
         self.ops[bias] = Op(bias, inputs, folded_bias, "constant")
@@ -319,36 +312,39 @@ class _Reader:
             return (), 0
         if not value.is_floating_point():
             raise not_linear(node, f"{operation(node)} to {value.dtype}")
-        places = [place for place, size in enumerate(value.shape) if not isinstance(size, int)]
-        if len(places) != 1 or str(value.shape[places[0]]) != self.symbol:
+        batches = [dim for dim, size in enumerate(value.shape) if not isinstance(size, int)]
+        if len(batches) != 1 or str(value.shape[batches[0]]) != self.symbol:
             raise InvalidInputError(
                 f"model must treat each point alone: {operation(node)} at {where(node)} returns {sizes(value)}, "
                 "in which the points have no dimension of their own"
             )
-        shape = list(value.shape)
-        del shape[places[0]]
-        return tuple(shape), places[0]
+        return tuple(size for dim, size in enumerate(value.shape) if dim != batches[0]), batches[0]
 
     def _check_affine(self, node: fx.Node, name: str, varying: Sequence[fx.Node]) -> None:
+        """Refuse an operation that is not affine in the points."""
         given = arguments(node)
         if given.get("training") is True or given.get("train") is True:
             raise InvalidInputError(f"model must be in evaluation mode, but {where(node)} calls {name} with training=True")
-        places = [place for place, one in enumerate(node.args) if isinstance(one, fx.Node) and one in varying]
-        first = name != "div" or (places == [0] and given.get("rounding_mode") is None)
-        if name in ("index", "index_select") and places != [0]:
-            first = False
-        if name == "getitem" or (name in LINEAR and first) or (name in PRODUCTS and len(varying) == 1 and first):
-            if name in PRODUCTS and len(_occurrences(node.args, varying)) != 1:
+        places = [place for place, argument in enumerate(node.args) if isinstance(argument, fx.Node) and argument in varying]
+        if name in PRODUCTS:
+            occurrences: list[fx.Node] = []
+            map_arg(node.args, lambda argument: occurrences.append(argument) if argument in varying else None)
+            divisor = name == "div" and (places != [0] or given.get("rounding_mode") is not None)
+            if len(varying) != 1 or len(occurrences) != 1 or divisor:
                 raise not_linear(node, f"{name} of two values that depend on the points")
             return
-        if name == "where" and places and 0 not in places:
-            return
-        if name == "masked_fill" and places == [0]:
-            return
-        raise not_linear(node, f"{name} of two values that depend on the points" if name in PRODUCTS else name)
+        if name in ("index", "index_select", "masked_fill"):
+            affine = places == [0]
+        elif name == "where":
+            affine = bool(places) and 0 not in places
+        else:
+            affine = name in LINEAR or name == "getitem"
+        if not affine:
+            raise not_linear(node, name)
 
-    def _add_pieces(self, node: fx.Node, maker: "Maker", varying: Sequence[fx.Node]) -> None:
-        if arguments(node).get("training") is True:
+    def _add_pieces(self, node: fx.Node, varying: Sequence[fx.Node]) -> None:
+        given = arguments(node)
+        if given.get("training") is True:
             raise InvalidInputError(f"model must not depend on chance: {where(node)} calls {operation(node)} with training=True")
         source: Any = node.args[0]
         if [source] != list(varying):
@@ -364,38 +360,31 @@ class _Reader:
                 else:
                     self.ops[user.name] = Op(user.name, (), _nothing, "unused")
         shape, batch = self._layout(result)
-        below, name = self.ops[source.name], result.name
-        pieces = maker(node, arguments(node), below.shape, below.batch, shape)
-        self.ops[name] = Op(name, (source.name,), _nothing, "pieces", shape, batch, source.name, pieces, label(node))
+        below = self.ops[source.name]
+        pieces = PIECES[operation(node)](Call(node, given, below.shape, shape, below.batch))
+        self.ops[result.name] = Op(
+            result.name, (source.name,), _nothing, "pieces", shape, batch, source.name, pieces, label(node)
+        )
 
     def _add_of_two(self, node: fx.Node, kind: str) -> None:
         """Add `b + relu(a - b)` for the maximum of a and b, or `a - relu(a - b)` for the minimum."""
-        one, other = (argument.name if isinstance(argument, fx.Node) else argument for argument in node.args[:2])
+        a, b = (argument.name if isinstance(argument, fx.Node) else argument for argument in node.args[:2])
         shape, batch = self._layout(node)
-        apart, above = f"{node.name}.difference", f"{node.name}.above"
+        difference, above = f"{node.name}.difference", f"{node.name}.above"
 
         def value(values: Mapping[str, Any], name: Any) -> Any:
             return values[name] if isinstance(name, str) else name
 
-        def difference(values: Mapping[str, Any]) -> Any:
-            return torch.sub(value(values, one), value(values, other))
+        def subtract(values: Mapping[str, Any]) -> Any:
+            return torch.sub(value(values, a), value(values, b))
 
-        def together(values: Mapping[str, Any]) -> Any:
-            if kind == "max":
-                return value(values, other) + values[above]
-            return value(values, one) - values[above]
+        def combine(values: Mapping[str, Any]) -> Any:
+            return value(values, b) + values[above] if kind == "max" else value(values, a) - values[above]
 
-        named = tuple(name for name in (one, other) if isinstance(name, str))
-        self.ops[apart] = Op(apart, named, difference, "affine", shape, batch)
-        self.ops[above] = Op(above, (apart,), _nothing, "pieces", shape, batch, apart, lambda _: RELU, label(node))
-        self.ops[node.name] = Op(node.name, (*named, above), together, "affine", shape, batch)
-
-
-def _occurrences(argument: Any, nodes: Sequence[fx.Node]) -> list[fx.Node]:
-    """Return where some nodes are among arguments, in lists of them, too."""
-    if isinstance(argument, list | tuple):
-        return [one for part in argument for one in _occurrences(part, nodes)]
-    return [argument] if isinstance(argument, fx.Node) and argument in nodes else []
+        names = tuple(name for name in (a, b) if isinstance(name, str))
+        self.ops[difference] = Op(difference, names, subtract, "affine", shape, batch)
+        self.ops[above] = Op(above, (difference,), _nothing, "pieces", shape, batch, difference, RELU, label(node))
+        self.ops[node.name] = Op(node.name, (*names, above), combine, "affine", shape, batch)
 
 
 def _nothing(values: Mapping[str, Any]) -> None:

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from torch import Tensor, fx, nn
@@ -29,13 +29,13 @@ PRODUCTS = {
     *("conv_transpose1d", "conv_transpose2d", "conv_transpose3d", "batch_norm", "_native_batch_norm_legit_no_training"),
     *("cudnn_batch_norm", "native_batch_norm", "dot", "mv", "outer", "addmv"),
 }
-RELU = Elementwise((0.0,))
+RELU = Elementwise(np.array([0.0]))
 
 
 def gives_tensors(node: fx.Node) -> bool:
     """Return whether a node returns a tensor, or several."""
     value = node.meta.get("val")
-    return isinstance(value, Tensor) or (isinstance(value, tuple | list) and any(isinstance(one, Tensor) for one in value))
+    return isinstance(value, Tensor) or (isinstance(value, tuple | list) and any(isinstance(part, Tensor) for part in value))
 
 
 def operation(node: fx.Node) -> str:
@@ -75,10 +75,9 @@ def where(node: fx.Node) -> str:
 
 def label(node: fx.Node) -> str:
     """Name an activation: the path of its own module, or that of the module whose code calls it, and the operation."""
-    path, kind = _module(node)
-    own_name = operation(node).removesuffix("_with_indices")
-    own = kind in dir(nn) and kind not in ("Module", "Sequential", "ModuleList", "ModuleDict")
-    return path if own and path else f"{path}:{own_name}" if path else own_name
+    (path, kind), name = _module(node), operation(node).removesuffix("_with_indices")
+    of_torch = kind in dir(nn) and kind not in ("Module", "Sequential", "ModuleList", "ModuleDict")
+    return path if of_torch and path else f"{path}:{name}" if path else name
 
 
 def sizes(value: Tensor) -> str:
@@ -86,144 +85,148 @@ def sizes(value: Tensor) -> str:
     return "[" + ", ".join("n" if not isinstance(size, int) else str(size) for size in value.shape) + "]"
 
 
-def not_linear(node: fx.Node, what: str) -> InvalidInputError:
+def not_linear(node: fx.Node, name: str) -> InvalidInputError:
     """Return what to raise for an operation that is not piecewise linear."""
     return InvalidInputError(
-        f"exact regions need a piecewise-linear model: {what} at {where(node)} is not; "
+        f"exact regions need a piecewise-linear model: {name} at {where(node)} is not; "
         "method='sampled', where there is one, compares activations at samples"
     )
 
 
-# Takes the node, its arguments, the shape of the pre-activations at one point, the dimension of the points in them, and the shape
-# of the result at one point. Returns a function from the constants to the operation.
-Maker = Callable[[fx.Node, dict[str, Any], tuple[int, ...], int, tuple[int, ...]], Callable[[Mapping[str, Any]], Pieces]]
+class Call(NamedTuple):
+    """A call of a piecewise-linear operation."""
+
+    node: fx.Node
+    given: dict[str, Any]  # the arguments by name, defaults included
+    shape: tuple[int, ...]  # of the pre-activations at one point
+    result_shape: tuple[int, ...]  # of the result at one point
+    batch: int  # the dimension of the points in the pre-activations
+
+    def check_points_first(self, name: str) -> None:
+        """Refuse points that are not the first dimension."""
+        if self.batch:
+            raise not_linear(self.node, f"{name} of points that are not the first dimension")
 
 
-def _fixed(pieces: Pieces) -> Callable[[Mapping[str, Any]], Pieces]:
-    return lambda _: pieces
+# Returns the operation from a module's constants, by name.
+PiecesOf = Callable[[Mapping[str, Any]], Pieces]
+# Returns the operation of a call, or how to get it from the constants.
+Maker = Callable[[Call], Pieces | PiecesOf]
+
+
+def _elementwise(*boundaries: float, **parameters: float) -> Elementwise:
+    return Elementwise(np.array(boundaries), **{name: float(value) for name, value in parameters.items()})
 
 
 def _clamp(low: str, high: str) -> Maker:
-    def make(node: fx.Node, given: dict[str, Any], *_: Any) -> Callable[[Mapping[str, Any]], Pieces]:
-        limits = [given.get(name) for name in (low, high)]
+    def make(call: Call) -> Pieces:
+        limits = [call.given.get(name) for name in (low, high)]
         if not all(limit is None or isinstance(limit, int | float) for limit in limits):
-            raise not_linear(node, f"{operation(node)} with tensors as limits")
+            raise not_linear(call.node, f"{operation(call.node)} with tensors as limits")
         lowest, highest = (-math.inf if limits[0] is None else limits[0], math.inf if limits[1] is None else limits[1])
         if not lowest < highest:
-            raise not_linear(node, f"{operation(node)} between {lowest} and {highest}, an empty range,")
-        finite = tuple(float(limit) for limit in (lowest, highest) if math.isfinite(limit))
+            raise not_linear(call.node, f"{operation(call.node)} between {lowest} and {highest}, an empty range,")
+        finite = [float(limit) for limit in (lowest, highest) if math.isfinite(limit)]
         if not finite:
-            raise not_linear(node, f"{operation(node)} without limits")
-        return _fixed(Elementwise(finite, low=lowest, high=highest))
+            raise not_linear(call.node, f"{operation(call.node)} without limits")
+        return _elementwise(*finite, low=lowest, high=highest)
 
     return make
 
 
 def _leaky(slope: Callable[[dict[str, Any]], float]) -> Maker:
-    return lambda node, given, *_: _fixed(Elementwise((0.0,), leak=np.array([slope(given)])))
+    return lambda call: Elementwise(np.array([0.0]), leak=np.array([slope(call.given)]))
 
 
-def _prelu(
-    node: fx.Node, given: dict[str, Any], shape: tuple[int, ...], batch: int, _: tuple[int, ...]
-) -> Callable[[Mapping[str, Any]], Pieces]:
-    weight = given["weight"].name
+def _prelu(call: Call) -> PiecesOf:
+    call.check_points_first("prelu")
+    weight, shape = call.given["weight"].name, call.shape
 
     def make(known: Mapping[str, Any]) -> Pieces:
         slopes = known[weight].numpy()
-        if len(slopes.reshape(-1)) > 1:
+        if slopes.size > 1:
             # One per channel: the first dimension of a point.
             slopes = np.broadcast_to(slopes.reshape(-1, *[1] * (len(shape) - 1)), shape)
-        return Elementwise((0.0,), leak=np.array(slopes).reshape(-1))
+        return Elementwise(np.array([0.0]), leak=np.array(slopes).reshape(-1))
 
-    if batch:
-        raise not_linear(node, "prelu of points that are not the first dimension")
     return make
 
 
-def _threshold(node: fx.Node, given: dict[str, Any], *_: Any) -> Callable[[Mapping[str, Any]], Pieces]:
-    if given["threshold"] != given["value"]:
-        raise not_linear(node, f"threshold, which jumps from {given['value']} to {given['threshold']},")
-    return _fixed(Elementwise((float(given["threshold"]),), low=float(given["threshold"])))
+def _threshold(call: Call) -> Pieces:
+    threshold, value = call.given["threshold"], call.given["value"]
+    if threshold != value:
+        raise not_linear(call.node, f"threshold, which jumps from {value} to {threshold},")
+    return _elementwise(threshold, low=threshold)
 
 
 def _pool(dimensions: int) -> Maker:
-    def make(
-        node: fx.Node, given: dict[str, Any], shape: tuple[int, ...], batch: int, out: tuple[int, ...]
-    ) -> Callable[[Mapping[str, Any]], Pieces]:
-        if batch:
-            raise not_linear(node, "pooling of points that are not the first dimension")
+    def make(call: Call) -> Pieces:
+        call.check_points_first("pooling")
 
         def each(name: str, default: Sequence[int]) -> list[int]:
-            value = given.get(name)
+            value = call.given.get(name)
             value = [value] if isinstance(value, int) else list(value or default)
             return value * dimensions if len(value) == 1 else value
 
         kernel = each("kernel_size", ())
-        stride, padding, dilation = each("stride", kernel), each("padding", (0,)), each("dilation", (1,))
+        settings = kernel, each("stride", kernel), each("padding", (0,)), each("dilation", (1,))
         windows = []
-        for place, size in enumerate(shape[-dimensions:]):
-            count = out[len(out) - dimensions + place]
-            at = np.arange(count)[:, None] * stride[place] - padding[place] + np.arange(kernel[place]) * dilation[place]
-            windows.append(np.where((at >= 0) & (at < size), at, -1))
-        return _fixed(Maximum(_candidates(shape, windows)))
+        for size, count, *setting in zip(call.shape[-dimensions:], call.result_shape[-dimensions:], *settings, strict=True):
+            width, stride, padding, dilation = setting
+            places = np.arange(count)[:, None] * stride - padding + np.arange(width) * dilation
+            windows.append(np.where((places >= 0) & (places < size), places, -1))
+        return Maximum(_candidates(call.shape, windows))
 
     return make
 
 
-def _adaptive_pool(
-    node: fx.Node, given: dict[str, Any], shape: tuple[int, ...], batch: int, out: tuple[int, ...]
-) -> Callable[[Mapping[str, Any]], Pieces]:
-    dimensions = len(given["output_size"]) if isinstance(given["output_size"], list | tuple) else 1
-    if batch:
-        raise not_linear(node, "pooling of points that are not the first dimension")
+def _adaptive_pool(call: Call) -> Pieces:
+    output_size = call.given["output_size"]
+    dimensions = len(output_size) if isinstance(output_size, list | tuple) else 1
+    call.check_points_first("pooling")
     windows = []
-    for size, count in zip(shape[-dimensions:], out[-dimensions:], strict=True):
+    for size, count in zip(call.shape[-dimensions:], call.result_shape[-dimensions:], strict=True):
         first = np.arange(count) * size // count
         last = -(-(np.arange(count) + 1) * size // count)
-        at = first[:, None] + np.arange(int((last - first).max()))
-        windows.append(np.where(at < last[:, None], at, -1))
-    return _fixed(Maximum(_candidates(shape, windows)))
+        places = first[:, None] + np.arange(int((last - first).max()))
+        windows.append(np.where(places < last[:, None], places, -1))
+    return Maximum(_candidates(call.shape, windows))
 
 
 def _candidates(shape: tuple[int, ...], windows: Sequence[Any]) -> Any:
     """Return the candidates `[units, K]` of windows `[out, kernel]` along each of the last dimensions of points of this shape."""
-    lead = math.prod(shape[: len(shape) - len(windows)])
-    place, there = np.arange(lead).reshape(lead, *[1] * (2 * len(windows))), np.ones((), bool)
-    for number, (window, size) in enumerate(zip(windows, shape[len(shape) - len(windows) :], strict=True)):
-        layout = [1] * (1 + 2 * len(windows))
-        layout[1 + number], layout[1 + len(windows) + number] = window.shape
-        at = window.reshape(layout)
-        place, there = place * size + at, there & (at >= 0)
-    outs, kernels = (math.prod(window.shape[side] for window in windows) for side in (0, 1))
-    whole = (lead, *(window.shape[0] for window in windows), *(window.shape[1] for window in windows))
-    return np.where(np.broadcast_to(there, whole), np.broadcast_to(place, whole), -1).reshape(lead * outs, kernels)
+    candidates = np.arange(math.prod(shape[: len(shape) - len(windows)]))[:, None]
+    for window, size in zip(windows, shape[len(shape) - len(windows) :], strict=True):
+        outer, inner = candidates[:, None, :, None], window[None, :, None, :]
+        places = np.where((outer >= 0) & (inner >= 0), outer * size + inner, -1)
+        candidates = places.reshape(len(candidates) * len(window), -1)
+    return candidates
 
 
 def _over_dimensions(sign: float) -> Maker:
-    def make(
-        node: fx.Node, given: dict[str, Any], shape: tuple[int, ...], batch: int, _: tuple[int, ...]
-    ) -> Callable[[Mapping[str, Any]], Pieces]:
-        dims = given.get("dim")
-        rank = len(shape) + 1
+    def make(call: Call) -> Pieces:
+        dims, rank = call.given.get("dim"), len(call.shape) + 1
         dims = [dims] if isinstance(dims, int) else list(dims or range(rank))
         dims = [dim % rank for dim in dims]
-        if batch in dims:
-            raise InvalidInputError(f"model must treat each point alone: {operation(node)} at {where(node)} is over all points")
-        own = [dim - (dim > batch) for dim in dims]
-        numbers = np.moveaxis(np.arange(math.prod(shape)).reshape(shape), own, range(-len(own), 0))
-        return _fixed(Maximum(numbers.reshape(-1, math.prod(shape[dim] for dim in own)), sign))
+        if call.batch in dims:
+            name = operation(call.node)
+            raise InvalidInputError(f"model must treat each point alone: {name} at {where(call.node)} is over all points")
+        of_point = [dim - (dim > call.batch) for dim in dims]
+        numbers = np.arange(math.prod(call.shape)).reshape(call.shape)
+        numbers = np.moveaxis(numbers, of_point, range(-len(of_point), 0))
+        return Maximum(numbers.reshape(-1, math.prod(call.shape[dim] for dim in of_point)), sign)
 
     return make
 
 
 PIECES: dict[str, Maker] = {
-    "relu": lambda *_: _fixed(RELU),
-    "relu6": lambda *_: _fixed(Elementwise((0.0, 6.0), high=6.0)),
+    "relu": lambda _: RELU,
+    "relu6": lambda _: _elementwise(0.0, 6.0, high=6.0),
     "hardtanh": _clamp("min_val", "max_val"),
     "clamp": _clamp("min", "max"),
     "clamp_min": _clamp("min", ""),
     "clamp_max": _clamp("", "max"),
-    "hardsigmoid": lambda *_: _fixed(Elementwise((-3.0, 3.0), 1 / 6, 0.5, 0.0, 1.0)),
+    "hardsigmoid": lambda _: _elementwise(-3.0, 3.0, scale=1 / 6, shift=0.5, high=1.0),
     "leaky_relu": _leaky(lambda given: float(given["negative_slope"])),
     "rrelu": _leaky(lambda given: (float(given["lower"]) + float(given["upper"])) / 2),
     "prelu": _prelu,

@@ -3,7 +3,7 @@
 import functools
 import math
 import operator
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,41 +12,26 @@ from torch import Tensor, nn
 
 from ....errors import InvalidInputError
 from ..graph import Calls, Graph, Linear, Pieces, Stage
+from .operations import PiecesOf
+from .running import Run
 
 
 @dataclass(eq=False)
 class Op:
-    """
-    One operation of a program.
+    """One operation of a program."""
 
-    Attributes
-    ----------
-    name, inputs
-        The names of its result, and of the values that it takes.
-    run
-        Evaluates it, from all values by name.
-    kind
-        `constant`: of parameters alone; `sized`: of parameters and the number of points; `affine` or `pieces`: of the points.
-    shape, batch
-        The shape of a result at one point, and which dimension the points are, if it is a tensor of points.
-    source, pieces
-        The pre-activations' name, and the operation from the constants; for `pieces` alone.
-    label
-        A name for people; for `pieces` alone.
-    target
-        The operator; for `affine` alone.
-    """
-
-    name: str
-    inputs: tuple[str, ...]
-    run: Callable[[Mapping[str, Any]], Any]
+    name: str  # of its result
+    inputs: tuple[str, ...]  # the names of the values that it takes
+    run: Run
+    # `constant`: of parameters alone; `sized`: of parameters and the number of points; `affine` or `pieces`: of the points.
     kind: str
-    shape: tuple[int, ...] = ()
-    batch: int = 0
+    shape: tuple[int, ...] = ()  # of a result at one point
+    batch: int = 0  # the dimension of the points in the result
+    # For `pieces` alone: the pre-activations' name, the operation or how to get it from the constants, and a name for people.
     source: str = ""
-    pieces: Callable[[Mapping[str, Any]], Pieces] | None = None
+    pieces: Pieces | PiecesOf | None = None
     label: str = ""
-    target: str = ""
+    target: str = ""  # the operator, for `affine` alone
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,13 +64,13 @@ class Program:
             if op.kind != "pieces":
                 continue
             assert op.pieces is not None
-            there = [*alive, *(one.name for one in calls)]
-            later = tuple(name for name in there if last_use.get(name, 0) > place)
+            pieces = op.pieces if isinstance(op.pieces, Pieces) else op.pieces(known)
+            later = tuple(name for name in (*alive, *(call.name for call in calls)) if last_use.get(name, 0) > place)
             outputs = tuple(dict.fromkeys([op.source, *later]))
             widths = {name: math.prod(self.by_name[name].shape) for name in outputs}
             width = max(sum(widths.values()), math.prod(op.shape) + sum(widths[name] for name in later))
             affine = self._affine(alive, calls, outputs, known)
-            stages.append(Stage(op.label, affine, op.pieces(known), op.source, op.name, op.shape, later, width))
+            stages.append(Stage(op.label, affine, pieces, op.source, op.name, op.shape, later, width))
             alive, calls = [*later, op.name], []
         return Graph(tuple(stages), self._calls(alive, calls, (self.output,), known), self.input, 1)
 
@@ -137,17 +122,7 @@ class Program:
 
 # Operations after which the numbers of each point are the same, in the same order, if the points come first on both sides.
 _SAME_NUMBERS = {
-    "view",
-    "_unsafe_view",
-    "reshape",
-    "flatten",
-    "clone",
-    "alias",
-    "detach",
-    "contiguous",
-    "dropout",
-    "to",
-    "_to_copy",
+    *("view", "_unsafe_view", "reshape", "flatten", "clone", "alias", "detach", "contiguous", "dropout", "to", "_to_copy"),
 }
 
 

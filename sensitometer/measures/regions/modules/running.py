@@ -10,20 +10,30 @@ from torch.fx.node import map_arg
 from .convolution import convolve
 from .operations import arguments, operation
 
+# Evaluates an operation, from all values by name.
+Run = Callable[[Mapping[str, Any]], Any]
 
-def runner(node: fx.Node) -> Callable[[Mapping[str, Any]], Any]:
-    """Return what evaluates a node, in float64 on the processor, from all values by name."""
+
+def runner(node: fx.Node) -> Run:
+    """Return what evaluates a node, in float64 on the processor."""
     # The layout of the memory is not always that of the module's own values.
     target: Any = torch.reshape if operation(node) in ("view", "_unsafe_view") else node.target
-    args, kwargs = _plain(node.args), _plain(node.kwargs)
+    args, kwargs = tuple(map(_plain, node.args)), {name: _plain(value) for name, value in node.kwargs.items()}
 
     def run(values: Mapping[str, Any]) -> Any:
-        def get(one: fx.Node) -> Any:
-            return values[one.name]
+        def value(argument: fx.Node) -> Any:
+            return values[argument.name]
 
-        return target(*map_arg(args, get), **map_arg(kwargs, get))
+        return target(*map_arg(args, value), **map_arg(kwargs, value))
 
     return run
+
+
+def _plain(argument: Any) -> Any:
+    """Replace floating-point types by float64, and devices by the processor."""
+    if isinstance(argument, torch.dtype) and argument.is_floating_point:
+        return torch.float64
+    return torch.device("cpu") if isinstance(argument, torch.device) else argument
 
 
 def convolution(node: fx.Node) -> Callable[[Tensor, Tensor, Tensor | None], Tensor]:
@@ -42,16 +52,3 @@ def convolution(node: fx.Node) -> Callable[[Tensor, Tensor, Tensor | None], Tens
         return result
 
     return run
-
-
-def _plain(argument: Any) -> Any:
-    """Replace floating-point types by float64, and devices by the processor."""
-    if isinstance(argument, torch.dtype):
-        return torch.float64 if argument.is_floating_point else argument
-    if isinstance(argument, torch.device):
-        return torch.device("cpu")
-    if isinstance(argument, list | tuple):
-        return type(argument)(_plain(one) for one in argument) if type(argument) in (list, tuple) else argument
-    if isinstance(argument, dict):
-        return {name: _plain(one) for name, one in argument.items()}
-    return argument
