@@ -92,10 +92,9 @@ class Maximum(NamedTuple):
 
     def __call__(self, z: Tensor) -> Tensor:
         """Return the winners `[R, units]` of the pre-activations `z` `[R, W]`."""
-        best = torch.full((len(z), len(self.candidates)), -math.inf, dtype=z.dtype)
-        for column in torch.from_numpy(self.candidates).T:
-            best = torch.maximum(best, torch.where(column >= 0, self.sign * z[:, column], -math.inf))
-        return self.sign * best
+        signed, columns = self.sign * z, torch.from_numpy(self.candidates).T
+        values = (signed.index_select(1, column.clamp(min=0)).masked_fill_(column < 0, -math.inf) for column in columns)
+        return self.sign * functools.reduce(torch.maximum, values)
 
 
 Pieces = Elementwise | Maximum
@@ -154,13 +153,14 @@ class Linear:
         if self.bias is not None:
             out += self.bias[network]
 
-    # Memory for the changing units and their weights, used again and again: fresh memory costs as much as the product.
     @functools.cached_property
     def _columns(self) -> Tensor:
+        """Memory for the changing units, used again and again: fresh memory costs as much as the product."""
         return torch.empty((self.block + 1) * self.weights.shape[1], dtype=torch.float64)
 
     @functools.cached_property
     def _weight_rows(self) -> Tensor:
+        """Memory for their weights."""
         return torch.empty_like(self.weights[0])
 
 
@@ -186,14 +186,9 @@ class Calls:
         rows, size = len(next(iter(alive.values()))), max(1, BLOCK // self.largest)
         if rows <= size:
             return {name: value.contiguous() for name, value in self.run(alive).items()}
-        results: dict[str, Tensor] = {}
-        for start in range(0, rows, size):
-            block = self.run({name: value[start : start + size] for name, value in alive.items()})
-            for name, value in block.items():
-                if start == 0:
-                    results[name] = value.new_empty(rows, *value.shape[1:])
-                results[name][start : start + size] = value
-        return results
+        starts = range(0, rows, size)
+        blocks = [self.run({name: value[start : start + size] for name, value in alive.items()}) for start in starts]
+        return {name: torch.cat([block[name] for block in blocks]) for name in blocks[0]}
 
 
 @dataclass(frozen=True, eq=False)
