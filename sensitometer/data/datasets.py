@@ -8,7 +8,7 @@ import numpy as np
 
 from ..errors import check_whole_number, counted, dimensions
 from .locations import data_root
-from .readers import UInt8Array, read_split
+from .readers import UInt8Array, read_digits, read_split
 from .sources import Source, find_source
 from .transforms import balanced_subset, centre_crop, hash_order, to_sphere
 
@@ -106,7 +106,7 @@ def load_dataset(
         The name is unknown, `crop` is not from 1 to the image's side, or `train_points` is not from the number of classes
         to that of the training points.
     DataError
-        A file is missing, damaged, or another file than its name says.
+        A file is missing, damaged, or another file than its name says; of `digits`, that of scikit-learn.
     """
     source = find_source(name)
     channels, height, width = source.image_shape
@@ -131,13 +131,7 @@ def load_dataset(
 
 
 def _read_digits(source: Source) -> list[tuple[UInt8Array, UInt8Array]]:
-    # Only this data set needs scikit-learn, which takes a second to import.
-    from sklearn.datasets import load_digits
-
-    digits = load_digits()
-    # Pixels are whole numbers from 0 to 16, kept as float64.
-    images = digits.images.astype(np.uint8).reshape(-1, *source.image_shape)
-    labels = digits.target.astype(np.uint8)
+    images, labels = read_digits(source.train.points + source.test.points, source.image_shape)
     return [(images[chosen], labels[chosen]) for chosen in np.split(hash_order(len(labels)), [source.train.points])]
 
 

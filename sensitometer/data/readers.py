@@ -1,6 +1,7 @@
-"""Reads the two formats that the data sets come in, IDX and CIFAR binary, into numpy arrays, and trusts no byte of them."""
+"""Reads the formats that the data sets come in, IDX, CIFAR binary and a table, into numpy arrays, and trusts no byte of them."""
 
 import gzip
+import importlib.util
 import math
 import zlib
 from pathlib import Path
@@ -53,6 +54,40 @@ def read_cifar(path: Path, points: int, image_shape: tuple[int, int, int], label
     _check_size(path, content, points * record)
     records = np.frombuffer(content, dtype=np.uint8).reshape(points, record)
     return records[:, label_bytes:].reshape(points, *image_shape), records[:, label_bytes - 1]
+
+
+def read_digits(points: int, image_shape: tuple[int, int, int]) -> tuple[UInt8Array, UInt8Array]:
+    """
+    Read the handwritten digits that are part of scikit-learn, without importing it, which takes a second.
+
+    Parameters
+    ----------
+    points
+        Images that the file must hold, N.
+    image_shape
+        (channels, height, width).
+
+    Returns
+    -------
+    uint8 images `[N, channels, height, width]`, of pixels from 0 to 16, and uint8 labels `[N]`.
+
+    Raises
+    ------
+    DataError
+        scikit-learn or its file is not there, or the file holds something else.
+    """
+    package = importlib.util.find_spec("sklearn")
+    if package is None or not package.submodule_search_locations:
+        raise DataError("digits is part of scikit-learn, which is not installed; run 'pip install scikit-learn'")
+    path = Path(package.submodule_search_locations[0], "datasets", "data", "digits.csv.gz")
+    columns = math.prod(image_shape) + 1
+    try:
+        table = np.loadtxt(path, dtype=np.uint8, delimiter=",", ndmin=2)
+        if table.shape != (points, columns):
+            raise ValueError(f"it holds {_by(table.shape)} numbers; expected {points} x {columns}")
+    except (OSError, EOFError, ValueError, zlib.error) as error:
+        raise DataError(f"{path} cannot be read; install scikit-learn again: {error}") from error
+    return table[:, :-1].reshape(points, *image_shape), table[:, -1]
 
 
 def read_split(source: Source, split: Split, folder: Path) -> tuple[UInt8Array, UInt8Array]:

@@ -1,7 +1,9 @@
 import gzip
+import importlib.util
 import re
 import tempfile
 from pathlib import Path
+from types import SimpleNamespace
 
 import hypothesis.extra.numpy as hnp
 import hypothesis.strategies as st
@@ -9,7 +11,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 
-from sensitometer.data.readers import read_cifar, read_file, read_idx, read_split
+from sensitometer.data.readers import read_cifar, read_digits, read_file, read_idx, read_split
 from sensitometer.errors import DataError
 
 
@@ -168,3 +170,29 @@ def test_folder_in_place_of_a_file_is_refused(cifar10):
         read_training_set(cifar10)
     with fails(f"{re.escape(str(path))} cannot be read: Is a directory"):
         read_file(cifar10.source, cifar10.source.test.files[0], cifar10.folder)
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        (None, "not found"),
+        (gzip.compress(b"1,2,3\n4,5,6\n"), "it holds 2 x 3 numbers; expected 2 x 5"),
+        (gzip.compress(b"1,2,3,4,x\n4,5,6,7,8\n"), "could not convert"),
+        (gzip.compress(b"1,2,3,4,5\n4,5,6,7,8\n")[:-9], "Compressed file ended"),
+        (b"1,2,3,4,5\n4,5,6,7,8\n", "Not a gzipped file"),
+    ],
+)
+def test_a_damaged_file_of_digits_is_refused(content, expected, tmp_path, monkeypatch):
+    path = tmp_path / "datasets" / "data" / "digits.csv.gz"
+    path.parent.mkdir(parents=True)
+    if content is not None:
+        path.write_bytes(content)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: SimpleNamespace(submodule_search_locations=[str(tmp_path)]))
+    with fails(f"{re.escape(str(path))} cannot be read; install scikit-learn again: .*{expected}"):
+        read_digits(2, (1, 2, 2))
+
+
+def test_digits_without_scikit_learn_are_refused(monkeypatch):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with fails("digits is part of scikit-learn, which is not installed; run 'pip install scikit-learn'"):
+        read_digits(1797, (1, 8, 8))
