@@ -265,14 +265,13 @@ def softmax_jacobian(logits):
 
 
 def jacobians(function, x, of):
-    """One point at a time, by autograd in float64: `[N, C, D]` of the logits, or of the probabilities."""
-    found = []
-    for point in x.double():
-        J = torch.autograd.functional.jacobian(lambda point: function(point.unsqueeze(0)).squeeze(0), point).flatten(1)
-        if of == "probabilities":
-            J = softmax_jacobian(function(point.unsqueeze(0)).detach().squeeze(0)) @ J
-        found.append(J)
-    return torch.stack(found)
+    """By autograd in float64: `[N, C, D]` of the logits, or of the probabilities, of a function that treats each point alone."""
+    x = x.double()
+    # The gradient of the sum over the points, `[C, N, ...]`, holds each point's Jacobian.
+    J = torch.autograd.functional.jacobian(lambda x: function(x).sum(0), x).transpose(0, 1).flatten(2)
+    if of == "probabilities":
+        J = torch.stack([softmax_jacobian(logits) for logits in function(x).detach()]) @ J
+    return J
 
 
 def jacobian_norm(function, x, of="probabilities", target=None):
