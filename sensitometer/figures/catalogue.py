@@ -133,9 +133,10 @@ def _save(number: str, data: FigureData, folder: Path, formats: Sequence[str], p
     with TemporaryDirectory(prefix=".figures-", dir=folder) as temporary:
         made = []
         with style.drawing(paper=paper):
-            figure = compose(figure_module(number), data)
             for suffix in formats:
                 made.append(Path(temporary) / f"{stem}.{suffix}")
+                # A figure of its own: the layout begins where the last drawing left it, at that one's resolution.
+                figure = compose(figure_module(number), data)
                 figure.savefig(made[-1], format=suffix, metadata=_METADATA[suffix])
         for name, table in data.tables.items():
             made.append(Path(temporary) / f"{stem}{name}.csv")

@@ -54,7 +54,7 @@ class Store:
         return self._frame if columns is None else self._frame[list(columns)]
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def make_store():
     """
     A function from networks, each the values in which it differs from the others, to a store.
@@ -83,7 +83,7 @@ def store(make_store):
     )
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def paired_networks():
     """A function from the name of a setting, and the worse and the better network's values of each pair, to networks."""
 
@@ -146,7 +146,7 @@ def _on_a_slice(generator):
     return found
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def full_store(make_store, paired_networks):
     """
     All that all figures need: five pairs of each setting, in three of which the worse network is the more sensitive one.
