@@ -17,13 +17,6 @@ NEEDS = {
 NORM, DENSITY = "jacobian_norm", "transition_density"
 
 
-@pytest.fixture(autouse=True)
-def _arrays_only(monkeypatch):
-    """Leave out the claims on the table, which take most of the time, and of which test_claims_of_networks.py is."""
-    for name in ("factors", "gap_and_norm", "gap_and_transitions"):
-        monkeypatch.setattr(f"sensitometer.claims.{name}", lambda frame: [])
-
-
 def spread(middle, networks=12, width=0.05):
     """Numbers that are `middle` in the mean, and differ."""
     return middle + width * np.linspace(-1, 1, networks)

@@ -23,7 +23,7 @@ MEASURES = ("gap", "jacobian_norm", "transitions")
         # On the right side of every threshold, and yet undecided.
         (1, 9, NOT_ENOUGH_DATA),
         ("threshold", 40, NOT_ENOUGH_DATA),
-        ("threshold", 400, NOT_ENOUGH_DATA),
+        ("threshold", 100, NOT_ENOUGH_DATA),
     ],
 )
 def test_each_factor_gets_each_verdict(factor, quantity, share, configurations, verdict):

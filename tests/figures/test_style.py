@@ -164,10 +164,9 @@ def test_narrow_panels_have_fewer_numbers(make_store, paired_networks):
     assert {"1", "3", "10", "30"} <= set(ticks[1]) and not {"2", "5"} & set(ticks[1])
 
 
-@pytest.mark.parametrize("suffix", catalogue.FORMATS)
-def test_the_papers_look_does_not_stay(full_store, tmp_path, suffix):
+def test_the_papers_look_does_not_stay(full_store, tmp_path):
     saved = [
-        catalogue.save_figures(full_store, tmp_path / name, only=["5"], formats=[suffix], paper_style=name == "paper").paths
+        catalogue.save_figures(full_store, tmp_path / name, only=["5"], formats=["svg"], paper_style=name == "paper").paths
         for name in ("before", "paper", "after")
     ]
     before, paper, after = ([path.read_bytes() for path in paths] for paths in saved)
