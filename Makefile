@@ -11,14 +11,15 @@ quick: .venv/installed
 	$(BIN)/sensitometer run quick --out surveys/quick
 	$(BIN)/sensitometer figures surveys/quick
 
+# Each process begins with a half of the tests, file by file, so that what a file sets up once is seldom set up twice.
 test: .venv/installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/pytest -n auto
+	$(BIN)/pytest -n auto --dist worksteal
 
 test-slow: .venv/installed-dev
-	$(BIN)/pytest -n auto -m slow
+	$(BIN)/pytest -n auto --dist worksteal -m slow
 
 # On one machine, in one process: its clusters have nodes enough to keep it busy.
 test-ray: .venv/installed-ray

@@ -3,7 +3,6 @@ import math
 import numpy as np
 import pytest
 import torch
-from sklearn.datasets import load_digits
 
 from sensitometer.data import dataset_names, load_dataset
 from sensitometer.data.transforms import to_sphere
@@ -42,6 +41,8 @@ def test_crop_comes_before_the_normalisation(cifar10):
 
 
 def test_digits():
+    from sklearn.datasets import load_digits  # takes a second
+
     dataset = load_dataset("digits")
     assert (dataset.classes, dataset.image_shape) == (10, (1, 8, 8))
     assert dataset.train.x.shape == (1297, 64)

@@ -232,7 +232,7 @@ batch_size = [100]
 seed = [1, 2]
 
 [training]
-steps = 9000
+steps = 5000
 
 [measure]
 jacobian = 50
@@ -255,7 +255,7 @@ def test_a_run_that_is_killed_in_a_long_training_goes_on_from_its_saved_state(tm
     (saved,) = [file for file in (out / "saved").iterdir() if file.is_file()]
     with safe_open(saved, framework="pt") as file:
         done = json.loads(file.metadata()["numbers"])["done"]
-    assert 0 < done < 9000
+    assert 0 < done < 5000
     start = time.perf_counter()
     with sm.run_survey(tmp_path / "long.toml", out, workers=1) as store:
         same(store.frame(), whole)
@@ -266,7 +266,7 @@ def test_a_run_that_is_killed_in_a_long_training_goes_on_from_its_saved_state(tm
 
 def test_an_accident_takes_the_saved_state_of_the_whole_stack_along(tmp_path, started, monkeypatch):
     monkeypatch.setattr("sensitometer.survey.runner.SECONDS_BETWEEN_SAVES", 0.2)
-    (tmp_path / "long.toml").write_text(LONG.replace("9000", "3000"))
+    (tmp_path / "long.toml").write_text(LONG.replace("5000", "3000"))
     out = tmp_path / "out"
     killer = threading.Thread(target=kill_when_saved, args=(out, started))
     killer.start()
