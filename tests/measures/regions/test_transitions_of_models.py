@@ -177,23 +177,25 @@ def test_a_jump_over_two_boundaries_counts_twice():
     assert counts(nn.ReLU6(), paths.Polyline(torch.tensor([[-1.0], [8.0]]))) == [4]
 
 
+# Heights of the vertices of a line, and its transitions.
+ON_A_BOUNDARY = {(-1.0, 0.0, 1.0): 1, (-1.0, 0.0, -1.0): 0, (1.0, 0.0, 1.0): 2, (0.0, 1.0): 1, (0.0, 0.0): 0}
+
+
 @pytest.mark.parametrize(
-    ("heights", "expected"), [((-1.0, 0.0, 1.0), 1), ((-1.0, 0.0, -1.0), 0), ((1.0, 0.0, 1.0), 2), ((0.0, 1.0), 1)]
+    "model", [nn.ReLU(), Function(torch.abs), nn.LeakyReLU(-0.5), Function(lambda x: torch.maximum(x, 0 * x))]
 )
-def test_a_vertex_on_a_boundary(heights, expected):
+def test_a_vertex_on_a_boundary(model):
     """The code of a point on a boundary is that of the piece below it."""
-    for model in (nn.ReLU(), Function(torch.abs), nn.LeakyReLU(-0.5), Function(lambda x: torch.maximum(x, 0 * x))):
+    for heights, expected in ON_A_BOUNDARY.items():
         assert counts(model, line(*heights)) == [expected]
         assert counts(model, line(*reversed(heights))) == [expected]
 
 
-@pytest.mark.parametrize(
-    ("heights", "expected"), [((1.0, 0.0, 1.0), 2), ((-1.0, 0.0, -1.0), 0), ((-1.0, 0.0, 1.0), 1), ((0.0, 0.0), 0)]
-)
-def test_a_vertex_at_which_candidates_are_equal(heights, expected):
+def test_a_vertex_at_which_candidates_are_equal():
     """The first candidate is 0, the second is the point: of equal ones the first wins."""
     model = Function(lambda x: torch.cat([0 * x, x], 1).amax(1, keepdim=True))
-    assert counts(model, line(*heights)) == [expected]
+    for heights, expected in ON_A_BOUNDARY.items():
+        assert counts(model, line(*heights)) == [expected]
 
 
 def test_a_path_through_a_kink_of_the_layer_below():
@@ -233,9 +235,9 @@ def test_an_unused_activation_divides_nothing_and_is_left_out():
 def test_where_equal_candidates_are_overtaken_the_order_does_not_count():
     """The third candidate is the mean of the others: it is never the largest but where all are equal, at one place."""
     rows = {"a": [1.0, 0.0], "b": [0.0, 1.0], "mean": [0.5, 0.5], "mixture": [0.25, 0.75]}
+    model = Function(lambda x, layer: layer(x).amax(1, keepdim=True), nn.Linear(2, 4, bias=False))
     for names in itertools.permutations(rows):
-        model = Function(lambda x, layer: layer(x).amax(1, keepdim=True), nn.Linear(2, 4, bias=False))
-        model.parts[0].weight.data = torch.tensor([rows[name] for name in names])
+        model.parts[0].weight.data.copy_(torch.tensor([rows[name] for name in names]))
         several = [
             paths.Polyline(torch.tensor([[2.0, 0.3], [0.7, 3.1]]), closed=False),
             paths.Polyline(torch.tensor([[2.0, 0.3], [0.7, 3.1], [-1.0, 0.6]])),
@@ -254,9 +256,10 @@ def test_of_equal_candidates_the_first_wins_all_along(name):
 
 
 def test_an_ellipse_that_touches_a_boundary_from_below_does_not_cross_it():
+    model = nn.ReLU()
     for a, b, c in ((3, 4, 5), (-3, 4, 5), (8, -15, 17), (7, 24, 25), (20, 21, 29)):
         centre, u, v = (torch.tensor([float(number)]) for number in (-c, a, b))
-        assert counts(nn.ReLU(), paths.Ellipse(centre, u, v)) == [0]
+        assert counts(model, paths.Ellipse(centre, u, v)) == [0]
 
 
 # --- models that are written in other ways, and numbers of other sizes
@@ -339,28 +342,17 @@ def test_very_deep_models():
     assert int(transitions(network, paths.Polyline(torch.tensor([[1.0, 2.0], [-1.0, -3.0]]), closed=False)).total) == 2 * 1199
 
 
-def scaled_positions(scale, *several):
-    """The positions along all paths, for two layers without biases; no scale of the first layer changes them."""
+def test_small_and_large_numbers():
+    """Two layers without biases; no scale of the first changes the positions."""
     layers = [nn.Linear(3, 4, bias=False), nn.ReLU(), nn.Linear(4, 4, bias=False), nn.ReLU()]
-    model = whole(nn.Sequential(*layers).double(), 1)
-    model[0].weight.data.mul_(scale)
-    found = transitions(model, several, positions=True).positions
-    return torch.cat(list(itertools.chain(*found)))
-
-
-@pytest.mark.parametrize("scale", [1e-200, 1e-30, 1e30, 1e200])
-def test_small_and_large_numbers_on_straight_lines(scale):
-    several = three_paths(3)[:2]
-    torch.testing.assert_close(scaled_positions(scale, *several), scaled_positions(1.0, *several), rtol=0, atol=1e-9)
-
-
-@pytest.mark.parametrize(
-    "scale",
-    [1e-200, 1e-30, 1e30, 1e200],
-)
-def test_small_and_large_numbers_on_ellipses(scale):
-    path = three_paths(3)[2]
-    torch.testing.assert_close(scaled_positions(scale, path), scaled_positions(1.0, path), rtol=0, atol=1e-9)
+    model, several = whole(nn.Sequential(*layers).double(), 1), three_paths(3)
+    weight = model[0].weight.clone()
+    expected = transitions(model, several, positions=True).positions
+    for scale in (1e-200, 1e-30, 1e30, 1e200):
+        model[0].weight.data.copy_(scale * weight)
+        found = transitions(model, several, positions=True).positions
+        for mine, theirs in zip(itertools.chain(*found), itertools.chain(*expected), strict=True):
+            torch.testing.assert_close(mine, theirs, rtol=0, atol=1e-9)
 
 
 # --- a real network
