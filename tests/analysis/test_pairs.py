@@ -60,7 +60,7 @@ def slow_pairs(frame, factor):
             yield a, b
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=50, deadline=None)
 @given(st.lists(networks, min_size=20, max_size=80), st.sampled_from(list(FACTORS)))
 def test_the_pairs_are_those_of_a_double_loop(rows, factor):
     frame = table(rows)

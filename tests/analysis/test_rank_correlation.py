@@ -160,7 +160,7 @@ def test_with_hundreds_of_clusters_both_intervals_agree(rho, decimals):
     np.testing.assert_allclose(jackknife_by_pairs(x, y, codes), by_resamples, atol=0.08 * (by_resamples[1] - by_resamples[0]))
 
 
-@pytest.mark.parametrize("rho", [0.0, 0.5, 0.9])
+@pytest.mark.parametrize("rho", [0.0, 0.9])
 def test_the_interval_of_many_networks_covers_the_true_tau(rho):
     true = 2 / math.pi * math.asin(rho)
     right = wrong = 0

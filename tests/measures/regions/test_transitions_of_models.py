@@ -64,7 +64,7 @@ def test_the_twin_sees_what_is_missing():
 # --- any operations, one after another
 
 
-@settings(max_examples=16)
+@settings(max_examples=10)
 @given(
     st.tuples(st.integers(1, 3), st.integers(2, 5), st.integers(2, 5)),
     st.lists(st.sampled_from([*OF_IMAGES, *ANY_SHAPE]), min_size=1, max_size=5),
