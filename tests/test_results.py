@@ -1,5 +1,6 @@
 """The surveys in docs/results: their figures can be drawn again, the page says what they say, and they are the evidence."""
 
+import functools
 import importlib.util
 import shutil
 from pathlib import Path
@@ -37,8 +38,14 @@ def stores():
         store.close()
 
 
-def claims(store, number, subject=""):
-    return [claim for claim in check_claims(store) if claim.number == number and subject in claim.subject]
+@functools.cache
+def checked(name):
+    with open_survey(DOCS / "results" / name) as store:
+        return check_claims(store)
+
+
+def claims(name, number, subject=""):
+    return [claim for claim in checked(name) if claim.number == number and subject in claim.subject]
 
 
 def test_every_experiment_and_every_figure_of_the_paper_is_there():
@@ -88,31 +95,29 @@ def test_the_stored_surveys_are_sound(name, tmp_path):
 
 
 @pytest.mark.parametrize("dataset", ["mnist", "fashion-mnist", "cifar10"])
-def test_the_gap_rises_with_the_jacobian_norm_on_each_data_set(stores, dataset):
-    (claim,) = [claim for claim in claims(stores["small"], 4) if claim.subject == dataset]
+def test_the_gap_rises_with_the_jacobian_norm_on_each_data_set(dataset):
+    (claim,) = [claim for claim in claims("small", 4) if claim.subject == dataset]
     assert claim.low > 0
 
 
 @pytest.mark.parametrize(("name", "factor", "share"), [("large", "labels", 0.9), ("augmentation", "augmentation", 0.7)])
-def test_pairs_go_the_papers_way(stores, name, factor, share):
-    for claim in claims(stores[name], 3, factor):
+def test_pairs_go_the_papers_way(name, factor, share):
+    for claim in claims(name, 3, factor):
         assert claim.value >= share, claim.quantity
         assert claim.configurations >= 10
 
 
-def test_sensitivity_dips_at_the_training_points(stores):
-    found = claims(stores["trajectory"], 1, "classes") + claims(stores["trajectory"], 1, "one class")
+def test_sensitivity_dips_at_the_training_points():
+    found = claims("trajectory", 1, "classes") + claims("trajectory", 1, "one class")
     assert len(found) == 6
     assert all(claim.verdict == HOLDS for claim in found)
 
 
-def test_boundaries_keep_away_from_training_points_after_training(stores):
-    found = claims(stores["boundaries"], 2)
+def test_boundaries_keep_away_from_training_points_after_training():
+    found = claims("boundaries", 2)
     assert [claim.verdict for claim in found] == [HOLDS, HOLDS]
 
 
-def test_the_norm_tells_errors_on_mnist(stores):
-    (claim,) = [
-        claim for claim in claims(stores["per-point"], 6, "mnist") if (claim.subject, claim.statistic) == ("mnist", "AUROC")
-    ]
+def test_the_norm_tells_errors_on_mnist():
+    (claim,) = [claim for claim in claims("per-point", 6, "mnist") if (claim.subject, claim.statistic) == ("mnist", "AUROC")]
     assert claim.low > 0.8
