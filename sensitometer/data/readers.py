@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from ..errors import DataError
+from ..errors import DataError, dimensions
 from .locations import fetch_command, find_file, require_files
 from .sources import DataFile, Source, Split
 
@@ -84,7 +84,7 @@ def read_digits(points: int, image_shape: tuple[int, int, int]) -> tuple[UInt8Ar
     try:
         table = np.loadtxt(path, dtype=np.uint8, delimiter=",", ndmin=2)
         if table.shape != (points, columns):
-            raise ValueError(f"it holds {_by(table.shape)} numbers; expected {points} x {columns}")
+            raise ValueError(f"it holds {dimensions(table.shape)} numbers; expected {points} x {columns}")
     except (OSError, EOFError, ValueError, zlib.error) as error:
         raise DataError(f"{path} cannot be read; install scikit-learn again: {error}") from error
     return table[:, :-1].reshape(points, *image_shape), table[:, -1]

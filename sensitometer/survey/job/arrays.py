@@ -134,7 +134,7 @@ def _translation(trained: Trained, dataset: Dataset) -> dict[str, Tensor]:
     plane = _wave_plane(vertices)
     first = network.weights[0][:UNITS].cpu().double()
     graph, loops = path_graph(MLP([first, first.new_ones(1, len(first))], network.activation), [loop])
-    crossings = exact_crossings(graph, loops, keep=True)
+    _, crossings = exact_crossings(graph, loops, keep=True)
     places, unit = torch.from_numpy(crossings.t), torch.from_numpy(crossings.unit)
     normal = (first @ plane.T)[unit]
     length = normal.norm(dim=1, keepdim=True)
