@@ -84,7 +84,7 @@ ALLOWED = {
         *("analysis", "configuration", "data", "device", "errors", "files", "store", "survey.execution", "survey.grid"),
         *("survey.scheduling", "survey.scheduling.cost", "survey.spec"),
     },
-    "measuring": {"analysis", "data", "errors", "files", "measures", "networks", "paths", "randomness"},
+    "measuring": {"analysis", "data", "errors", "files", "measures", "measures.jacobian", "networks", "paths", "randomness"},
     "train_networks": {
         *("configuration", "data", "device", "errors", "survey.job", "survey.scheduling", "survey.scheduling.cost", "training"),
     },
@@ -170,7 +170,18 @@ def test_the_walk_sees_every_kind_of_import(tmp_path, monkeypatch):
         "def late():\n    from ..training import train\nfrom ..survey.job.arrays import measure_arrays\n"
     )
     monkeypatch.setattr(sys.modules[__name__], "ROOT", package)
-    expected = {"cli", "store", VERSION, "data", "measures.jacobian", "survey", "figures", "__init__", "training", "survey.job"}
+    expected = {
+        "cli",
+        "store",
+        VERSION,
+        "data",
+        "measures.jacobian",
+        "survey.spec",
+        "figures",
+        "__init__",
+        "training",
+        "survey.job",
+    }
     assert set(imported(file)) == expected
 
 
