@@ -3,20 +3,20 @@ The linear regions of a piecewise-linear model on a square, exactly: convex poly
 
 On a face, a convex polygon on which all units of the stages below are on one linear piece, the pre-activations of the next stage
 are affine, and so is whatever else is alive: all are known from the face's corners alone. A unit with corners on both sides of a
-boundary cuts the face along a straight *chord*. The faces of one stage are cut by all their chords at once, in rounds: in each,
-every piece that still has chords to be cut along is cut along the first, and hands each other one down to the parts that it
-crosses. For units that are the largest of several pre-activations, see `winners.py`.
+boundary cuts the face along a straight line. The faces of one stage are cut by all their lines at once, in rounds: in each,
+every piece that lines still cross is cut along the first, and hands each other one down to the parts that it crosses. For units
+that are the largest of several pre-activations, see `winners.py`.
 
-- Corners are shared, by the faces on both sides of an edge and by the four around a crossing: one row of one matrix product a
+- Corners are shared, by the faces on both sides of an edge and by the four around a crossing: one row of one matrix product per
   corner and stage. A generic arrangement has about as many corners as faces.
-- Where a chord starts, ends or crosses another is named by who meets there: an edge and a boundary, or two chords. Pieces that
-  come upon one corner in different rounds agree on it, and it is computed once, always in the same way.
-- A corner on a boundary belongs to both sides. A chord that would cut off less than `TOLERANCE` of its face's extent, or less
-  than what rounding leaves unknown, touches the face, and does not cut it.
+- A vertex where a line starts, ends or crosses another is named by who meets there: an edge and a boundary, or two lines. Pieces
+  that come upon one corner in different rounds agree on it, and it is computed once, always in the same way.
+- A corner on a boundary belongs to both sides. A line that would cut off less than `TOLERANCE` of its face's extent, or less
+  than rounding leaves unknown, touches the face, and does not cut it.
 - Pre-activations that rounding cannot tell from a boundary are put exactly on it, so that the stages above see no noise: in a
   network without biases all boundaries of a slice through 0 meet there, and units that are alike cancel.
 - When a stage has made many faces they are parted into patches, and each is taken through all further stages before the next is
-  begun: memory is bounded by the patch and the number of stages, beside what is returned.
+  begun: memory is bounded by the patch and the number of stages, beside the result.
 
 All is float64.
 """

@@ -29,37 +29,23 @@ def merged(pieces: SidedPolygons, group: Array, old: int) -> Polygons:
 
 def _rims(part: SidedPolygons, group: Array) -> tuple[Array, SidedPolygons]:
     """Return the groups whose rim, the sides that no other polygon of the group has, is a single round, and these rims."""
-    whose = np.repeat(group, part.lengths)
-    start, end = part.corners, part.corners[following(part.lengths)]
-    low, high = np.minimum(start, end), np.maximum(start, end)
-    order = np.lexsort((high, low, whose))
-    twice = np.flatnonzero(np.all([np.diff(column[order]) == 0 for column in (high, low, whose)], axis=0))
-    outer = np.ones(len(start), bool)
-    outer[order[twice]] = outer[order[twice + 1]] = False
-    rim = np.flatnonzero(outer)
-    rim = rim[np.lexsort((start[rim], whose[rim]))]
-    vertices = int(start.max()) + 1
-    key, wanted = whose[rim] * vertices + start[rim], whose[rim] * vertices + end[rim]
-    next_ = np.minimum(np.searchsorted(key, wanted), len(key) - 1)
-    next_[key[next_] != wanted] = -1
-    groups, number = numbered(whose[rim])
+    groups, group = np.unique(group, return_inverse=True)
+    vertices, whose = int(part.corners.max()) + 1, np.repeat(group, part.lengths)
+    start = whose * vertices + part.corners
+    end = start[following(part.lengths)]
+    # Neighbours go along their common side in opposite directions.
+    rim = np.flatnonzero(~np.isin(end * vertices + part.corners, start * vertices + end % vertices))
+    rim = rim[np.argsort(start[rim], kind="stable")]
+    next_ = np.minimum(np.searchsorted(start[rim], end[rim]), len(rim) - 1)
+    next_ = np.where(start[rim[next_]] == end[rim], next_, np.arange(len(rim)))
+    present, number = numbered(whose[rim])
     count = np.bincount(number)
-    place, single = _walk(next_, count)
-    rim = rim[place[np.repeat(single, count)]]
-    return groups[single], SidedPolygons(count[single], start[rim], part.line[rim])
-
-
-def _walk(next_: Array, count: Array) -> tuple[Array, Array]:
-    """
-    Return the places of the sides of each rim in the order of the round, and which rims are a single round.
-
-    `next_` is the place of the next side of each side, or -1, and `count` how many sides each rim has.
-    """
     first = starts(count)
-    place, here, active = np.full(len(next_), -1), first.copy(), np.arange(len(count))
+    place, here = np.empty(len(rim), np.int64), first.copy()
     for step in range(int(count.max(initial=0))):
-        active = active[(count[active] > step) & (here[active] >= 0)]
+        active = np.flatnonzero(count > step)
         place[first[active] + step] = here[active]
         here[active] = next_[here[active]]
-    seen = np.bincount(place[place >= 0], minlength=len(next_))
-    return place, (here == first) & (over(np.minimum, seen, count) == 1)
+    single = (here == first) & (over(np.minimum, np.bincount(place, minlength=len(rim)), count) == 1)
+    rim = rim[place[np.repeat(single, count)]]
+    return groups[present[single]], SidedPolygons(count[single], part.corners[rim], part.line[rim])

@@ -30,10 +30,9 @@ class _Step(NamedTuple):
 
     def rows(self, values: Array) -> Array:
         start, end = values[self.start], values[self.end]
-        share = self.between.share[self.new].reshape(-1, *[1] * (values.ndim - 1))
         # `mix`, in place: fresh memory of this size costs as much as the arithmetic.
         end -= start
-        end *= share
+        end *= self.between.share[self.new].reshape(-1, *[1] * (values.ndim - 1))
         end += start
         return np.concatenate([values[self.old], end])
 

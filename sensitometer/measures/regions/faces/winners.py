@@ -22,6 +22,7 @@ from .lines import (
     Differences,
     Lines,
     PreActivations,
+    Segments,
     chord_ends,
     lines_across,
     make_segments,
@@ -159,22 +160,28 @@ def winner_cuts(layer: int, z: Array, xy: Array, faces: Polygons, pieces: Maximu
         tie = np.repeat(np.arange(len(ties.contest)), candidates.lengths)
         return _Rivals(z, on_edges, pieces.sign, ties, candidates.lengths, candidates.column, tie, margin[candidates.unit[tie]])
 
-    ties = Ties.joined([replace(across, ends=ends[line]), along])
-    start, stop, third = rivals(ties).reach()
+    across = replace(across, ends=ends[line])
+    start, stop, third = rivals(across).reach()
     boundary = stop - start > TOLERANCE
     # Where a third is equal to the two all along a line, neither may be the largest beside it.
-    third = third[third < len(line)]
     for corner in _farthest(lines.take(line[third])):
         boundary[third] &= rivals(across.take(third)).largest(corner)
     part, whole = np.zeros((2, len(lines.face)), bool)
-    part[line[boundary[: len(line)]]] = True
-    whole[line[(boundary & (start == 0) & (stop == 1))[: len(line)]]] = True
-    (a, b), start, stop = xy[ties.ends].swapaxes(0, 1), start[:, None], stop[:, None]
-    unit = contests.unit[ties.contest]
-    segments = make_segments(np.stack([mix(a, b, start), mix(b, a, 1 - stop)], 1), layer, unit, code=ties.place)
-    inside, sides = (segments.take(rows[boundary[rows]]) for rows in np.split(np.arange(len(boundary)), [len(line)]))
+    part[line[boundary]] = True
+    whole[line[boundary & (start == 0) & (stop == 1)]] = True
+    inside = _segments(layer, contests, across.take(boundary), start[boundary], stop[boundary], xy)
+    start, stop, _ = rivals(along).reach()
+    boundary = stop - start > TOLERANCE
+    sides = _segments(layer, contests, along.take(boundary), start[boundary], stop[boundary], xy)
     winners = Winners(contests, pieces.sign, np.unique(lines.face[part & ~whole]))
     return Cuts(functions, lines.take(part), ends[part], on_edges, xy, inside, sides), winners
+
+
+def _segments(layer: int, contests: Contests, ties: Ties, start: Array, stop: Array, xy: Array) -> Segments:
+    """Return ties, from `start` to `stop` of their length, as segments."""
+    a, b = xy[ties.ends[:, 0]], xy[ties.ends[:, 1]]
+    ends = np.stack([mix(a, b, start[:, None]), mix(b, a, 1 - stop[:, None])], 1)
+    return make_segments(ends, layer, contests.unit[ties.contest], code=ties.place)
 
 
 def _farthest(lines: Lines) -> tuple[Array, Array]:
