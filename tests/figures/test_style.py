@@ -1,3 +1,4 @@
+import functools
 import threading
 
 import matplotlib as mpl
@@ -90,8 +91,9 @@ def test_short_numbers(tick, text):
     assert scales._short_number(tick) == text
 
 
+@functools.cache
 def composed(number, store, *, paper=False):
-    """The figure, drawn, its numbers along the axes written."""
+    """The figure, drawn, its numbers along the axes written; to be looked at only."""
     module = catalogue.figure_module(number)
     with style.drawing(paper=paper):
         figure = catalogue.compose(module, module.collect(store))

@@ -191,7 +191,7 @@ depth = [2, 4]
 activation = ["relu", "tanh"]
 optimizer = ["momentum", "adam"]
 batch_size = [64]
-seed = [1, 2]
+seed = [1]
 
 [training]
 steps = 60
