@@ -13,17 +13,16 @@ from sensitometer.claims import DOES_NOT_HOLD, HOLDS, NOT_ENOUGH_DATA, THRESHOLD
 MEASURES = ("gap", "jacobian_norm", "transitions")
 
 
-@pytest.mark.parametrize("quantity", MEASURES)
 @pytest.mark.parametrize("factor", FACTORS)
 @pytest.mark.parametrize(
-    ("share", "configurations", "verdict"),
+    ("quantity", "share", "configurations", "verdict"),
     [
-        (1, 40, HOLDS),
-        (0, 40, DOES_NOT_HOLD),
+        *((quantity, 1, 40, HOLDS) for quantity in MEASURES),
+        *((quantity, 0, 40, DOES_NOT_HOLD) for quantity in MEASURES),
         # On the right side of every threshold, and yet undecided.
-        (1, 9, NOT_ENOUGH_DATA),
-        ("threshold", 40, NOT_ENOUGH_DATA),
-        ("threshold", 100, NOT_ENOUGH_DATA),
+        ("gap", 1, 9, NOT_ENOUGH_DATA),
+        ("jacobian_norm", "threshold", 40, NOT_ENOUGH_DATA),
+        ("transitions", "threshold", 100, NOT_ENOUGH_DATA),
     ],
 )
 def test_each_factor_gets_each_verdict(factor, quantity, share, configurations, verdict):

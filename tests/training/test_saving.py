@@ -284,10 +284,7 @@ train(Saver(saved, every=0.05) if kills else None)
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs os.fork")
-@pytest.mark.parametrize(
-    "what", [("momentum", "0.01", "'none'", "7_500"), ("adam", "3e-3", "'shift-flip'", "3_750")], ids=lambda what: what[0]
-)
-def test_a_process_that_is_killed_five_times_ends_with_the_bits_of_one_that_is_not(tmp_path, what):
+def test_a_process_that_is_killed_five_times_ends_with_the_bits_of_one_that_is_not(tmp_path):
     script = tmp_path / "process.py"
     script.write_text(PROCESS)
 
@@ -295,7 +292,7 @@ def test_a_process_that_is_killed_five_times_ends_with_the_bits_of_one_that_is_n
         folder = tmp_path / str(kills)
         folder.mkdir()
         # A state that is damaged must be an error here: to begin again would give the same bits.
-        command = [sys.executable, "-W", "error::UserWarning", script, str(kills), folder, *what]
+        command = [sys.executable, "-W", "error::UserWarning", script, str(kills), folder, "momentum", "0.01", "'none'", "7_500"]
         environment = {**os.environ, "OMP_NUM_THREADS": "1"}
         answer = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
         assert answer.returncode == 0, answer.stderr
@@ -306,8 +303,7 @@ def test_a_process_that_is_killed_five_times_ends_with_the_bits_of_one_that_is_n
     assert torch.equal(killed.pop("steps_done"), done := left_alone.pop("steps_done"))
     assert killed.keys() == left_alone.keys()
     assert all(same(killed[name], left_alone[name]) for name in killed)
-    if what[0] == "momentum":
-        assert len(set(done.tolist())) >= 3, "networks must leave at different times"
+    assert len(set(done.tolist())) >= 3, "networks must leave at different times"
     # Whatever a killed process leaves beside the state, the next one overwrites.
     assert {path.name for path in (tmp_path / "5").iterdir()} <= {"state", "state.new", "weights"}
 

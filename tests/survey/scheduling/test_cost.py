@@ -186,12 +186,12 @@ name = "mixed"
 name = "digits"
 
 [space]
-width = [8, 64, 256, 1024]
+width = [8, 64, 512]
 depth = [2, 4]
 activation = ["relu", "tanh"]
 optimizer = ["momentum", "adam"]
 batch_size = [64]
-seed = [1]
+seed = [1, 2]
 
 [training]
 steps = 60
