@@ -204,7 +204,10 @@ transition_samples = 4096
 
 
 def test_a_plan_is_within_a_factor_of_two_of_a_real_run(tmp_path):
+    (tmp_path / "first.toml").write_text(MIXED.replace("[8, 64, 512]", "[8]"))
     (tmp_path / "mixed.toml").write_text(MIXED)
+    # A fresh clone compiles its loops here: that is no part of a plan.
+    run_survey(tmp_path / "first.toml", tmp_path / "first", workers=1).close()
     predicted = plan(parse_spec(MIXED, "test"), workers=1).seconds
 
     def spent():
@@ -215,4 +218,4 @@ def test_a_plan_is_within_a_factor_of_two_of_a_real_run(tmp_path):
     # Seconds of the processor, which do not count what other processes take of this machine.
     run_survey(tmp_path / "mixed.toml", tmp_path / "out", workers=1).close()
     taken = spent() - before
-    assert predicted / 2 < taken < 2 * predicted
+    assert predicted / 2 < taken < 2 * predicted, (predicted, taken)
