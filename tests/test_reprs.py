@@ -5,7 +5,7 @@ import torch
 
 import sensitometer as sm
 from sensitometer.data import Points
-from sensitometer.measures import average_profile, jacobian_norm_estimate, path_profile, point_values
+from sensitometer.measures import jacobian_norm_estimate, path_profile, point_values
 from sensitometer.measuring import measure
 from sensitometer.store import Store
 
@@ -35,7 +35,6 @@ BIG = sm.Dataset("mnist", *(Points(torch.zeros(n, 1), torch.zeros(n).long()) for
         (lambda: sm.transitions(SINGLE, sm.paths.Polyline(-torch.eye(2))), "TransitionCount(0 transitions of 1 activation)"),
         (lambda: sm.boundaries(NETWORK, PLANE, method="sampled", resolution=12), "SampledBoundaries(12 x 12 pixels, 1 layer)"),
         (lambda: path_profile(NETWORK, LOOP, bins=16), "PathProfile(1 network, 16 bins)"),
-        (lambda: average_profile([path_profile(NETWORK, LOOP, bins=2)] * 3), "AverageProfile(3 networks, 2 bins)"),
         (lambda: point_values(NETWORK, X, torch.tensor([0, 1, 2, 0])), "PointValues(4 points)"),
         (lambda: jacobian_norm_estimate(NETWORK, X, projections=8), "JacobianNormEstimate(4 points, 8 projections)"),
     ],
