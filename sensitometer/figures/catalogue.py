@@ -6,13 +6,16 @@ from collections.abc import Iterable, Sequence
 from importlib import import_module
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, cast
+from types import ModuleType
+from typing import TYPE_CHECKING
 
 from ..errors import InvalidInputError, MissingDataError, StoreError
-from .drawing.interface import FigureData, FigureModule, SavedFigures, Store
+from .drawing.interface import FigureData, SavedFigures
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+
+    from ..store import Store
 
 _FILES = {
     "1": "gap_against_size_and_loss",
@@ -33,11 +36,7 @@ NUMBERS = tuple(_FILES)
 _SKETCH = "10"
 FORMATS = ("png", "svg", "pdf")
 # A file says the same whenever and wherever it was made.
-_METADATA: dict[str, dict[str, str | None]] = {
-    "png": {},
-    "svg": {"Date": None},
-    "pdf": {"CreationDate": None},
-}
+_METADATA: dict[str, dict[str, str | None]] = {"png": {}, "svg": {"Date": None}, "pdf": {"CreationDate": None}}
 
 
 def save_figures(
@@ -60,7 +59,7 @@ def save_figures(
     Parameters
     ----------
     store
-        The survey's store, or anything whose `frame` gives the same table.
+        The survey's store.
     folder
         Where to write; made if it is not there.
     only
@@ -108,10 +107,10 @@ def save_figures(
     return SavedFigures(paths, skipped)
 
 
-def figure_module(number: str) -> FigureModule:
+def figure_module(number: str) -> ModuleType:
     """Return the module of the figure with this number in the paper, or raise InvalidInputError."""
     (number,) = _known("figure", [number], NUMBERS)
-    return cast(FigureModule, import_module(f".{_FILES[number]}", __package__))
+    return import_module(f".{_FILES[number]}", __package__)
 
 
 def _known(argument: str, asked: Iterable[str], known: Sequence[str]) -> list[str]:
@@ -144,7 +143,7 @@ def _save(number: str, data: FigureData, folder: Path, formats: Sequence[str], p
         return [path.replace(folder / path.name) for path in made]
 
 
-def compose(module: FigureModule, data: FigureData) -> Figure:
+def compose(module: ModuleType, data: FigureData) -> Figure:
     """Return the whole figure: its panels, drawn, with the legend and the caption. Call it inside `style.drawing()`."""
     from .drawing import style
 

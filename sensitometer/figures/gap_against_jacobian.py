@@ -1,7 +1,8 @@
 """Figure 5: the generalization gap against the Jacobian norm. A panel per data set, a point per configuration."""
 
+from ..store import Store
 from .drawing.gap import collect_gaps, draw
-from .drawing.interface import FigureData, Store
+from .drawing.interface import FigureData
 
 __all__ = ["CAPTION", "collect", "draw"]
 

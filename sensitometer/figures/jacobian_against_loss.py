@@ -12,8 +12,9 @@ from matplotlib.axes import Axes
 from ..analysis.points import error_auroc
 from ..analysis.seeds import NETWORK_COLUMNS, fitted_networks
 from ..errors import MissingDataError
+from ..store import Store
 from .drawing import single_points, style
-from .drawing.interface import FigureData, Panel, Store
+from .drawing.interface import FigureData, Panel
 
 CAPTION = (
     "Random test points of up to five random networks, a colour each, that fit their\n"

@@ -1,6 +1,7 @@
 """Figure App. 9: Figure 6 for Fashion-MNIST and CIFAR100."""
 
-from .drawing.interface import FigureData, Store
+from ..store import Store
+from .drawing.interface import FigureData
 from .jacobian_against_loss import CAPTION, collect_points, draw
 
 __all__ = ["CAPTION", "collect", "draw"]

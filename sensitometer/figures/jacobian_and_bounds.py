@@ -18,8 +18,9 @@ from ..analysis.points import BoundShares, approximation, bound_shares, lower_bo
 from ..analysis.seeds import NETWORK_COLUMNS, fitted_networks
 from ..data.sources import find_source
 from ..errors import MissingDataError
+from ..store import Store
 from .drawing import scales, single_points, style
-from .drawing.interface import FigureData, Panel, Store
+from .drawing.interface import FigureData, Panel
 
 CAPTION = (
     "Random test points of one random network that fits its true labels, trained on\n"

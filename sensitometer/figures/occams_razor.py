@@ -14,8 +14,9 @@ from numpy.typing import NDArray
 from scipy.optimize import brentq
 from scipy.stats import halfnorm
 
+from ..store import Store
 from .drawing import style
-from .drawing.interface import FigureData, Store
+from .drawing.interface import FigureData
 
 CAPTION = (
     "A sketch: nothing here was measured. Each curve is a model's evidence over all data sets, of area 1.\n"

@@ -14,8 +14,9 @@ from matplotlib.axes import Axes
 from ..analysis.pairs import FACTORS, network_pairs, share_larger
 from ..analysis.seeds import NETWORK_COLUMNS
 from ..errors import MissingDataError
+from ..store import Store
 from .drawing import scales, style
-from .drawing.interface import FigureData, Store
+from .drawing.interface import FigureData
 
 CAPTION = (
     "A point is a pair of networks alike in all but one setting, both of 100% train accuracy (with augmentation: of any).\n"

@@ -19,8 +19,9 @@ from numpy.typing import NDArray
 from ..analysis.means import average_profiles
 from ..analysis.seeds import NETWORK_COLUMNS, fitted_networks
 from ..errors import MissingDataError
+from ..store import Store
 from .drawing import scales, style
-from .drawing.interface import FigureData, Panel, Store
+from .drawing.interface import FigureData, Panel
 
 CAPTION = (
     "Mean over fitted networks of true labels, each along ellipses of its own; bands: ± one standard error.\n"

@@ -10,7 +10,6 @@ and are counted, not drawn.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -20,10 +19,11 @@ from matplotlib.collections import LineCollection
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
-from ..analysis.seeds import NETWORK_COLUMNS
+from ..analysis.seeds import NETWORK_COLUMNS, fitted_networks
 from ..errors import MissingDataError
+from ..store import Store
 from .drawing import style
-from .drawing.interface import Store, check_axes
+from .drawing.interface import FigureData
 
 CAPTION = (
     "All horizontal shifts of a test image, and the straight steps between them. Loop and\n"
@@ -43,58 +43,29 @@ APART = np.pi / 4
 
 class Loop(NamedTuple):
     """
-    The loop of one network: a panel.
+    A panel: the loop of one network.
 
-    `transitions` are those of all units of each hidden layer `[L - 1]`; `images`, uint8 `[4, channels, height, width]`, are four
-    vertices of the loop, and `places` `[4, 2]` where these are.
+    `transitions` are those of all units of all hidden layers; `places`, `[4, 2]`, are where the vertices that are shown lie.
     """
 
     dataset: str
-    network: str
-    seed: int
-    transitions: NDArray[np.int64]
-    images: NDArray[np.uint8]
+    transitions: int
     places: NDArray[np.float32]
 
 
-@dataclass(frozen=True)
-class LoopData:
-    """
-    The data that Figure App. 7 draws: coordinates in the plane drawn, in units of the inputs, the loop's mean at 0.
-
-    Parameters
-    ----------
-    curve
-        One row per point, in the order of the loop, which is closed: `dataset`, `network`, `first`, `second`.
-    crossings
-        One row per crossing: `dataset`, `network`, `unit` (whose boundary it is), `first`, `second`, and the unit vector along
-        the boundary, `first_along` and `second_along`.
-    panels
-        In the order of the data sets' names.
-    """
-
-    curve: pd.DataFrame
-    crossings: pd.DataFrame
-    panels: tuple[Loop, ...]
-
-    looks = (LOOP, BOUNDARY, PLACE)
-
-    @property
-    def columns(self) -> int:
-        """Near a square."""
-        return {1: 1, 2: 2, 4: 2}.get(len(self.panels), 3)
-
-    @property
-    def tables(self) -> dict[str, pd.DataFrame]:
-        """Both tables, by what to append to the figure's file name."""
-        return {"": self.curve, "_crossings": self.crossings}
-
-
-def collect(store: Store) -> LoopData:
+def collect(store: Store) -> FigureData:
     """
     Return the loop of one network of each data set (paper, S3 and A.1.2).
 
     It is the fitted one of true labels, of the smallest seed, then id.
+
+    Returns
+    -------
+    FigureData
+        Coordinates are in the plane drawn, in units of the inputs, the loop's mean at 0. The main table has one row per point, in
+        the order of the loop, which is closed: `dataset`, `network`, `first`, `second`. `_crossings` has one row per crossing:
+        `dataset`, `network`, `unit` (whose boundary it is), `first`, `second`, and the unit vector along the boundary,
+        `first_along` and `second_along`. The images of a data set are four vertices of the loop.
 
     Raises
     ------
@@ -102,50 +73,49 @@ def collect(store: Store) -> LoopData:
         No fitted network of true labels has one.
     """
     frame = store.frame(NETWORK_COLUMNS)
-    networks = frame[(frame["state"] == "fitted") & (frame["labels"] == "true")].sort_values(["dataset", "seed", "id"])
-    loops: dict[str, Loop] = {}
+    networks = fitted_networks(frame, (), labels="true").sort_values(["dataset", "seed", "id"])
+    loops: list[Loop] = []
+    images: dict[str, NDArray[np.uint8]] = {}
     curves, crossings = [], []
     for row in networks[networks["id"].isin(store.kept())].to_dict("records"):
         dataset, id_ = row["dataset"], row["id"]
-        if dataset in loops or not (arrays := store.arrays(id_, "paths.translation.")):
+        if dataset in images or not (arrays := store.arrays(id_, "paths.translation.")):
             continue
         arrays = {name.removeprefix("paths.translation."): values for name, values in arrays.items()}
-        loops[dataset] = Loop(dataset, id_, int(row["seed"]), arrays["transitions"], arrays["images"], arrays["places"])
+        images[dataset] = arrays["images"]
+        loops.append(Loop(dataset, int(arrays["transitions"].sum()), arrays["places"]))
+        curve, place, along = (arrays[name].astype(np.float64).T for name in ("curve", "crossings", "directions"))
         network = {"dataset": dataset, "network": id_}
-        curves.append(_table(network, first=arrays["curve"][:, 0], second=arrays["curve"][:, 1]))
-        (first, second), (first_along, second_along) = arrays["crossings"].T, arrays["directions"].T
-        directions = {"first_along": first_along, "second_along": second_along}
-        crossings.append(_table(network | {"unit": arrays["unit"]}, first=first, second=second, **directions))
+        curves.append(pd.DataFrame({**network, "first": curve[0], "second": curve[1]}))
+        ends = {"first": place[0], "second": place[1], "first_along": along[0], "second_along": along[1]}
+        crossings.append(pd.DataFrame({**network, "unit": arrays["unit"], **ends}))
     if not loops:
         raise MissingDataError(
             "figure 7 needs the translation loop of a fitted, piecewise-linear network of true labels with the boundaries that "
             "cross it, which the preset trajectory makes; "
             f"the survey has networks: {len(frame)}, fitted of true labels: {len(networks)}, with that: 0"
         )
-    curve, crossing = (pd.concat(tables, ignore_index=True) for tables in (curves, crossings))
-    return LoopData(curve, crossing, tuple(loops.values()))
+    tables = {"": pd.concat(curves, ignore_index=True), "_crossings": pd.concat(crossings, ignore_index=True)}
+    # Near a square.
+    columns = {1: 1, 2: 2, 4: 2}.get(len(loops), 3)
+    return FigureData(tables, loops, columns, (LOOP, BOUNDARY, PLACE), images)
 
 
-def _table(columns: dict[str, Any], **coordinates: NDArray[np.float32]) -> pd.DataFrame:
-    return pd.DataFrame({**columns, **{name: values.astype(np.float64) for name, values in coordinates.items()}})
-
-
-def draw(data: LoopData, axes: Sequence[Axes]) -> None:
+def draw(data: FigureData, axes: Sequence[Axes]) -> None:
     """Draw each loop on its axes."""
-    check_axes(axes, data.panels)
-    for panel, ax in zip(data.panels, axes, strict=True):
-        curve = data.curve.loc[data.curve["dataset"] == panel.dataset, ["first", "second"]].to_numpy()
-        crossings = data.crossings[data.crossings["dataset"] == panel.dataset]
-        _draw_loop(curve, crossings, panel, ax)
-        units, total = crossings["unit"].nunique(), int(panel.transitions.sum())
+    for panel, ax in data.panels_on(axes):
+        curve, crossings = (table[table["dataset"] == panel.dataset] for table in data.tables.values())
+        _draw_loop(curve[["first", "second"]].to_numpy(), crossings, data.images[panel.dataset], panel.places, ax)
         lines = [
-            f"boundaries drawn: at {len(crossings):,} crossings, of {units:,} units",
-            f"transitions of all hidden layers: {total:,}",
+            f"boundaries drawn: at {len(crossings):,} crossings, of {crossings['unit'].nunique():,} units",
+            f"transitions of all hidden layers: {panel.transitions:,}",
         ]
         style.title(ax, panel.dataset, lines)
 
 
-def _draw_loop(curve: NDArray[np.float64], crossings: pd.DataFrame, panel: Loop, ax: Axes) -> None:
+def _draw_loop(
+    curve: NDArray[np.float64], crossings: pd.DataFrame, images: NDArray[np.uint8], places: NDArray[np.float32], ax: Axes
+) -> None:
     # An image without contrast is shifted onto itself: its loop is a point.
     radius = float(np.linalg.norm(curve, axis=1).max()) or 1.0
     ax.set(xlim=(-REACH * radius, REACH * radius), ylim=(-REACH * radius, REACH * radius), aspect="equal")
@@ -155,8 +125,8 @@ def _draw_loop(curve: NDArray[np.float64], crossings: pd.DataFrame, panel: Loop,
     strokes = np.stack([middle - half, middle + half], axis=1)
     ax.add_collection(LineCollection(list(strokes), colors=BOUNDARY.colour, linewidths=0.9, alpha=0.7, zorder=2))
     ax.plot(*closed.T, color=LOOP.colour, linewidth=1.3, zorder=3)
-    centres = DISTANCE * radius * _spread(panel.places)
-    for image, place, centre in zip(panel.images, panel.places, centres, strict=True):
+    centres = DISTANCE * radius * _spread(places)
+    for image, place, centre in zip(images, places, centres, strict=True):
         ax.plot(*np.stack([place, centre]).T, color=PLACE.colour, linewidth=0.8, zorder=4)
         ax.plot(*place, PLACE.marker, color=PLACE.colour, markersize=5, markeredgecolor="white", zorder=5)
         style.picture(ax, image, (float(centre[0]), float(centre[1])), SIZE * radius)

@@ -133,7 +133,7 @@ def test_numbers_and_distances_are_written_and_in_the_table(make_store, slices):
 def chosen(make_store, networks, arrays):
     """The row of the network that is drawn of one data set, whatever the order in which they were stored."""
     orders = (networks, networks[::-1])
-    tables = [boundaries_on_a_slice.collect(make_store(*order, arrays=arrays)).distances for order in orders]
+    tables = [boundaries_on_a_slice.collect(make_store(*order, arrays=arrays)).tables["_distances"] for order in orders]
     assert tables[0].equals(tables[1])
     assert tables[0]["id"].nunique() == 1
     return tables[0].iloc[0]
@@ -226,7 +226,7 @@ def test_only_the_network_that_is_drawn_needs_its_segments(make_store, slices):
     whole, copy = (
         boundaries_on_a_slice.collect(make_store(*networks, arrays=own)) for own in (arrays, some | {"b": arrays["b"]})
     )
-    assert whole.segments.equals(copy.segments) and whole.distances.equals(copy.distances)
+    assert all(whole.tables[name].equals(copy.tables[name]) for name in ("", "_distances"))
     with pytest.raises(MissingDataError) as caught:
         boundaries_on_a_slice.collect(make_store(*networks, arrays=some | {"a": arrays["a"]}))
     assert str(caught.value) == (

@@ -66,9 +66,9 @@ def curve(ax):
 
 def test_the_loop_is_drawn_closed_where_the_table_says(make_store):
     data = translation_and_boundaries.collect(make_store({}, arrays={"network-0": loop()}))
-    assert_allclose(data.curve[["first", "second"]], loop()["paths.translation.curve"])
+    assert_allclose(data.tables[""][["first", "second"]], loop()["paths.translation.curve"])
     (ax,) = drawn(data).axes
-    assert_allclose(curve(ax)[:-1], data.curve[["first", "second"]])
+    assert_allclose(curve(ax)[:-1], data.tables[""][["first", "second"]])
     assert_array_equal(curve(ax)[-1], curve(ax)[0])
     assert ax.get_aspect() == 1
     assert ax.get_xlabel() == "First direction of the plane (units of the inputs)"
@@ -84,9 +84,9 @@ def test_strokes_go_along_the_boundaries_and_are_centred_on_the_crossings(make_s
     assert_allclose(ends.mean(1), arrays["paths.translation.crossings"], rtol=1e-5, atol=1e-6 * radius)
     # 15% of the diameter.
     assert_allclose(ends[:, 1] - ends[:, 0], 0.3 * radius * arrays["paths.translation.directions"], rtol=1e-5)
-    assert_allclose(data.crossings[["first", "second"]], arrays["paths.translation.crossings"])
-    assert_allclose(data.crossings[["first_along", "second_along"]], arrays["paths.translation.directions"])
-    assert_array_equal(data.crossings["unit"], arrays["paths.translation.unit"])
+    assert_allclose(data.tables["_crossings"][["first", "second"]], arrays["paths.translation.crossings"])
+    assert_allclose(data.tables["_crossings"][["first_along", "second_along"]], arrays["paths.translation.directions"])
+    assert_array_equal(data.tables["_crossings"]["unit"], arrays["paths.translation.unit"])
 
 
 def test_crossings_units_and_transitions_are_counted(make_store):
@@ -161,13 +161,13 @@ def test_the_smallest_seed_then_id_of_each_data_set_that_has_a_loop(make_store):
         "f": {"paths.random.jacobian_norm": np.ones(3)}
     }
     data = translation_and_boundaries.collect(make_store(*settings, arrays=arrays))
-    assert [(panel.dataset, panel.network, panel.seed) for panel in data.panels] == [("digits", "b", 2), ("mnist", "a", 2)]
+    assert [panel.dataset for panel in data.panels] == ["digits", "mnist"]
     assert data.columns == 2
     for ax, name in zip(drawn(data).axes, "ba", strict=True):
         assert_allclose(strokes(ax).mean(1), arrays[name]["paths.translation.crossings"], rtol=1e-5, atol=1e-5)
-        own = data.crossings[data.crossings["network"] == name]
+        own = data.tables["_crossings"][data.tables["_crossings"]["network"] == name]
         assert len(own) == len(arrays[name]["paths.translation.unit"])
-    assert data.curve["network"].unique().tolist() == ["b", "a"]
+    assert data.tables[""]["network"].unique().tolist() == ["b", "a"]
 
 
 def test_a_loop_that_no_boundary_crosses_is_drawn(make_store):

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ...errors import InvalidInputError
 
@@ -17,22 +17,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from .style import Look
-
-
-class Store(Protocol):
-    """All that a figure asks of a survey's store."""
-
-    def frame(self, columns: Collection[str]) -> pd.DataFrame:
-        """Return these columns, one row per network."""
-        ...
-
-    def kept(self) -> set[str]:
-        """Return the ids of the networks of which arrays are kept: measures of single points, along paths, or on slices."""
-        ...
-
-    def arrays(self, id_: str, prefix: str | tuple[str, ...] = "") -> dict[str, NDArray[Any]]:
-        """Return the arrays kept of a network whose names begin so, by name: see `sensitometer.store.arrays`."""
-        ...
 
 
 class Panel(NamedTuple):
@@ -69,28 +53,9 @@ class FigureData:
 
     def panels_on(self, axes: Sequence[Axes]) -> Iterable[tuple[Any, Axes]]:
         """Return each panel with its axes, or raise InvalidInputError unless there is one axes per panel."""
-        check_axes(axes, self.panels)
+        if len(axes) != len(self.panels):
+            raise InvalidInputError(f"axes must be one for each of the {len(self.panels)} panels; got {len(axes)}")
         return zip(self.panels, axes, strict=True)
-
-
-class FigureModule(Protocol):
-    """A file of this package that holds one figure."""
-
-    CAPTION: str
-
-    def collect(self, store: Store) -> Any:
-        """Return the figure's data, a `FigureData`, or raise MissingDataError."""
-        ...
-
-    def draw(self, data: Any, axes: Sequence[Axes]) -> None:
-        """Draw the data that `collect` returned on one axes per panel."""
-        ...
-
-
-def check_axes(axes: Sequence[Axes], panels: Sequence[object]) -> None:
-    """Raise InvalidInputError unless there is one axes for each panel."""
-    if len(axes) != len(panels):
-        raise InvalidInputError(f"axes must be one for each of the {len(panels)} panels; got {len(axes)}")
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,8 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
+from ...store import Store
 from . import scales, style
-from .interface import Store
 
 LOOKS = {True: style.Look("correctly classified", style.GREY, "o"), False: style.Look("wrongly classified", style.GREY, "x")}
 # The columns of each network beside its points.
