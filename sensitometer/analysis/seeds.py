@@ -99,8 +99,5 @@ def average_over_seeds(frame: pd.DataFrame, columns: Sequence[str]) -> pd.DataFr
         the order in which the configurations first occur.
     """
     groups = frame.groupby(configuration_columns(frame), dropna=False, sort=False)
-    averages = groups.size().rename("seeds").to_frame()
-    for position, name in enumerate(columns):
-        averages.insert(2 * position, name, groups[name].mean())
-        averages.insert(2 * position + 1, f"{name}_sem", groups[name].sem())
-    return averages.reset_index()
+    averages = {f"{name}{ending}": (name, how) for name in columns for ending, how in (("", "mean"), ("_sem", "sem"))}
+    return groups.agg(**averages, seeds=("seed", "size")).reset_index()

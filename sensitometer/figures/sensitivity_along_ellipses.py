@@ -68,7 +68,7 @@ def collect(store: Store) -> FigureData:
     """
     frame = store.frame(NETWORK_COLUMNS)
     networks = fitted_networks(frame, (), labels="true").sort_values(["dataset", "seed", "id"])
-    averages: list[pd.DataFrame] = []
+    averages: dict[tuple[str, str], pd.DataFrame] = {}
     points = pd.DataFrame(columns=["dataset", "network", "seed", "point", "angle", "label"])
     images: dict[str, NDArray[np.uint8]] = {}
     for dataset, group in networks[networks["id"].isin(store.kept())].groupby("dataset"):
@@ -85,17 +85,14 @@ def collect(store: Store) -> FigureData:
                 for number, (angle, label) in enumerate(zip(ANCHORS.values(), arrays["paths.different.labels"], strict=True), 1):
                     points.loc[len(points)] = [name, id_, int(seed), number, angle, int(label)]
         for kind in filter(profiles.get, KINDS):
-            average = average_profiles(profiles[kind])
-            average.insert(0, "kind", kind)
-            average.insert(0, "dataset", name)
-            averages.append(average)
+            averages[name, kind] = average_profiles(profiles[kind])
     if not averages:
         raise MissingDataError(
             "figure 2 needs Jacobian norms and transition densities along ellipses of fitted networks of true labels, "
             "which the preset trajectory makes; "
             f"the survey has networks: {len(frame)}, fitted of true labels: {len(networks)}, with that: 0"
         )
-    table = pd.concat(averages, ignore_index=True)
+    table = pd.concat(averages, names=["dataset", "kind"]).reset_index(["dataset", "kind"]).reset_index(drop=True)
     panels = [Panel(name, quantity) for name in table["dataset"].unique() for quantity in ("ellipse", *QUANTITIES)]
     looks = [look for kind, look in KINDS.items() if (table["kind"] == kind).any()]
     return FigureData({"": table, "_points": points}, panels, 1 + len(QUANTITIES), looks, images)
@@ -145,46 +142,29 @@ def _draw_ellipse(points: pd.DataFrame, images: NDArray[np.uint8] | None, ax: Ax
             lines.append(f"label {points['label'].iloc[number - 1]}")
             style.picture(ax, images[number - 1], (DISTANCE * x, DISTANCE * y), SIZE)
         # Below the image on the left, and to the right of the others: there is room, and the circle is not met.
-        left = x < 0
-        edge = (DISTANCE * x, -SIZE / 2) if left else (DISTANCE * x + SIZE / 2, DISTANCE * y)
-        ax.annotate(
-            style.fitting("\n".join(lines), 1 + len(QUANTITIES)),
-            edge,
-            (0, -3) if left else (4, 0),
-            textcoords="offset points",
-            size=size,
-            ha="center" if left else "left",
-            va="top" if left else "center",
-            multialignment="center" if left else "left",
-        )
+        if x < 0:
+            edge, offset, ha, va = (DISTANCE * x, -SIZE / 2), (0, -3), "center", "top"
+        else:
+            edge, offset, ha, va = (DISTANCE * x + SIZE / 2, DISTANCE * y), (4, 0), "left", "center"
+        text = style.fitting("\n".join(lines), 1 + len(QUANTITIES))
+        ax.annotate(text, edge, offset, textcoords="offset points", size=size, ha=ha, va=va, multialignment=ha)
 
 
 def _draw_quantity(kinds: dict[str, pd.DataFrame], quantity: str, ax: Axes) -> None:
     profiles = pd.concat(kinds.values())
     scales.log_axis(ax, profiles[quantity], profiles[f"{quantity}_sem"], "y")
-    positions = scales.log_positions(profiles[quantity])
+    positions, size = scales.log_positions(profiles[quantity]), MARKER_SIZE * style.panel_scale(ax)
     for place, (kind, profile) in enumerate(kinds.items()):
-        look, middle, sem = KINDS[kind], positions[profile.index], profile[f"{quantity}_sem"]
+        look, angles, middle, sem = KINDS[kind], profile["angle"], positions[profile.index], profile[f"{quantity}_sem"]
         step = max(1, len(profile) // MARKERS)
-        ax.plot(
-            profile["angle"],
-            middle,
-            color=look.colour,
-            linestyle=DASHES[kind],
-            linewidth=1.2,
-            marker=look.marker,
-            markersize=MARKER_SIZE * style.panel_scale(ax),
-            # No marker at the angle of one on another line.
-            markevery=(place * step // len(kinds), step),
-            label=look.name,
-            zorder=3,
-        )
+        (line,) = ax.plot(angles, middle, color=look.colour, label=look.name, linewidth=1.2, linestyle=DASHES[kind], zorder=3)
+        # No marker at the angle of one on another line.
+        line.set(marker=look.marker, markersize=size, markevery=(place * step // len(kinds), step))
         if sem.notna().all():
             # Where all networks but one have 0, the error is as large as the mean, and 0 has no place on the axis.
             low = (middle - sem).clip(lower=ax.get_ylim()[0])
-            ax.fill_between(
-                profile["angle"], low, middle + sem, color=look.colour, alpha=0.22, linewidth=0, label=look.name, zorder=2
-            )
+            high = middle + sem
+            ax.fill_between(angles, low, high, color=look.colour, alpha=0.22, linewidth=0, label=look.name, zorder=2)
     # One turn from left to right, with the angles of the three points.
     names = [f"{name}\npoint {number}" for number, name in enumerate(ANCHORS, 1)]
     ax.set_xlim(0, 2 * math.pi)

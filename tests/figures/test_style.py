@@ -7,7 +7,7 @@ import pytest
 from matplotlib.colors import to_rgb
 
 from sensitometer.figures import catalogue
-from sensitometer.figures.drawing import paper_style, scales, style
+from sensitometer.figures.drawing import scales, style
 
 
 def luminance(colour):
@@ -180,15 +180,15 @@ def test_the_papers_look_does_not_stay(full_store, tmp_path):
 def test_the_papers_look_ends_with_the_drawing():
     before = dict(mpl.rcParams)
     with pytest.raises(ZeroDivisionError), style.drawing(paper=True):
-        assert paper_style.in_paper() and mpl.rcParams["pdf.fonttype"] == 42
+        assert style.in_paper() and mpl.rcParams["pdf.fonttype"] == 42
         raise ZeroDivisionError
-    assert not paper_style.in_paper() and dict(mpl.rcParams) == before
+    assert not style.in_paper() and dict(mpl.rcParams) == before
 
 
 def test_another_thread_does_not_see_the_papers_look():
     seen = []
     with style.drawing(paper=True):
-        thread = threading.Thread(target=lambda: seen.append(paper_style.in_paper()))
+        thread = threading.Thread(target=lambda: seen.append(style.in_paper()))
         thread.start()
         thread.join()
     assert seen == [False]

@@ -84,23 +84,18 @@ def draw(data: FigureData, axes: Sequence[Axes]) -> None:
     """Draw each panel of `data` on its axes."""
     for panel, ax in data.panels_on(axes):
         points, correlations = (table[table["dataset"] == panel.dataset] for table in data.tables.values())
-        _draw_panel(points, correlations[correlations["quantity"] == panel.quantity], panel, ax)
-
-
-def _draw_panel(points: pd.DataFrame, correlations: pd.DataFrame, panel: Panel, ax: Axes) -> None:
-    x, y = points[panel.quantity], points["gap"]
-    columns = {"x_sem": f"{panel.quantity}_sem", "y_sem": "gap_sem"}
-    sems = {name: points[column] for name, column in columns.items() if column in points}
-    bars: Mapping[str, pd.Series] = {} if len(points) > style.MOST_POINTS else sems
-    scales.log_axis(ax, x, bars.get("x_sem"))
-    scales.share_axis(ax, y, bars.get("y_sem"))
-    markers = pd.DataFrame({"x": scales.log_positions(x), "y": y, **sems})
-    kinds = {look: markers[mask] for kind, look in style.LABELS.items() if (mask := points["labels"] == kind).any()}
-    lines = [_tau_line(row) for row in correlations.to_dict("records")]
-    lines += style.points(ax, kinds, style.MOST_POINTS)
-    ax.set_xlabel(X_LABELS[panel.quantity])
-    ax.set_ylabel(GAP_LABEL)
-    style.title(ax, panel.dataset, lines)
+        x, y = points[panel.quantity], points["gap"]
+        columns = {"x_sem": f"{panel.quantity}_sem", "y_sem": "gap_sem"}
+        sems = {name: points[column] for name, column in columns.items() if column in points}
+        bars: Mapping[str, pd.Series] = {} if len(points) > style.MOST_POINTS else sems
+        scales.log_axis(ax, x, bars.get("x_sem"))
+        scales.share_axis(ax, y, bars.get("y_sem"))
+        markers = pd.DataFrame({"x": scales.log_positions(x), "y": y, **sems})
+        kinds = {look: markers[mask] for kind, look in style.LABELS.items() if (mask := points["labels"] == kind).any()}
+        lines = [_tau_line(row) for row in correlations[correlations["quantity"] == panel.quantity].to_dict("records")]
+        lines += style.points(ax, kinds, style.MOST_POINTS)
+        ax.set(xlabel=X_LABELS[panel.quantity], ylabel=GAP_LABEL)
+        style.title(ax, panel.dataset, lines)
 
 
 def _tau_line(row: Mapping[Hashable, Any]) -> str:

@@ -10,8 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, MaxNLocator, NullFormatter, NullLocator
 
-from .paper_style import GREY, in_paper
-from .style import TICKS, panel_scale
+from .style import GREY, TICKS, in_paper, panel_scale
 
 EMPTY = "#f0f0f0"
 # Smaller values are as good as 0, and their logarithm has no meaning left.

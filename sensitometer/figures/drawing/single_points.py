@@ -75,18 +75,9 @@ def draw_points(ax: Axes, points: pd.DataFrame, across: str, up: str, colours: p
     for correct, look in LOOKS.items():
         mask = points["correct"].iloc[order] == correct
         size, width, alpha = (5, 0.0, 0.6) if correct else (13, 0.8, 0.9)
-        ax.scatter(
-            x[mask],
-            y[mask],
-            s=size,
-            c=colours.iloc[order][mask],
-            marker=look.marker,
-            alpha=alpha,
-            linewidths=width,
-            label=look.name,
-            rasterized=True,
-            zorder=3,
-        )
+        colour = colours.iloc[order][mask]
+        markers = ax.scatter(x[mask], y[mask], s=size, c=colour, marker=look.marker, linewidths=width, alpha=alpha)
+        markers.set(label=look.name, rasterized=True, zorder=3)
 
 
 def wrong_line(wrong: int, points: int) -> str:

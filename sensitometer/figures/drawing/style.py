@@ -1,10 +1,21 @@
-"""The style of all figures: colours, panels, points, titles, legends. Only `drawing/` knows of two looks."""
+"""
+The style of all figures: colours, panels, points, titles, legends.
+
+There are two looks: our own, `ours.mplstyle`, and that of the paper's pages, `paper.mplstyle` on top of it. Only `drawing/` knows
+of them. Nothing here touches pyplot, and matplotlib's settings are as before after `drawing()`.
+"""
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from pathlib import Path
+from threading import Lock
 from typing import NamedTuple
 
 import matplotlib as mpl
+import matplotlib.style
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
@@ -15,10 +26,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
 from numpy.typing import NDArray
 
-from .paper_style import GREY as GREY
-from .paper_style import PAPER_WIDTH, in_paper
-from .paper_style import drawing as drawing
-from .paper_style import fitting as fitting
+GREY = "#555555"
 
 
 class Look(NamedTuple):
@@ -36,6 +44,9 @@ LABELS = {
 }
 # Data sets have other colours, in which neither kind of labels is seen. The first two, of most figures, differ most in grey.
 _DATASETS = (("#432371", "o"), ("#2fa36b", "^"), ("#c4477f", "s"), ("#5aa9e6", "v"), ("#b8860b", "D"))
+# Single networks of one panel, which no legend names. Their lightness, L* 49, 68, 22, 61 and 32, differs in grey print, and for
+# each kind of colour blindness any two are 31 units of CIELAB apart or more.
+NETWORKS = ("#4477aa", "#d0a000", "#332288", "#ee6677", "#7a3b00")
 # Points of a panel beyond which they hide each other: then they are counted in cells.
 MOST_POINTS = 20_000
 # How many cells lie side by side across a panel, and one above the other: each is 3 to 5 typographic points wide.
@@ -44,6 +55,58 @@ CELLS = (60, 44)
 LARGEST_MARKER, SMALLEST_MARKER = 11.0, 1.1
 # Most stretches between the ticks of a linear axis.
 TICKS = 9
+# Width of the text on a page of the paper, in inches.
+PAPER_WIDTH = 5.5
+# Matplotlib has one set of settings for all threads.
+_ONE_AT_A_TIME = Lock()
+_PAPER: ContextVar[bool] = ContextVar("paper", default=False)
+
+
+@contextmanager
+def drawing(*, paper: bool = False) -> Iterator[None]:
+    """
+    Draw and save inside this context: our settings in place of the user's, one thread at a time.
+
+    Parameters
+    ----------
+    paper
+        Draw as in the paper's pages: serif and smaller type, as wide as its text, closed frames without a grid, gaps as shares
+        from 0 to 1, and nothing written that a paper says in its captions.
+    """
+    looks = [Path(__file__).with_name(f"{look}.mplstyle") for look in (("ours", "paper") if paper else ("ours",))]
+    with _ONE_AT_A_TIME, mpl.style.context(looks, after_reset=True):
+        before = _PAPER.set(paper)
+        try:
+            yield
+        finally:
+            _PAPER.reset(before)
+
+
+def in_paper() -> bool:
+    """Return whether figures are now drawn as in the paper's pages."""
+    return _PAPER.get()
+
+
+def fitting(label: str, columns: int) -> str:
+    """
+    Return a label as it fits where `columns` panels stand side by side: unchanged in our own look.
+
+    In the paper's it has no second line, since captions say that. The first is broken between words, where it is longer than a
+    panel; mathematics between dollars stays whole.
+    """
+    if not in_paper():
+        return label
+    # The panel takes four fifths of a column, and a letter is 4 points wide.
+    letters = int(0.8 * 72 * PAPER_WIDTH / columns / 4)
+    lines = [""]
+    for word in re.findall(r"(?:\$[^$]*\$|\S)+", label.partition("\n")[0]):
+        longer = f"{lines[-1]} {word}".lstrip()
+        # The names of mathematical commands, and the signs that group, are not seen.
+        if len(re.sub(r"\\[a-z]+|[\\${}^_]", "", longer)) <= letters or not lines[-1]:
+            lines[-1] = longer
+        else:
+            lines.append(word)
+    return "\n".join(lines)
 
 
 def dataset_looks(names: Iterable[str]) -> dict[str, Look]:
@@ -140,22 +203,14 @@ def points(ax: Axes, kinds: Mapping[Look, pd.DataFrame], most: int, noun: str = 
     if number > most:
         largest = density(ax, kinds)
         return [f"markers: 1 (small) to {largest:,} (large) {noun}{', no bars' if bars else ''}"]
+    size = min(max(6000 / number, 5), 26) * panel_scale(ax) ** 2
     for look, kind in kinds.items():
+        x, y = kind["x"], kind["y"]
         if bars:
             sems = kind.get("y_sem"), kind.get("x_sem")
-            ax.errorbar(kind["x"], kind["y"], *sems, fmt="none", ecolor=look.colour, elinewidth=0.7, alpha=0.45, zorder=2)
-        ax.scatter(
-            kind["x"],
-            kind["y"],
-            s=min(max(6000 / number, 5), 26) * panel_scale(ax) ** 2,
-            c=look.colour,
-            marker=look.marker,
-            alpha=0.8,
-            linewidths=0.3,
-            edgecolors="white",
-            label=look.name,
-            zorder=3,
-        )
+            ax.errorbar(x, y, *sems, fmt="none", ecolor=look.colour, elinewidth=0.7, alpha=0.45, zorder=2)
+        markers = ax.scatter(x, y, s=size, c=look.colour, marker=look.marker, label=look.name, alpha=0.8, zorder=3)
+        markers.set(linewidths=0.3, edgecolors="white")
     return []
 
 
@@ -197,8 +252,3 @@ def picture(ax: Axes, image: NDArray[np.uint8], centre: tuple[float, float], siz
     ax.imshow(pixels, cmap="gray", vmin=0, vmax=255, interpolation="nearest", extent=extent, zorder=5)
     ax.set(xlim=limits[0], ylim=limits[1])
     ax.add_patch(Rectangle((left, bottom), width, height, fill=False, edgecolor=frame, linewidth=0.8, zorder=6))
-
-
-# Single networks of one panel, which no legend names. Their lightness, L* 49, 68, 22, 61 and 32, differs in grey print, and for
-# each kind of colour blindness any two are 31 units of CIELAB apart or more.
-NETWORKS = ("#4477aa", "#d0a000", "#332288", "#ee6677", "#7a3b00")
