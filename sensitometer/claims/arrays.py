@@ -2,7 +2,8 @@
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, Literal, NamedTuple
+from dataclasses import replace
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -34,20 +35,15 @@ MOST, CHANCE = 0.5, 0.5
 
 class _Statistic(NamedTuple):
     """
-    One statistic of a claim: `measure` gives a number per network, between `-most` and `most`, and a claim is about their mean.
+    A claim about the mean of a statistic: `measure` gives a number per network, between `-most` and `most`.
 
     `remark` returns the claim's detail and its obstacle, from the arrays of all networks that have such a number.
     """
 
-    subject: str
-    quantity: str
-    statement: str
-    name: str
+    claim: Claim
     measure: Callable[[Arrays], float]
-    threshold: float = 0.0
-    side: Literal["above", "below"] = "above"
-    most: float = 1.0
     remark: Callable[[Sequence[Arrays]], tuple[str, str]] = lambda _: ("", "")
+    most: float = 1.0
 
 
 def trajectories(networks: pd.DataFrame, read: Reader) -> Iterator[Claim]:
@@ -70,7 +66,7 @@ def trajectories(networks: pd.DataFrame, read: Reader) -> Iterator[Claim]:
         f"needs networks fitted to true labels, measured along ellipses in at least {FEWEST_BINS} bins: "
         "the preset trajectory makes them"
     )
-    yield from _tested(1, fitted_networks(networks, (), labels="true"), usable, statistics, needs, by_seed=True)
+    yield from _tested(fitted_networks(networks, (), labels="true"), usable, statistics, needs, by_seed=True)
 
 
 def _of_ellipses(array: str, quantity: str, words: str) -> list[_Statistic]:
@@ -81,17 +77,15 @@ def _of_ellipses(array: str, quantity: str, words: str) -> list[_Statistic]:
         # Not the mean contrast, which along random ellipses is 0 by symmetry, whatever the networks do.
         return abs(dip_along("random")(arrays)) - SHARE_OF_DIFFERENT * abs(dip_along("different")(arrays))
 
-    def lower_within(arrays: Arrays) -> float:
-        return contrast(*(float(arrays[f"paths.{kind}.{array}"].mean()) for kind in ("different", "same")))
-
     dips, name = f"{words} dips at the points", "contrast between / at points"
     even = f"along a random ellipse {words} is not half as uneven as along one through points of different classes"
     lower = f"{words} is lower within a class than between classes"
+    lower_within = _contrast_of_means(f"paths.different.{array}", f"paths.same.{array}")
     return [
-        _Statistic("different classes", quantity, dips, name, dip_along("different")),
-        _Statistic("one class", quantity, dips, name, dip_along("same")),
-        _Statistic("random", quantity, even, "size less half different's", unevenness, side="below"),
-        _Statistic("classes", quantity, lower, "contrast different / same", lower_within),
+        _Statistic(Claim(1, "different classes", quantity, dips, name, threshold=0.0), dip_along("different")),
+        _Statistic(Claim(1, "one class", quantity, dips, name, threshold=0.0), dip_along("same")),
+        _Statistic(Claim(1, "random", quantity, even, "size less half different's", threshold=0.0, side="below"), unevenness),
+        _Statistic(Claim(1, "classes", quantity, lower, "contrast different / same", threshold=0.0), lower_within),
     ]
 
 
@@ -107,22 +101,24 @@ def boundaries(networks: pd.DataFrame, read: Reader) -> Iterator[Claim]:
         arrays = read(id_, SLICES)
         return arrays if arrays.keys() >= set(SLICES) else {}
 
-    def compared(first: str, second: str) -> Callable[[Arrays], float]:
-        return lambda arrays: contrast(float(arrays[f"slice.{first}"].mean()), float(arrays[f"slice.{second}"].mean()))
-
     def rise(arrays: Arrays) -> float:
-        after, before = (compared(f"{when}.distance", f"{when}.anywhere")(arrays) for when in ("after", "before"))
-        return after - before
+        before, after = (_contrast_of_means(f"slice.{when}.distance", f"slice.{when}.anywhere") for when in ("before", "after"))
+        return after(arrays) - before(arrays)
 
-    farther = "the nearest boundary is farther from training points after training than before"
+    statement = "the nearest boundary is farther from training points after training than before"
+    farther = Claim(2, "", "boundaries", statement, "contrast after / before", threshold=0.0)
     elsewhere = "and so in comparison with other points of the slice"
     statistics = [
-        _Statistic("", "boundaries", farther, "contrast after / before", compared("after.distance", "before.distance")),
-        _Statistic("", "boundaries", elsewhere, "rise of contrast at / anywhere", rise, most=2.0),
+        _Statistic(farther, _contrast_of_means("slice.after.distance", "slice.before.distance")),
+        _Statistic(replace(farther, statement=elsewhere, statistic="rise of contrast at / anywhere"), rise, most=2.0),
     ]
     trained = networks[networks["state"].isin(["fitted", "unfitted"]) & (networks["labels"] == "true")]
     needs = "needs networks trained on true labels, with their boundaries on slices: the preset boundaries makes them"
-    yield from _tested(2, trained, complete, statistics, needs, by_seed=True)
+    yield from _tested(trained, complete, statistics, needs, by_seed=True)
+
+
+def _contrast_of_means(first: str, second: str) -> Callable[[Arrays], float]:
+    return lambda arrays: contrast(float(arrays[first].mean()), float(arrays[second].mean()))
 
 
 def points(networks: pd.DataFrame, read: Reader) -> Iterator[Claim]:
@@ -142,19 +138,20 @@ def points(networks: pd.DataFrame, read: Reader) -> Iterator[Claim]:
     claims: list[Claim] = []
     for loss in sorted(fitted["loss"].unique()) or ["cross-entropy"]:
         statistics = [*_of_errors(loss), *(_of_bounds() if loss == "cross-entropy" else [])]
-        claims += _tested(6, fitted[fitted["loss"] == loss], finite, statistics, needs, by_seed=False)
+        claims += _tested(fitted[fitted["loss"] == loss], finite, statistics, needs, by_seed=False)
     # A loss without networks is mentioned only if no loss has any.
     yield from [claim for claim in claims if claim.statistic] or claims[:1]
 
 
 def _of_errors(loss: str) -> list[_Statistic]:
     subject, array = {"cross-entropy": ("", "cross_entropy"), "l2": (loss, "l2_loss")}[loss]
+    higher = "misclassified points have higher norms than others"
     mostly = "the points of the highest norms, as many as are misclassified, mostly are"
     falls = "not monotone: among misclassified points the norm falls as the loss grows"
+    claim = Claim(6, subject, "jacobian_norm", higher, "AUROC", threshold=CHANCE)
 
     def auroc(norm: str) -> _Statistic:
-        words = "misclassified points have higher norms than others"
-        return _Statistic(subject, norm, words, "AUROC", lambda arrays: error_auroc(arrays[norm], _wrong(arrays)), CHANCE)
+        return _Statistic(replace(claim, quantity=norm), lambda arrays: error_auroc(arrays[norm], _wrong(arrays)))
 
     def precision(arrays: Arrays) -> float:
         return precision_at_errors(arrays["jacobian_norm"], _wrong(arrays))
@@ -164,8 +161,8 @@ def _of_errors(loss: str) -> list[_Statistic]:
 
     return [
         auroc("jacobian_norm"),
-        _Statistic(subject, "jacobian_norm", mostly, "share misclassified", precision, MOST, remark=_share_of_all),
-        _Statistic(subject, "jacobian_norm", falls, "Kendall's tau", order, side="below"),
+        _Statistic(replace(claim, statement=mostly, statistic="share misclassified", threshold=MOST), precision, _share_of_all),
+        _Statistic(replace(claim, statement=falls, statistic="Kendall's tau", threshold=0.0, side="below"), order),
         # The l2 loss trains the logits themselves; their softmax is never far from even.
         *([auroc("logit_jacobian_norm")] if loss == "l2" else []),
     ]
@@ -199,14 +196,11 @@ def _of_bounds() -> list[_Statistic]:
         "above": "the norm is above (6)",
         "near": "the norm is within a factor of two of (7)",
     }
-    return [
-        _Statistic("bounds", "jacobian_norm", f"for most points {words}", "share of points", share(name), MOST)
-        for name, words in statements.items()
-    ]
+    claim = Claim(6, "bounds", "jacobian_norm", "", "share of points", threshold=MOST)
+    return [_Statistic(replace(claim, statement=f"for most points {words}"), share(name)) for name, words in statements.items()]
 
 
 def _tested(
-    number: int,
     networks: pd.DataFrame,
     read: Callable[[str], Arrays],
     statistics: Sequence[_Statistic],
@@ -225,7 +219,8 @@ def _tested(
     measured = networks[networks["id"].isin(kept.keys())]
     if measured.empty:
         # One line, for the claim as a whole.
-        yield Claim(number, "", "", statistics[0].statement, obstacle=needs)
+        claim = statistics[0].claim
+        yield Claim(claim.number, "", "", claim.statement, obstacle=needs)
         return
     for dataset, group in measured.groupby("dataset"):
         classes = np.array(find_source(str(dataset)).classes)
@@ -237,19 +232,14 @@ def _tested(
             detail, obstacle = statistic.remark(
                 [arrays for arrays, value in zip(arrays_of_all, values, strict=True) if not math.isnan(value)]
             )
-            yield Claim(
-                number,
-                ", ".join(filter(None, (str(dataset), statistic.subject))),
-                statistic.quantity,
-                statistic.statement,
-                statistic.name,
+            yield replace(
+                statistic.claim,
+                subject=", ".join(filter(None, (str(dataset), statistic.claim.subject))),
                 value=mean.mean,
                 # Student's interval knows nothing of the range of the statistic.
                 low=max(mean.low, -statistic.most),
                 high=min(mean.high, statistic.most),
                 method="Student's",
-                threshold=statistic.threshold,
-                side=statistic.side,
                 unit="networks",
                 count=mean.values,
                 configurations=mean.clusters,

@@ -172,15 +172,8 @@ def _shorten(ax: Axes, bottom: float, top: float, to: float) -> None:
     drawn = [bottom - 10, bottom, bottom + to, bottom + to + 10]
     ax.set_yscale("function", functions=(lambda y: np.interp(y, true, drawn), lambda y: np.interp(y, drawn, true)))
     ax.axhspan(bottom, top, color=EMPTY, zorder=0)
-    ax.annotate(
-        "axis shortened here",
-        (0.5, (bottom + top) / 2),
-        xycoords=("axes fraction", "data"),
-        size=7,
-        color=GREY,
-        ha="center",
-        va="center",
-    )
+    middle, coordinates = (0.5, (bottom + top) / 2), ("axes fraction", "data")
+    ax.annotate("axis shortened here", middle, xycoords=coordinates, size=7, color=GREY, ha="center", va="center")
 
 
 def _ticks_around(low: float, bottom: float, top: float, high: float) -> list[float]:
