@@ -102,8 +102,7 @@ def draw(data: FigureData, axes: Sequence[Axes]) -> None:
         )
         colours = dict(zip(networks["id"], style.NETWORKS, strict=False))
         single_points.draw_points(ax, points, "point_loss", "jacobian_norm", points["id"].map(colours))
-        ax.set_xlabel(single_points.LOSS_LABELS[panel.quantity])
-        ax.set_ylabel(NORM_LABEL)
+        ax.set(xlabel=single_points.LOSS_LABELS[panel.quantity], ylabel=NORM_LABEL)
         style.title(ax, f"{panel.dataset}, {LOSSES[panel.quantity][0]}", _lines(networks))
 
 

@@ -5,14 +5,13 @@ A column per data set: above $\|J_y\|_2$ with the two bounds (5), below $\|J\|_F
 """
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple, cast
+from typing import Any, cast
 
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from numpy.typing import ArrayLike
 
 from ..analysis.points import BoundShares, approximation, bound_shares, lower_bound, mean_square, upper_bound
 from ..analysis.seeds import NETWORK_COLUMNS, fitted_networks
@@ -31,27 +30,18 @@ LABELS = {
     "label_jacobian_norm": "Jacobian norm of the true class\n" r"($\|\partial\,\mathrm{softmax}(f)_y\,/\,\partial x\|_2$)",
     "jacobian_norm": "Jacobian norm of all classes\n" r"($\|\partial\,\mathrm{softmax}(f)\,/\,\partial x\|_F$)",
 }
+# The bounds of each norm, in the order in which they are drawn.
+BOUNDS = {"label_jacobian_norm": ("upper", "lower"), "jacobian_norm": ("approximation", "lower")}
 # In the order of the arguments of `bound_shares`.
 VALUES = ("cross_entropy", "label_jacobian_norm", "jacobian_norm", "logit_jacobian_norm")
 # A panel has one network: its colour is free to say the same as the marker.
 LOOKS = {correct: look._replace(colour=style.NETWORKS[0 if correct else 3]) for correct, look in single_points.LOOKS.items()}
-
-
-class Line(NamedTuple):
-    """How one of the bounds is drawn: its name, its colour, its width, its dashes, none for a solid one, and with which norms."""
-
-    name: str
-    colour: str
-    width: float
-    dashes: tuple[float, ...]
-    quantities: tuple[str, ...]
-
-
-# In the order in which they are drawn. For small losses (7) is within a tenth of (6): the dashes of the one lie on the other.
-LINES = {
-    "approximation": Line("approximation (7)", style.NETWORKS[1], 2.2, (), ("jacobian_norm",)),
-    "upper": Line("upper bound (5)", "black", 1.2, (1, 1.5), ("label_jacobian_norm",)),
-    "lower": Line("lower bound (5), (6)", "black", 1.0, (5, 3), ("label_jacobian_norm", "jacobian_norm")),
+# How matplotlib draws each bound, in their order. For small losses (7) is within a tenth of (6): the dashes of the one lie on the
+# other.
+PENS: dict[str, dict[str, Any]] = {
+    "approximation": {"label": "approximation (7)", "color": style.NETWORKS[1], "linewidth": 2.2, "linestyle": (0, ())},
+    "upper": {"label": "upper bound (5)", "color": "black", "linewidth": 1.2, "linestyle": (0, (1, 1.5))},
+    "lower": {"label": "lower bound (5), (6)", "color": "black", "linewidth": 1.0, "linestyle": (0, (5, 3))},
 }
 # Losses at which the lines are computed, evenly spaced on a logarithmic axis: several per typographic point.
 GRID = 1000
@@ -124,21 +114,15 @@ def draw(data: FigureData, axes: Sequence[Axes]) -> None:
         points, bounds, shares = (table[table["dataset"] == panel.dataset] for table in data.tables.values())
         colours = points["correct"].map({correct: look.colour for correct, look in LOOKS.items()})
         single_points.draw_points(ax, points, "cross_entropy", panel.quantity, colours)
-        for name, line in LINES.items():
-            if panel.quantity in line.quantities:
-                ax.add_line(_line(line, bounds["cross_entropy"], bounds[name]))
-        ax.set_xlabel(single_points.LOSS_LABELS["cross-entropy"])
-        ax.set_ylabel(LABELS[panel.quantity])
+        for name in BOUNDS[panel.quantity]:
+            # Over the points: where there are many, they would hide it.
+            ax.add_line(Line2D(bounds["cross_entropy"], bounds[name], zorder=4, **PENS[name]))
+        ax.set(xlabel=single_points.LOSS_LABELS["cross-entropy"], ylabel=LABELS[panel.quantity])
         style.title(ax, panel.dataset, _texts(panel.quantity, shares.iloc[0]))
-    handles = [_line(line, [], []) for line in reversed(LINES.values())]
+    handles = [Line2D([], [], **pen) for pen in reversed(PENS.values())]
     # As narrow as a figure of one data set.
     sizes: dict[str, Any] = {"fontsize": "small", "handlelength": 3.2, "handletextpad": 0.5, "columnspacing": 1.4}
     cast(Figure, axes[0].figure).legend(handles=handles, loc="outside upper center", ncols=len(handles), **sizes)
-
-
-def _line(line: Line, x: ArrayLike, y: ArrayLike) -> Line2D:
-    """Return one of the lines, over the points, since these would hide it where they are many."""
-    return Line2D(x, y, color=line.colour, linewidth=line.width, linestyle=(0, line.dashes), label=line.name, zorder=4)
 
 
 def _texts(quantity: str, share: pd.Series) -> list[str]:

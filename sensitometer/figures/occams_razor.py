@@ -68,8 +68,7 @@ def collect(store: Store) -> FigureData:
 
 def evidence(parts: Sequence[tuple[float, float]], positions: NDArray[np.float64]) -> NDArray[np.float64]:
     """Return a model's evidence $P[D'|H]$ at `positions` `[n]`, from weight and width of each half of a normal density."""
-    densities: list[NDArray[np.float64]] = [weight * halfnorm.pdf(positions, scale=width) for weight, width in parts]
-    return np.asarray(np.sum(densities, axis=0))
+    return np.asarray(sum(weight * halfnorm.pdf(positions, scale=width) for weight, width in parts))
 
 
 def draw(data: FigureData, axes: Sequence[Axes]) -> None:
@@ -85,8 +84,6 @@ def draw(data: FigureData, axes: Sequence[Axes]) -> None:
         (position,) = marked.loc[marked["panel"] == panel, "position"]
         ax.axvline(position, color="black", linewidth=0.9, linestyle=(0, (5, 3)), zorder=1)
         ax.grid(visible=False)
-        ax.set(xlim=(0, RIGHT), xticks=[position], xticklabels=["$D$"], yticks=[])
-        ax.set_ylim(0, 1.1 * evidences["evidence"].max())
-        ax.set_xlabel("Data sets $D'$\n(in the order of $P[D'|H_l]$, the largest first)")
-        ax.set_ylabel("Evidence $P[D'|H]$")
+        ax.set(xlim=(0, RIGHT), ylim=(0, 1.1 * evidences["evidence"].max()), xticks=[position], xticklabels=["$D$"], yticks=[])
+        ax.set(xlabel="Data sets $D'$\n(in the order of $P[D'|H_l]$, the largest first)", ylabel="Evidence $P[D'|H]$")
         style.title(ax, panel, lines.split("\n"))

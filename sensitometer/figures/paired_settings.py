@@ -5,8 +5,8 @@ As in the paper, the setting that generalises better is on the horizontal axis: 
 value.
 """
 
-from collections.abc import Hashable, Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import pandas as pd
 from matplotlib.axes import Axes
@@ -102,15 +102,11 @@ def draw(data: FigureData, axes: Sequence[Axes]) -> None:
         positions = scales.log_positions(values) if logarithmic else values
         markers = pd.DataFrame({"x": positions["better"], "y": positions["worse"]})
         kinds = {look: markers[mask] for look in data.looks if (mask := pairs["dataset"] == look.name).any()}
-        lines = [_share_line(share), *style.points(ax, kinds, MOST_PAIRS, "pairs")]
+        # Three digits, so that nearly all is not called all.
+        middle, low, high = (f"{100 * share[name]:.3g}" for name in ("share", "low", "high"))
+        lines = [f"above diagonal: {middle}% ({low} to {high}%), n = {share['pairs']:,}"]
+        lines += style.points(ax, kinds, MOST_PAIRS, "pairs")
         worse, better = SETTINGS[panel.factor]
-        ax.set_xlabel(better)
-        ax.set_ylabel(worse)
+        ax.set(xlabel=better, ylabel=worse)
         name = TITLES[panel.quantity]
         style.title(ax, name if logarithmic else scales.share_label(name), lines)
-
-
-def _share_line(share: Mapping[Hashable, Any]) -> str:
-    # Three digits, so that nearly all is not called all.
-    middle, low, high = (f"{100 * share[name]:.3g}" for name in ("share", "low", "high"))
-    return f"above diagonal: {middle}% ({low} to {high}%), n = {share['pairs']:,}"

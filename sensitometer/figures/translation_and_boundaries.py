@@ -1,12 +1,10 @@
 r"""
 Figure App. 7: the loop through all translations of an image, and the boundaries of linear regions that it crosses.
 
-The loop lies in many dimensions and is drawn projected on a plane (`store/arrays.py` says on which). Exact are the loop,
-since a straight segment is projected to a straight one, and where boundaries cross it. A boundary of a unit of the first hidden
-layer is a hyperplane, straight everywhere; a stroke is its intersection with the plane that goes through the crossing and is
-parallel to the one drawn. Each crossing has such a plane of its own, so a stroke is where the boundary is only near its crossing,
-and where two strokes meet away from the loop need not be a place where two boundaries meet. Boundaries of deeper layers are bent,
-and are counted, not drawn.
+The loop lies in many dimensions and is drawn projected on a plane, which `store/arrays.py` names. The loop and the places where
+boundaries cross it are exact. A stroke is where the hyperplane of a unit of the first hidden layer meets the plane that goes
+through the crossing and is parallel to the one drawn. Each crossing has its own such plane: two strokes that meet away from the
+loop need not be two boundaries that meet. Boundaries of deeper layers are bent, and are counted, not drawn.
 """
 
 from collections.abc import Sequence
@@ -132,8 +130,8 @@ def _draw_loop(
         style.picture(ax, image, (float(centre[0]), float(centre[1])), SIZE * radius)
     for axis in (ax.xaxis, ax.yaxis):
         axis.set_major_locator(MaxNLocator(style.TICKS, steps=[1, 2, 5, 10]))
-    ax.set_xlabel("First direction of the plane (units of the inputs)")
-    ax.set_ylabel("Second direction of the plane\n(units of the inputs)")
+    units = "(units of the inputs)"
+    ax.set(xlabel=f"First direction of the plane {units}", ylabel=f"Second direction of the plane\n{units}")
 
 
 def _spread(places: NDArray[np.floating[Any]]) -> NDArray[np.float64]:

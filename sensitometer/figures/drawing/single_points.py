@@ -46,15 +46,15 @@ def points_of_random_networks(store: Store, networks: pd.DataFrame, values: Mapp
     candidates = networks[networks["id"].isin(store.kept())][SETTINGS]
     candidates = candidates.sort_values("id", key=lambda ids: ids.map(lambda id_: sha256(id_.encode()).hexdigest()))
     tables: list[pd.DataFrame] = []
-    for row in candidates.itertuples(index=False, name=None):
+    for settings in candidates.to_dict("records"):
         if len(tables) == most:
             break
         # Some networks have other arrays only.
-        if arrays := store.arrays(row[SETTINGS.index("id")], "points."):
-            columns: dict[str, Any] = dict(zip(SETTINGS, row, strict=True))
-            columns |= {name: arrays[f"points.{name}"] for name in ("index", "label", "predicted")}
-            columns["correct"] = columns["predicted"] == columns["label"]
-            points = pd.DataFrame(columns | {column: arrays[name] for column, name in values.items()})
+        if arrays := store.arrays(settings["id"], "points."):
+            classes = {name: arrays[f"points.{name}"] for name in ("index", "label", "predicted")}
+            correct = classes["predicted"] == classes["label"]
+            measures = {column: arrays[name] for column, name in values.items()}
+            points = pd.DataFrame(settings | classes | {"correct": correct} | measures)
             points = points[np.isfinite(points[[*values]].to_numpy()).all(axis=1)]
             tables += [points] if len(points) else []
     return tables
