@@ -37,16 +37,9 @@ def collect(store: Store) -> FigureData:
 
 def collect_points(store: Store, figure: str, *, elsewhere: bool) -> FigureData:
     """
-    Return the points of up to five random networks of each loss and data set.
+    Return the points of up to five random networks of each loss and data set: those of Figure App. 9, `elsewhere`, or all others.
 
-    Parameters
-    ----------
-    store
-        The survey's store.
-    figure
-        Its number, for the error.
-    elsewhere
-        Take the data sets of Figure App. 9, instead of all others.
+    The number of the `figure` is for the error.
 
     Returns
     -------
@@ -103,13 +96,9 @@ def draw(data: FigureData, axes: Sequence[Axes]) -> None:
         colours = dict(zip(networks["id"], style.NETWORKS, strict=False))
         single_points.draw_points(ax, points, "point_loss", "jacobian_norm", points["id"].map(colours))
         ax.set(xlabel=single_points.LOSS_LABELS[panel.quantity], ylabel=NORM_LABEL)
-        style.title(ax, f"{panel.dataset}, {LOSSES[panel.quantity][0]}", _lines(networks))
-
-
-def _lines(networks: pd.DataFrame) -> list[str]:
-    aurocs = networks["auroc"].dropna()
-    count = f"{len(networks)} network{'s' if len(networks) > 1 else ''}"
-    mean = "undefined" if aurocs.empty else f"{aurocs.mean():.2f}"
-    number = f" (mean over {len(aurocs)})" if 0 < len(aurocs) < len(networks) else ""
-    wrong = single_points.wrong_line(int(networks["wrong"].sum()), int(networks["points"].sum()))
-    return [f"n = {count}, {wrong}", f"AUROC = {mean}{number}"]
+        aurocs = networks["auroc"].dropna()
+        mean = "undefined" if aurocs.empty else f"{aurocs.mean():.2f}"
+        number = f" (mean over {len(aurocs)})" if 0 < len(aurocs) < len(networks) else ""
+        wrong = single_points.wrong_line(int(networks["wrong"].sum()), int(networks["points"].sum()))
+        lines = [f"n = {len(networks)} network{'s' if len(networks) > 1 else ''}, {wrong}", f"AUROC = {mean}{number}"]
+        style.title(ax, f"{panel.dataset}, {LOSSES[panel.quantity][0]}", lines)

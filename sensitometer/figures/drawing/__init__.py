@@ -1,1 +1,1 @@
-"""The parts that figures share: interface, both styles, scales of axes, and the panels of gaps and of single points."""
+"""The parts that figures share: interface, style, scales of axes, and the panels of gaps and of single points."""

@@ -25,18 +25,10 @@ GAP_LABEL = "Generalization gap\n(percentage points)"
 
 def collect_gaps(store: Store, figure: str, quantities: Sequence[str], *, average: bool) -> FigureData:
     """
-    Return gap and `quantities` of the fitted networks, a panel for each data set and quantity.
+    Return gap and `quantities`, columns of the survey, of the fitted networks, a panel for each data set and quantity.
 
-    Parameters
-    ----------
-    store
-        The survey's store.
-    figure
-        Its number, for the error.
-    quantities
-        Columns of the survey.
-    average
-        One point per configuration, mean and standard error over its fitted seeds (paper, A.5.1), instead of one per network.
+    There is one point per network, or, to `average`, one per configuration: mean and standard error over its fitted seeds (paper,
+    A.5.1). The number of the `figure` is for the error.
 
     Returns
     -------

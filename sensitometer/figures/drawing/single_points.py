@@ -22,26 +22,12 @@ LOSS_LABELS = {
 
 def points_of_random_networks(store: Store, networks: pd.DataFrame, values: Mapping[str, str], most: int) -> list[pd.DataFrame]:
     """
-    Return the points of up to `most` random networks of which points are kept, one table per network.
+    Return the points of up to `most` random ones of `networks` of which points are kept, one table per network.
 
-    The choice is by a hash of their ids: it does not depend on their order, and changes little when a survey grows.
-
-    Parameters
-    ----------
-    store
-        The survey's store.
-    networks
-        The networks to choose from.
-    values
-        By column, the names of arrays. Points where a value is not finite, as where logits overflow, are left out: they have no
-        place on the axes, and no rank.
-    most
-        How many networks.
-
-    Returns
-    -------
-    list of DataFrame
-        One row per point: `SETTINGS` of the network; `index`, `label` and `predicted`; whether it is `correct`; and `values`.
+    The choice is by a hash of their ids: it does not depend on their order, and changes little when a survey grows. A table has
+    one row per point: `SETTINGS` of the network; `index`, `label` and `predicted`; whether it is `correct`; and the arrays that
+    `values` names, by column. Points where one of these is not finite, as where logits overflow, are left out: they have no place
+    on the axes, and no rank.
     """
     candidates = networks[networks["id"].isin(store.kept())][SETTINGS]
     candidates = candidates.sort_values("id", key=lambda ids: ids.map(lambda id_: sha256(id_.encode()).hexdigest()))

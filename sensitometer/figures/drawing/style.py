@@ -180,23 +180,10 @@ def title(ax: Axes, name: str, lines: Sequence[str]) -> None:
 
 def points(ax: Axes, kinds: Mapping[Look, pd.DataFrame], most: int, noun: str = "points") -> list[str]:
     """
-    Draw points of several kinds: a marker each, and bars of one standard error where it is known.
+    Draw points of several kinds on axes that have their scales and limits, and return the lines that explain the markers.
 
-    More than `most` points would hide each other. Then there are no bars, and markers say how many points lie where (`density`).
-
-    Parameters
-    ----------
-    ax
-        With its scales and limits.
-    kinds
-        By kind one row per point: `x`, `y`, and where known `x_sem` and `y_sem`.
-    most, noun
-        The most points that are drawn singly, and their name in the lines.
-
-    Returns
-    -------
-    list of str
-        The lines that explain the markers.
+    Each kind has one row per point: `x`, `y`, and, for bars of one standard error, `x_sem` and `y_sem`. More than `most` points
+    would hide each other. Then there are no bars, and markers say how many points, named by `noun`, lie where (`density`).
     """
     number = sum(map(len, kinds.values()))
     bars = any("x_sem" in kind or "y_sem" in kind for kind in kinds.values())
@@ -218,8 +205,8 @@ def density(ax: Axes, kinds: Mapping[Look, pd.DataFrame]) -> int:
     """
     Draw how many points lie where: one marker per cell, its area as the root of the number, and return the largest number.
 
-    The cells are diamonds. Two kinds of points have their centres in different places, the one at the corners of the cells of the
-    other, so that kinds that overlap can be told apart.
+    The cells are diamonds. The centres of one kind's cells are the corners of the other's, so that kinds that overlap can be told
+    apart.
     """
     to_panel = ax.transScale + ax.transLimits
     cells = {}
