@@ -1,4 +1,5 @@
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -156,9 +157,11 @@ def test_no_text_leaves_the_figure_or_meets_another_panel(full_store):
         assert not any(box.overlaps(other) for other in boxes[number + 1 :])
 
 
-def test_nearly_all_is_not_called_all():
-    share = {"share": 0.998, "low": 0.9, "high": 0.99984, "pairs": 12345}
-    assert paired_settings._share_line(share) == "above diagonal: 99.8% (90 to 100%), n = 12,345"
+def test_nearly_all_is_not_called_all(make_store, paired_networks):
+    data = paired_settings.collect(make_store(*paired_networks("labels", ({}, {}))))
+    shares = data.tables["_share"].assign(share=0.998, low=0.9, high=0.99984, pairs=12345)
+    figure = drawn(replace(data, tables={**data.tables, "_share": shares}))
+    assert lines(figure.axes[0]) == ["above diagonal: 99.8% (90 to 100%), n = 12,345"]
 
 
 def test_wrong_number_of_axes_is_refused(full_store):
