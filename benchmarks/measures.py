@@ -61,7 +61,7 @@ def measure() -> dict[tuple[int, int], Cost]:
     schedule, measures = Schedule(**settings["schedule"]), Measures(**settings["measures"])
     dataset = load_dataset(*spec.data.names)
     costs: dict[tuple[int, int], Cost] = defaultdict(Cost)
-    for _, _, members in divide(spec, None, "cpu").stacks:
+    for _, _, members in divide(spec, None, "cpu"):
         stack = configurations(spec, members)
         if stack[0].activation == "tanh":
             continue

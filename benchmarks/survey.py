@@ -31,6 +31,7 @@ from importlib.metadata import version
 from pathlib import Path
 from statistics import median
 from typing import Any
+from unittest.mock import patch
 
 from interleaved import record
 
@@ -42,7 +43,7 @@ from sensitometer.survey.execution.executor import Executor
 from sensitometer.survey.execution.local import LocalExecutor
 from sensitometer.survey.execution.wire import receive, send
 from sensitometer.survey.runner import Reporter, train_missing
-from sensitometer.survey.scheduling.division import divide
+from sensitometer.survey.scheduling import division
 from sensitometer.survey.spec import Spec, parse_spec
 
 TITLE = "Surveys of networks that train nothing"
@@ -99,11 +100,10 @@ def survey_of(networks: int) -> tuple[Spec, str]:
 def run(spec: Spec, text: str, folder: Path, executor: Executor) -> float:
     """Take a survey from its specification to its last row, on a worker that has started; return the seconds."""
     kinds = {one.kind for one in spec.configurations()}
-    with Store.create(folder, text) as store:
-        # In place of measured ones.
-        store.record_stack_sizes(dict.fromkeys(kinds, (STACK, 1.0)))
+    alike = patch.object(division, "choose_stack_sizes", lambda *_: dict.fromkeys(kinds, STACK))
+    with Store.create(folder, text) as store, alike:
         start = time.perf_counter()
-        train_missing(parse_spec(text, "large"), store, divide(spec, store, "cpu"), executor, None, Reporter())
+        train_missing(parse_spec(text, "large"), store, division.divide(spec, store, "cpu"), executor, None, Reporter())
         return time.perf_counter() - start
 
 

@@ -56,7 +56,7 @@ INSERT_NETWORK = f"INSERT INTO networks ({', '.join(COLUMNS)}) VALUES ({', '.joi
 # The tables of this version. A file of an earlier one lacks some of them, and some columns of `runs`.
 TABLES = {
     "networks": ", ".join(f"{name} {kind}" for name, kind in COLUMNS.items()),
-    # How many networks of a kind are trained together, and the predicted seconds of each.
+    # How many networks of a kind earlier versions trained together, by measured times, and the predicted seconds of each.
     "stack_sizes": "kind TEXT PRIMARY KEY, networks INTEGER NOT NULL, seconds REAL NOT NULL",
     # Networks that are trained together: see `Stack`.
     "stacks": "number INTEGER PRIMARY KEY, kind TEXT NOT NULL, networks INTEGER NOT NULL, missing INTEGER NOT NULL, "

@@ -150,10 +150,6 @@ class Store:
                 self._connection.execute("UPDATE stacks SET missing = missing - ? WHERE number = ?", (len(rows), stack))
                 self._connection.execute(_COUNT_STACK, (now, len(rows), measured, stack))
 
-    def ids(self) -> set[str]:
-        """Return the ids of the stored networks."""
-        return {id_ for (id_,) in self._select("SELECT id FROM networks")}
-
     def rows(self, columns: Collection[str]) -> list[tuple[Any, ...]]:
         """Return these columns of the stored networks, one tuple per network."""
         return self._select(f"SELECT {', '.join(columns)} FROM networks")
@@ -182,10 +178,6 @@ class Store:
         with self._writing("the division into stacks"):
             for kind, seconds, members in stacks:
                 self._add_stack(kind, seconds, members)
-
-    def enrolled(self) -> set[str]:
-        """Return the ids of all networks that are in stacks, stored or not."""
-        return {id_ for (id_,) in self._select("SELECT id FROM members")}
 
     def all_members(self) -> list[Member]:
         """Return the networks of all stacks, by stack, seed and id."""
@@ -245,20 +237,14 @@ class Store:
             self._connection.execute(_COUNT_MISSING)
 
     def forget_division(self) -> None:
-        """Throw the division into stacks away; the next run divides the survey by the sizes that are stored."""
+        """Throw the division into stacks away; the next run divides the survey anew."""
         with self._writing("that the division is thrown away"):
             self._connection.execute("DELETE FROM stacks")
             self._connection.execute("DELETE FROM members")
 
-    def record_stack_sizes(self, sizes: Mapping[str, tuple[int, float]]) -> None:
-        """Store how many networks of each kind are trained together, and the seconds that each of them is predicted to take."""
-        rows = [(kind, *size) for kind, size in sizes.items()]
-        with self._writing("the sizes of the stacks"):
-            self._connection.executemany("INSERT INTO stack_sizes VALUES (?, ?, ?)", rows)
-
-    def stack_sizes(self) -> dict[str, tuple[int, float]]:
-        """Return what `record_stack_sizes` has stored."""
-        return {kind: (*size,) for kind, *size in self._select("SELECT kind, networks, seconds FROM stack_sizes")}
+    def stack_sizes(self) -> dict[str, int]:
+        """Return how many networks of each kind are trained together, in a survey that an earlier version began."""
+        return dict(self._select("SELECT kind, networks FROM stack_sizes"))
 
     def begin_run(self, writer: str, workers: int) -> None:
         """Store that a run begins now, with its process and machine, and the number of stacks that it trains at a time."""
@@ -271,17 +257,15 @@ class Store:
         rows = self._select(f"SELECT {_FIELDS[Run]} FROM runs ORDER BY rowid DESC LIMIT 1")
         return Run(*rows[0]) if rows else None
 
-    def frame(self, columns: Collection[str] = tuple(COLUMNS), *, state: str | None = None) -> "pandas.DataFrame":
-        """Return the stored networks, all or those of a state, one row each, by id; the columns named, or all."""
+    def frame(self, columns: Collection[str] = tuple(COLUMNS)) -> "pandas.DataFrame":
+        """Return the stored networks by id, one row each; the columns named, or all."""
         import pandas
 
         if isinstance(columns, str) or not columns:
             raise StoreError(f"columns must be a list of at least one column; got {columns!r}")
         _check_columns(columns)
-        if state not in (None, *STATES):
-            raise StoreError(f"state must be one of {', '.join(STATES)}, or None for all; got {state!r}")
-        select = f"SELECT {', '.join(columns)} FROM networks WHERE ?1 IS NULL OR state = ?1 ORDER BY id"
-        frame = pandas.DataFrame(self._select(select, state), columns=list(columns))
+        select = f"SELECT {', '.join(columns)} FROM networks ORDER BY id"
+        frame = pandas.DataFrame(self._select(select), columns=list(columns))
         # A column of numbers that nothing was measured in would else be one of objects.
         numbers = [name for name in columns if COLUMNS[name].startswith("REAL")]
         return frame.astype(dict.fromkeys(numbers, "float64"))

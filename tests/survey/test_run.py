@@ -12,6 +12,7 @@ import subprocess
 import sys
 import threading
 import time
+from unittest.mock import patch
 
 import numpy as np
 import pandas as pd
@@ -26,7 +27,7 @@ from sensitometer.store.schema import COLUMNS, RESULT_COLUMNS
 from sensitometer.survey.execution.local import LocalExecutor
 from sensitometer.survey.execution.worker import OutOfMemoryError, _Worker
 from sensitometer.survey.runner import Reporter, train_missing
-from sensitometer.survey.scheduling.division import divide
+from sensitometer.survey.scheduling import division
 from sensitometer.survey.spec import parse_spec
 
 from .conftest import SMALL
@@ -175,7 +176,7 @@ def test_the_stack_of_a_worker_that_is_killed_is_trained_again_in_halves(small, 
         assert [stack.networks for stack in divided] == [2, 2]
         assert {stack.accident for stack in divided} == {"a worker was ended by signal 9"}
         assert sum(stack.networks for stack in store.stacks()) == 64
-        assert store.enrolled() == set(uninterrupted["id"])
+        assert {member.id for member in store.all_members()} == set(uninterrupted["id"])
     assert len(started) == 2
 
 
@@ -184,11 +185,11 @@ def run_with_fakes(text, out, limit=None, workers=2, size=8):
     spec = parse_spec(text, "test")
     with contextlib.closing(LocalExecutor(workers, "cpu", FAKE)) as executor, contextlib.ExitStack() as stack:
         store = stack.enter_context(Store(out) if Store.exists(out) else Store.create(out, text))
-        if not store.stack_sizes():  # nothing is measured
-            store.record_stack_sizes(dict.fromkeys({one.kind for one in spec.configurations()}, (size, 1.0)))
-        division = divide(spec, store, "cpu")
+        kinds = {configuration.kind for configuration in spec.configurations()}
+        stack.enter_context(patch.object(division, "choose_stack_sizes", lambda *_: dict.fromkeys(kinds, size)))
+        stacks = division.divide(spec, store, "cpu")
         executor.start({"device": "cpu"}, 100)
-        train_missing(spec, store, division, executor, limit, Reporter())
+        train_missing(spec, store, stacks, executor, limit, Reporter())
         return store.frame(), store.stacks()
 
 
@@ -312,9 +313,9 @@ def test_limits_add_up_to_the_whole_survey(small, tmp_path, uninterrupted):
     stored = set()
     for limit, count in ((5, 5), (6, 11)):
         with sm.run_survey(small, tmp_path / "out", limit=limit, workers=1) as store:
-            assert len(store.ids()) == count
-            assert stored < store.ids() < wanted
-            stored = store.ids()
+            before, stored = stored, set(store.frame(["id"])["id"])
+            assert len(stored) == count
+            assert before < stored < wanted
             # Stack by stack: no more than one is trained whose networks are not all stored.
             assert sum(0 < stack.missing < stack.networks for stack in store.stacks()) <= 1
     with sm.run_survey(small, tmp_path / "out", limit=1000, workers=1) as store:

@@ -1,6 +1,8 @@
 """The division into stacks: the same wherever a survey begins, and within the limits."""
 
+import contextlib
 import random
+import sqlite3
 import subprocess
 import sys
 from collections import Counter
@@ -8,6 +10,8 @@ from collections import Counter
 import pytest
 
 from sensitometer.configuration import Configuration
+from sensitometer.store import Store
+from sensitometer.store.schema import FILE
 from sensitometer.survey import load_spec
 from sensitometer.survey.scheduling import division
 from sensitometer.survey.scheduling.cost import CHUNK, number_of_weights, stack_bytes
@@ -71,9 +75,22 @@ def test_a_survey_is_divided_alike_on_every_machine(name, monkeypatch):
     stacks = []
     for machine in (GPUS[0], GPUS[0]._replace(products=1e9, operation=1e-5)):
         monkeypatch.setattr(division, "this_machine", lambda machine=machine: machine)
-        stacks.append(divide(spec, None, "cpu").stacks)
+        stacks.append(divide(spec, None, "cpu"))
     assert [members for _, _, members in stacks[0]] == [members for _, _, members in stacks[1]]
     assert 2 * sum(seconds for _, seconds, _ in stacks[0]) < sum(seconds for _, seconds, _ in stacks[1])
+
+
+def test_a_survey_keeps_the_stack_sizes_that_an_earlier_version_stored(tmp_path):
+    spec = parse_spec(SMALL, "test")
+    kinds_ = list(kinds(list(spec.configurations())))
+    Store.create(tmp_path / "out", SMALL).close()
+    with contextlib.closing(sqlite3.connect(tmp_path / "out" / FILE)) as connection:
+        connection.executemany("INSERT INTO stack_sizes VALUES (?, 5, 1.0)", [(kind,) for kind in kinds_[1:]])
+        connection.commit()
+    with Store(tmp_path / "out") as store:
+        stacks = divide(spec, store, "cpu")
+    assert {len(members) for kind, _, members in stacks if kind != kinds_[0]} == {5, 3}
+    assert sum(len(members) for _, _, members in stacks) == len(spec)
 
 
 CONFIGURATIONS = list(parse_spec(SMALL, "test").configurations())
