@@ -15,7 +15,7 @@ import sys
 import time
 from collections import defaultdict
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from interleaved import _machine, record
@@ -46,10 +46,11 @@ def measure() -> dict[tuple[int, int], Cost]:
     """Train and measure the survey; by width and depth."""
     matmul.activate(matmul.choose().path)
     import torch
+    from msgspec.structs import replace
 
     from sensitometer.data import load_dataset
     from sensitometer.survey import load_spec
-    from sensitometer.survey.job.means import Measures, measure_sound
+    from sensitometer.survey.job.means import measure_sound
     from sensitometer.survey.runner import setup
     from sensitometer.survey.scheduling.division import configurations, divide
     from sensitometer.training import Schedule, train_stack
@@ -58,7 +59,7 @@ def measure() -> dict[tuple[int, int], Cost]:
     torch.set_flush_denormal(True)
     spec, _ = load_spec(SURVEY)
     settings = setup(spec, Path(), "cpu")
-    schedule, measures = Schedule(**settings["schedule"]), Measures(**settings["measures"])
+    schedule = Schedule(**settings["schedule"])
     dataset = load_dataset(*spec.data.names)
     costs: dict[tuple[int, int], Cost] = defaultdict(Cost)
     for _, _, members in divide(spec, None, "cpu"):
@@ -70,10 +71,10 @@ def measure() -> dict[tuple[int, int], Cost]:
         trained = train_stack(stack, dataset, schedule=schedule)
         cost.seconds["training"] += time.perf_counter() - start
         cost.networks += len(stack)
-        for part, left_out in (("Jacobian norms", "transition_points"), ("transitions", "jacobian_points")):
+        for part, left_out in (("Jacobian norms", "transitions"), ("transitions", "jacobian")):
             for _ in range(2):
                 start = time.perf_counter()
-                measure_sound(trained, dataset, replace(measures, **{left_out: 0}))
+                measure_sound(trained, dataset, replace(spec.measure, **{left_out: 0}))
                 seconds = time.perf_counter() - start
             cost.seconds[part] += seconds
     return costs

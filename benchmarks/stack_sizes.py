@@ -82,7 +82,7 @@ def case(device: str, inputs: int, batch_size: int, width: int, depth: int) -> t
     from sensitometer.survey.scheduling.machines import ANY_GPU, this_machine
     from sensitometer.survey.scheduling.stacks import LIMITS, choose_stack_sizes
 
-    sizes = Sizes(inputs, CLASSES, POINTS, POINTS, 0)
+    sizes = Sizes(inputs, CLASSES, POINTS, POINTS)
     network = Configuration("any", width, depth, batch_size=batch_size)
     numbers = number_of_weights(network, inputs, CLASSES) + batch_size * (width * (depth - 1) + inputs // 2)
     most = max(1, min(LIMITS[device].networks, MOST_NUMBERS * (1 if device == "cpu" else 64) // numbers))

@@ -5,10 +5,9 @@ from collections.abc import Sequence
 from .configuration import Configuration
 from .data import Dataset
 from .device import check_device
-from .errors import InvalidInputError
-from .survey.job.means import Measures
+from .errors import InvalidInputError, check_whole_number, dimensions
 from .survey.job.train_and_measure import Result, train_and_measure
-from .survey.scheduling.cost import TRANSITION_SAMPLES
+from .survey.scheduling.cost import TRANSITION_SAMPLES, Measures, Sizes
 from .survey.scheduling.stacks import choose_stack_sizes, make_stacks
 from .training import Schedule
 
@@ -56,12 +55,25 @@ def train(
         images are too narrow for a translation.
     """
     check_device(device)
-    measures = Measures(jacobian_points, transition_points, transition_samples)
+    for name, points in (("jacobian_points", jacobian_points), ("transition_points", transition_points)):
+        if points is not None:
+            check_whole_number(name, points, least=0)
+    check_whole_number("transition_samples", transition_samples, least=2)
     _check(configurations, dataset)
-    measures.check(dataset)
+    if transition_points != 0 and dataset.image_shape[2] < 2:
+        raise InvalidInputError(
+            "transition_points must be 0 for images less than 2 pixels wide, which have no translation; "
+            f"those of {dataset.name} are {dimensions(dataset.image_shape)}"
+        )
+    measures = Measures(
+        jacobian="all" if jacobian_points is None else jacobian_points,
+        transitions="all" if transition_points is None else transition_points,
+        transition_samples=transition_samples,
+    )
+    sizes = Sizes(dataset.train.x.shape[1], dataset.classes, len(dataset.train.y), len(dataset.test.y))
     results: dict[str, Result] = {}
-    sizes = choose_stack_sizes(configurations, {dataset.name: measures.sizes(dataset)}, device, fewest_stacks=1)
-    for stack in make_stacks(configurations, sizes):
+    networks = choose_stack_sizes(configurations, {dataset.name: sizes}, device, fewest_stacks=1)
+    for stack in make_stacks(configurations, networks):
         for result in train_and_measure(stack, dataset, schedule=schedule, measures=measures, device=device):
             results[result.row["id"]] = result
     return [results[configuration.id] for configuration in configurations]

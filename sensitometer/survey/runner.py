@@ -206,20 +206,13 @@ def _writer() -> str:
 
 def setup(spec: Spec, out: Path, device: str) -> dict[str, Any]:
     """Return the setup of a worker of a survey."""
-    measure, schedule = spec.measure, msgspec.structs.asdict(spec.training)
+    schedule = msgspec.structs.asdict(spec.training)
     del schedule["steps"]
     return {
         "device": device,
         "data": {"names": spec.data.names, "crop": spec.data.crop, "train_points": spec.data.train_points},
         "schedule": schedule,
-        "measures": {
-            "jacobian_points": None if measure.jacobian == "all" else measure.jacobian,
-            "transition_points": None if measure.transitions == "all" else measure.transitions,
-            "transition_samples": measure.transition_samples,
-            "kept_points": measure.points,
-            "path_bins": measure.paths,
-            "slices": measure.slice,
-        },
+        "measures": msgspec.structs.asdict(spec.measure),
         "folder": str(out),
         "keep_weights": spec.survey.keep_weights,
         "save_seconds": SECONDS_BETWEEN_SAVES,

@@ -19,16 +19,13 @@ from ..data.sources import Source, find_source
 from ..errors import InvalidInputError
 from ..store.arrays import FEWEST_BINS
 from .grid import Grid, draw_places
-from .scheduling.cost import TRANSITION_SAMPLES, Sizes
+from .scheduling.cost import MOST_BINS, Measures, Sizes
 
 # Characters that would end a line, or do something to a terminal.
 CONTROL = r"[\x00-\x1f\x7f-\x9f\u2028\u2029]"
 PRESETS = importlib.resources.files("sensitometer") / "experiments"
 
 AtLeastOne = Annotated[int, Meta(ge=1)]
-# More bins of an ellipse than a figure could show.
-MOST_BINS = 100_000
-TestPoints = Annotated[int, Meta(ge=0)] | Literal["all"]
 
 
 class _Section(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -92,30 +89,6 @@ class TrainingSection(_Section, frozen=True):
     checkpoint_steps: AtLeastOne | None = None
 
 
-class MeasureSection(_Section, frozen=True):
-    """
-    `[measure]`: at how many test points, from the first, Jacobian norms are taken and transitions are counted; 0 for none.
-
-    Transitions are those along the translation loops of these points. Networks of tanh, for which they cannot be counted exactly,
-    are sampled at `transition_samples` points of each path.
-
-    Arrays are kept of each network (`store/arrays.py`): the measures of `points` random test points; sensitivity along three
-    ellipses, in `paths` bins of angle; the boundaries on a `slice` before and after training.
-    """
-
-    jacobian: TestPoints = "all"
-    transitions: TestPoints = 0
-    transition_samples: Annotated[int, Meta(ge=2)] = TRANSITION_SAMPLES
-    points: Annotated[int, Meta(ge=0)] = 0
-    paths: Annotated[int, Meta(ge=0, le=MOST_BINS)] = 0
-    slice: bool = False
-
-    @property
-    def keeps_arrays(self) -> bool:
-        """Whether anything is kept as arrays."""
-        return bool(self.points or self.paths or self.slice)
-
-
 class Spec(_Section, frozen=True):
     """A survey's specification, checked; `load_spec` and `parse_spec` make it."""
 
@@ -124,7 +97,7 @@ class Spec(_Section, frozen=True):
     space: SpaceSection
     training: TrainingSection
     sample: SampleSection | None = None
-    measure: MeasureSection = MeasureSection()
+    measure: Measures = Measures()
 
     def grid(self) -> Grid:
         """Return the space's configurations, seeds apart."""
@@ -165,30 +138,24 @@ class Spec(_Section, frozen=True):
     def sizes(self) -> dict[str, Sizes]:
         """Return the sizes of each data set, as the survey uses it."""
         sizes = {}
-        crop, measure = self.data.crop, self.measure
+        crop = self.data.crop
         for name in self.data.names:
             source = find_source(name)
             channels, height, width = source.image_shape
-            test = source.test.points
             sizes[name] = Sizes(
                 inputs=channels * (crop * crop if crop else height * width),
                 classes=source.classes,
                 train_points=self.data.train_points or source.train.points,
-                test_points=test,
-                measured_points=test if measure.jacobian == "all" else measure.jacobian,
-                loops=test if measure.transitions == "all" else measure.transitions,
+                test_points=source.test.points,
                 loop_vertices=crop or width,
-                loop_samples=measure.transition_samples,
-                kept_points=measure.points,
-                path_bins=measure.paths,
-                slices=measure.slice,
+                measures=self.measure,
             )
         return sizes
 
 
 # The table that each section is.
-SECTIONS: dict[str, type[_Section]] = {
-    name: next(kind for kind in (hint, *typing.get_args(hint)) if isinstance(kind, type) and issubclass(kind, _Section))
+SECTIONS: dict[str, type[msgspec.Struct]] = {
+    name: next(kind for kind in (hint, *typing.get_args(hint)) if isinstance(kind, type) and issubclass(kind, msgspec.Struct))
     for name, hint in typing.get_type_hints(Spec).items()
 }
 
@@ -286,7 +253,7 @@ def _check_keys(document: dict[str, Any]) -> None:
                         raise InvalidInputError(f"{path}: expected an integer between -2^63 and 2^63; got {SHORT.repr(number)}")
 
 
-def _check_table(path: str, table: dict[str, Any], kind: type[_Section]) -> None:
+def _check_table(path: str, table: dict[str, Any], kind: type[msgspec.Struct]) -> None:
     fields = {field.name: field.required for field in msgspec.structs.fields(kind)}
     for key in table:
         if key not in fields:

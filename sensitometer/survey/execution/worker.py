@@ -96,7 +96,7 @@ class _Worker:
         from ...data import load_dataset
         from ...device import check_device
         from ...training import Schedule
-        from ..job.means import Measures
+        from ..job import Measures
 
         check_device(device)
         self.datasets = {name: load_dataset(name, crop=data["crop"], train_points=data["train_points"]) for name in data["names"]}

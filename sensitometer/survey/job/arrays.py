@@ -16,7 +16,7 @@ from ...networks import MLP, initial_weights, layer_shapes
 from ...paths import Path, Polyline, Slice, fitted_ellipse, random_ellipse, translation
 from ...randomness import generator
 from ...training import Trained
-from .means import Measures
+from ..scheduling.cost import Measures
 
 # Draws of three points that lie on no line: of real images all do but for copies.
 TRIES = 100
@@ -34,11 +34,11 @@ def measure_arrays(trained: Trained, dataset: Dataset, measures: Measures) -> di
     """Return the arrays of one network, by name; none of a network that diverged."""
     arrays: dict[str, Tensor] = {}
     if trained.state != "diverged":
-        if measures.kept_points:
-            arrays |= _points(trained, dataset, measures.kept_points)
-        if measures.path_bins:
+        if measures.points:
+            arrays |= _points(trained, dataset, measures.points)
+        if measures.paths:
             arrays |= _paths(trained, dataset, measures)
-        if measures.slices:
+        if measures.slice:
             arrays |= _slice(trained, dataset)
     return {name: values.cpu().contiguous().numpy() for name, values in arrays.items()}
 
@@ -94,7 +94,7 @@ def _paths(trained: Trained, dataset: Dataset, measures: Measures) -> dict[str, 
         chosen = training_anchors(dataset, seed, alike=kind == "same")
         ellipses[kind] = fitted_ellipse(*dataset.train.x[chosen])
         arrays |= _anchors(f"paths.{kind}", dataset, chosen)
-    network, bins, samples = trained.network, measures.path_bins, measures.transition_samples
+    network, bins, samples = trained.network, measures.paths, measures.transition_samples
     method = counting_method(network)
     try:
         profiles = {

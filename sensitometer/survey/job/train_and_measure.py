@@ -15,9 +15,9 @@ from ...device import arithmetic, matmul_path
 from ...networks import MLP
 from ...store.schema import COLUMNS
 from ...training import Saver, Schedule, Trained, train_stack
-from ..scheduling.cost import number_of_weights
+from ..scheduling.cost import Measures, number_of_weights
 from .arrays import measure_arrays
-from .means import Measures, measure_sound
+from .means import measure_sound
 
 
 @dataclass(frozen=True)

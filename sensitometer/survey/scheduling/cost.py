@@ -2,7 +2,10 @@
 
 import math
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Annotated, Literal, NamedTuple
+
+import msgspec
+from msgspec import Meta
 
 from ...configuration import Configuration
 from .machines import Machine
@@ -25,27 +28,28 @@ WEIGHT_PASSES = {
 # How often a sample of a loop reads or writes a unit of tanh; measured on a core.
 SAMPLE_PASSES = 31
 BYTES = 4
-# A forward pass costs a third of a step; train accuracy is looked at every fifth epoch.
+# A forward pass costs a third of a step.
 FORWARD_SHARE = 1 / 3
-CHECKS_SHARE = FORWARD_SHARE / 5
 # Copies of the weights that a training holds: the weights, what the optimizer keeps, and those that have left.
 COPIES = {"sgd": 2, "momentum": 3, "adam": 5, "rmsprop": 5, "lbfgs": 38}
 # Copies that the evaluation and the measures hold afterwards: the stack again, and a layer or all of it in float64.
 COPIES_MEASURED = 7
 # Points of a loop at which transitions are sampled that cannot be counted exactly; as in the paper.
 TRANSITION_SAMPLES = 2**20
+# More bins of an ellipse than a figure could show.
+MOST_BINS = 100_000
+TestPoints = Annotated[int, Meta(ge=0)] | Literal["all"]
 # Numbers in the vertices of the loops that networks are taken along in one call, and how many copies of them that makes.
 LOOP_NUMBERS, LOOP_COPIES = 2**22, 5
-# Memory of the walk along the loops, and of each layer that it has gone down; of a sample.
-WALK_BYTES, LAYER_BYTES, SAMPLE_BYTES = 2**26, 2**24, 24
+# Memory of the walk along the loops, and of each layer that it has gone down.
+WALK_BYTES, LAYER_BYTES = 2**26, 2**24
 # Crossings of a unit along a loop, times the square root of its vertices. Measured: 3 of a random ReLU unit with the 8 vertices
 # of the digits, 6 with the 28 of MNIST; after training, the means of the networks of `quick`. Units that saturate on both sides
 # have more, most of all in networks of large initial weights, which are chaotic.
 CROSSINGS = {"relu": 1.1, "relu6": 1.2, "hardtanh": 3.3, "hardsigmoid": 2.2}
 # Seconds of the exact counts, which a processor makes wherever the networks are trained: of a unit at a breakpoint, its product
-# apart; of a layer along one loop, and of a layer of a stack. On one core of an AMD EPYC they predict 1.1 to 2.5 times what
-# untrained ReLU and HardSigmoid networks of the shapes of `quick` take.
-SECONDS_PER_BREAKPOINT, SECONDS_PER_LOOP, SECONDS_PER_WALK = 5e-9, 1.2e-5, 7e-4
+# apart. Measured on one core of an AMD EPYC.
+SECONDS_PER_BREAKPOINT = 5e-9
 # Operations per second of their products in float64: 42e9; units that do not change between breakpoints save four tenths of them.
 EXACT_RATE = 7e10
 # The two slices of a network: seconds for each pair of its hidden units, since lines cut one another; bytes kept for each pair
@@ -54,33 +58,56 @@ EXACT_RATE = 7e10
 SECONDS_PER_PAIR, BYTES_PER_PAIR = 7e-6, 25
 # Memory of a slice whose faces are not kept, and of each pair of hidden units: 105, 164 and 485 MB for the same three networks.
 SLICE_BYTES, SLICE_BYTES_PER_PAIR = 150_000_000, 20
-# Ellipses along which sensitivity is measured. A line through them crosses a unit of a layer twice, about as a loop of so many
-# vertices does; but its pieces have a row in the middle, too, none of it interpolated, and their crossings are roots: untrained
-# ReLU networks of widths 64 to 500 and depths 4 to 15 take 1.5 to 2.7 times as long.
-ELLIPSES, ELLIPSE_VERTICES, ARC = 3, 4, 2.0
+# Ellipses along which sensitivity is measured. Counting transitions along one takes as long as along two loops of four vertices:
+# its lines cross a unit as often, but their crossings are roots. Measured on untrained ReLU networks: as long as 1.5 to 2.7 loops.
+ELLIPSES, LOOPS_PER_ELLIPSE, ELLIPSE_VERTICES = 3, 2, 4
 # Bytes kept of each point, and of each bin of an ellipse; of a picture's pixel; of the translation loop, its pictures apart.
 BYTES_PER_POINT, BYTES_PER_BIN, PICTURES, BYTES_PER_TRANSLATION = 56, 16, 6, 8_000
 
 
-class Sizes(NamedTuple):
+class Measures(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """
-    The sizes of a data set: inputs D, classes C, points, and the test points at which Jacobian norms are taken.
+    At how many test points, from the first, Jacobian norms are taken and transitions are counted; 0 for none.
 
-    And the translation loops along which transitions are counted, their vertices, and the samples of a loop for tanh; the points
-    of which the measures are kept, the bins of the ellipses, and whether there are slices.
+    Transitions are those along the translation loops of these points. Networks of tanh, for which they cannot be counted exactly,
+    are sampled at `transition_samples` points of each path.
+
+    Arrays are kept of each network (`store/arrays.py`): the measures of `points` random test points; sensitivity along three
+    ellipses, in `paths` bins of angle; the boundaries on a `slice` before and after training.
     """
+
+    jacobian: TestPoints = "all"
+    transitions: TestPoints = 0
+    transition_samples: Annotated[int, Meta(ge=2)] = TRANSITION_SAMPLES
+    points: Annotated[int, Meta(ge=0)] = 0
+    paths: Annotated[int, Meta(ge=0, le=MOST_BINS)] = 0
+    slice: bool = False
+
+    @property
+    def keeps_arrays(self) -> bool:
+        """Whether anything is kept as arrays."""
+        return bool(self.points or self.paths or self.slice)
+
+
+class Sizes(NamedTuple):
+    """The sizes of a data set: inputs D, classes C, points, vertices of a translation loop; and the measures taken on it."""
 
     inputs: int
     classes: int
     train_points: int
     test_points: int
-    measured_points: int
-    loops: int = 0
     loop_vertices: int = 2
-    loop_samples: int = TRANSITION_SAMPLES
-    kept_points: int = 0
-    path_bins: int = 0
-    slices: bool = False
+    measures: Measures = Measures()
+
+    @property
+    def measured_points(self) -> int:
+        """The test points at which Jacobian norms are taken."""
+        return self.test_points if self.measures.jacobian == "all" else self.measures.jacobian
+
+    @property
+    def loops(self) -> int:
+        """The translation loops along which transitions are counted."""
+        return self.test_points if self.measures.transitions == "all" else self.measures.transitions
 
 
 def number_of_weights(configuration: Configuration, inputs: int, classes: int) -> int:
@@ -120,9 +147,9 @@ def jacobian_flops(configuration: Configuration, inputs: int, classes: int, poin
     return float(points) * (chain + 4 * number_of_weights(c, inputs, classes))
 
 
-def loops_at_once(sizes: Sizes) -> int:
+def loops_at_once(vertices: int, inputs: int) -> int:
     """Return along how many loops networks are taken at once, so that their vertices take little memory."""
-    return max(1, LOOP_NUMBERS // (sizes.loop_vertices * sizes.inputs))
+    return max(1, LOOP_NUMBERS // (vertices * inputs))
 
 
 def loop_rows(configuration: Configuration, sizes: Sizes) -> list[float]:
@@ -134,7 +161,7 @@ def loop_rows(configuration: Configuration, sizes: Sizes) -> list[float]:
     """
     c = configuration
     if c.activation == "tanh":
-        return [float(sizes.loop_samples)] * (c.depth - 1)
+        return [float(sizes.measures.transition_samples)] * (c.depth - 1)
     crossings = CROSSINGS[c.activation] * math.sqrt(sizes.loop_vertices) * c.width
     return [sizes.loop_vertices + 1 + layer * crossings for layer in range(c.depth - 1)]
 
@@ -150,46 +177,43 @@ def transition_flops(configuration: Configuration, sizes: Sizes) -> float:
     return sizes.loops * (first + 2 * c.width**2 * sum(loop_rows(c, sizes)[:-1]))
 
 
-def transition_seconds(configuration: Configuration, networks: int, sizes: Sizes, machine: Machine) -> float:
+def transition_seconds(configuration: Configuration, sizes: Sizes, machine: Machine) -> float:
     """
-    Return the seconds of counting the transitions of a stack, as expected.
+    Return the seconds of counting the transitions of a network, as expected.
 
     Samples are taken where the networks are; exact counts on a processor.
     """
-    if not sizes.loops:
-        return 0.0
     c = configuration
     if c.activation == "tanh":
         unit, rate = SAMPLE_PASSES * BYTES / machine.bandwidth, machine.products
     else:
         unit, rate = SECONDS_PER_BREAKPOINT, EXACT_RATE
-    loop = unit * c.width * sum(loop_rows(c, sizes)) + SECONDS_PER_LOOP * (c.depth - 1)
-    return networks * (sizes.loops * loop + transition_flops(c, sizes) / rate) + SECONDS_PER_WALK * (c.depth - 1)
+    return sizes.loops * unit * c.width * sum(loop_rows(c, sizes)) + transition_flops(c, sizes) / rate
 
 
 def array_flops(configuration: Configuration, sizes: Sizes) -> float:
     """Return the operations of the Jacobian passes for what is kept as arrays: three norms at each point, one at each bin."""
-    points = 3 * sizes.kept_points + ELLIPSES * sizes.path_bins
+    points = 3 * sizes.measures.points + ELLIPSES * sizes.measures.paths
     return jacobian_flops(configuration, sizes.inputs, sizes.classes, points)
 
 
 def array_seconds(configuration: Configuration, sizes: Sizes, machine: Machine) -> float:
     """Return the seconds of what is kept of one network as arrays, as expected."""
     seconds = array_flops(configuration, sizes) / machine.products
-    if sizes.path_bins:
-        ellipses = sizes._replace(loops=ELLIPSES, loop_vertices=ELLIPSE_VERTICES)
-        seconds += ARC * transition_seconds(configuration, 1, ellipses, machine)
-    if sizes.slices:
+    if sizes.measures.paths:
+        ellipses = sizes._replace(loop_vertices=ELLIPSE_VERTICES, measures=Measures(transitions=LOOPS_PER_ELLIPSE * ELLIPSES))
+        seconds += transition_seconds(configuration, ellipses, machine)
+    if sizes.measures.slice:
         seconds += SECONDS_PER_PAIR * _hidden_units(configuration) ** 2
     return seconds
 
 
 def array_bytes(configuration: Configuration, sizes: Sizes) -> int:
     """Return the bytes kept of one network as arrays, as expected."""
-    count = BYTES_PER_POINT * sizes.kept_points + BYTES_PER_BIN * ELLIPSES * sizes.path_bins
-    if sizes.path_bins:
+    count = BYTES_PER_POINT * sizes.measures.points + BYTES_PER_BIN * ELLIPSES * sizes.measures.paths
+    if sizes.measures.paths:
         count += PICTURES * sizes.inputs + BYTES_PER_TRANSLATION
-    if sizes.slices:
+    if sizes.measures.slice:
         count += PICTURES * sizes.inputs // 2 + BYTES_PER_PAIR * configuration.width * _hidden_units(configuration)
     return count
 
@@ -200,12 +224,11 @@ def _hidden_units(configuration: Configuration) -> int:
 
 def walk_bytes(configuration: Configuration, sizes: Sizes) -> int:
     """Return the memory of counting transitions and of slices, weights apart: it does not grow with the networks of a stack."""
-    slices = SLICE_BYTES + SLICE_BYTES_PER_PAIR * _hidden_units(configuration) ** 2 if sizes.slices else 0
+    slices = SLICE_BYTES + SLICE_BYTES_PER_PAIR * _hidden_units(configuration) ** 2 if sizes.measures.slice else 0
     if not sizes.loops:
         return slices
-    numbers = min(sizes.loops, loops_at_once(sizes)) * sizes.loop_vertices * sizes.inputs
-    samples = sizes.loop_samples if configuration.activation == "tanh" else 0
-    return slices + 4 * LOOP_COPIES * numbers + WALK_BYTES + LAYER_BYTES * configuration.depth + SAMPLE_BYTES * samples
+    numbers = min(sizes.loops, loops_at_once(sizes.loop_vertices, sizes.inputs)) * sizes.loop_vertices * sizes.inputs
+    return slices + BYTES * LOOP_COPIES * numbers + WALK_BYTES + LAYER_BYTES * configuration.depth
 
 
 def stack_bytes(configuration: Configuration, networks: int, sizes: Sizes) -> int:
@@ -247,19 +270,20 @@ def step_seconds(configuration: Configuration, networks: int, seeds: int, sizes:
     return seconds + weight_seconds
 
 
-def stack_seconds(stack: Sequence[Configuration], sizes: Sizes, machine: Machine, *, checked: bool) -> float:
-    """
-    Return the seconds that training and measuring a stack takes one worker, early stopping apart.
-
-    Parameters
-    ----------
-    checked
-        Whether networks stop at an accuracy, which has to be looked at.
-    """
+def stack_seconds(stack: Sequence[Configuration], sizes: Sizes, machine: Machine) -> float:
+    """Return the seconds that training and measuring a stack takes one worker, early stopping and its checks apart."""
     c, networks = stack[0], len(stack)
     step = step_seconds(c, networks, len({configuration.seed for configuration in stack}), sizes, machine)
     epoch = step * (1 if c.full_batch else sizes.train_points / (c.batch_size or CHUNK))
     fit = FORWARD_SHARE * epoch * (1 + sizes.test_points / sizes.train_points)
-    measures = networks * jacobian_flops(c, sizes.inputs, sizes.classes, sizes.measured_points) / machine.products
-    measures += transition_seconds(c, networks, sizes, machine) + networks * array_seconds(c, sizes, machine)
-    return c.steps * step * (1 + CHECKS_SHARE * checked) + fit + measures
+    jacobian = jacobian_flops(c, sizes.inputs, sizes.classes, sizes.measured_points) / machine.products
+    measures = jacobian + transition_seconds(c, sizes, machine) + array_seconds(c, sizes, machine)
+    return c.steps * step + fit + networks * measures
+
+
+def network_flops(configuration: Configuration, sizes: Sizes) -> float:
+    """Return the operations of training and measuring a network, early stopping apart."""
+    c = configuration
+    training = training_flops(c, sizes.inputs, sizes.classes, sizes.train_points)
+    jacobian = jacobian_flops(c, sizes.inputs, sizes.classes, sizes.measured_points)
+    return training + jacobian + transition_flops(c, sizes) + array_flops(c, sizes)

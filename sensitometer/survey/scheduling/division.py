@@ -31,13 +31,12 @@ def divide(spec: Spec, store: Store | None, device: str) -> list[tuple[str, floa
     unknown = [configuration for configuration in joining if configuration.kind not in kept]
     networks = choose_stack_sizes(unknown, sizes, device) | kept
     machine = this_machine() if device == "cpu" else ANY_GPU
-    checked = spec.training.stop_at_accuracy is not None
     order = {configuration: number for number, configuration in enumerate(joining)}
     stacks = sorted(make_stacks(list(joining), networks), key=lambda stack: min(order[network] for network in stack))
     return [
         (
             stack[0].kind,
-            stack_seconds(stack, sizes[stack[0].dataset], machine, checked=checked),
+            stack_seconds(stack, sizes[stack[0].dataset], machine),
             [Member(network.id, network.seed, joining[network]) for network in stack],
         )
         for stack in stacks

@@ -9,20 +9,7 @@ from dataclasses import dataclass
 from ...configuration import Configuration
 from ...errors import InvalidInputError
 from ..spec import Spec
-from .cost import (
-    BYTES,
-    COPIES,
-    Sizes,
-    array_bytes,
-    array_flops,
-    jacobian_flops,
-    number_of_weights,
-    stack_bytes,
-    stack_seconds,
-    training_flops,
-    transition_flops,
-    walk_bytes,
-)
+from .cost import BYTES, COPIES, Sizes, array_bytes, network_flops, number_of_weights, stack_bytes, stack_seconds, walk_bytes
 from .machines import Machine, parse_gpus, this_machine
 from .stacks import choose_stack_sizes, kinds
 
@@ -115,25 +102,21 @@ def plan(spec: Spec, *, workers: int | None = None, like: str | None = None) -> 
         `like` names no GPU of `machines.GPUS`, or `workers` is given too.
     """
     if like is None:
-        return _plan(spec, this_machine(), workers or default_workers(), workers or default_workers())
-    if workers is not None:
+        machine, workers = this_machine(), workers or default_workers()
+        share = machine.memory // workers
+    elif workers is None:
+        workers, machine = parse_gpus(like)
+        share = machine.memory
+    else:
         raise InvalidInputError("workers and like exclude each other: each GPU has one worker")
-    count, machine = parse_gpus(like)
-    return _plan(spec, machine, count, 1)
-
-
-def _plan(spec: Spec, machine: Machine, workers: int, sharing: int) -> Plan:
-    """Plan for workers, of which each `sharing` share the memory of one machine."""
     sizes = spec.sizes()
-    share = machine.memory // sharing
     base = LIBRARIES + sum(BYTES * data.inputs * (data.train_points + data.test_points) for data in sizes.values())
     by_kind = kinds(list(spec.configurations()))
     fitting = {kind: alike for kind, alike in by_kind.items() if base + _bytes(alike[0], 1, sizes) <= share}
     chosen = choose_stack_sizes([network for alike in fitting.values() for network in alike], sizes, machine.kind)
-    checked = spec.training.stop_at_accuracy is not None
     # Of one full stack of each kind; the last one of a kind may have fewer networks, and takes a share of that.
     stacks = {kind: alike[: chosen[kind]] for kind, alike in fitting.items()}
-    seconds = {kind: stack_seconds(stack, sizes[stack[0].dataset], machine, checked=checked) for kind, stack in stacks.items()}
+    seconds = {kind: stack_seconds(stack, sizes[stack[0].dataset], machine) for kind, stack in stacks.items()}
     all_seconds = sum(len(alike) * seconds[kind] / chosen[kind] for kind, alike in fitting.items())
     states = [
         BYTES * COPIES[stack[0].optimizer] * len(stack) * _weights(stack[0], sizes)
@@ -146,7 +129,7 @@ def _plan(spec: Spec, machine: Machine, workers: int, sharing: int) -> Plan:
         stacks=sum(math.ceil(len(alike) / chosen[kind]) for kind, alike in fitting.items()),
         shapes=_shapes(by_kind),
         too_large=_shapes({kind: alike for kind, alike in by_kind.items() if kind not in fitting}),
-        flops=sum(len(alike) * _flops(alike[0], sizes) for alike in fitting.values()),
+        flops=sum(len(alike) * network_flops(alike[0], sizes[alike[0].dataset]) for alike in fitting.values()),
         # No division of the stacks among workers can beat either of these.
         seconds=START_SECONDS + max(max(seconds.values(), default=0.0), all_seconds / workers),
         workers=workers,
@@ -168,16 +151,6 @@ def _bytes(configuration: Configuration, networks: int, sizes: Mapping[str, Size
 def _weights(configuration: Configuration, sizes: Mapping[str, Sizes]) -> int:
     data = sizes[configuration.dataset]
     return number_of_weights(configuration, data.inputs, data.classes)
-
-
-def _flops(configuration: Configuration, sizes: Mapping[str, Sizes]) -> float:
-    data = sizes[configuration.dataset]
-    measured = jacobian_flops(configuration, data.inputs, data.classes, data.measured_points) + transition_flops(
-        configuration, data
-    )
-    return (
-        training_flops(configuration, data.inputs, data.classes, data.train_points) + measured + array_flops(configuration, data)
-    )
 
 
 def _shapes(by_kind: Mapping[str, Sequence[Configuration]]) -> Shapes:

@@ -20,7 +20,7 @@ from sensitometer.store.arrays import write_arrays
 from sensitometer.survey.checking import check_survey
 from sensitometer.survey.job import arrays as network_arrays
 from sensitometer.survey.job.arrays import UNITS, measure_arrays, training_anchors
-from sensitometer.survey.job.means import Measures
+from sensitometer.survey.scheduling.cost import Measures
 from sensitometer.survey.spec import parse_spec
 from sensitometer.training import train_stack
 
@@ -72,12 +72,12 @@ def kept(trained, dataset, **measures):
 
 def test_points_are_random_ones_of_the_seed_with_their_measures(trained, digits):
     one = trained()
-    found = kept(one, digits, kept_points=40)
+    found = kept(one, digits, points=40)
     index = found.pop("points.index")
     assert len(set(index)) == 40
     # Of the network alone, not of all of its seed.
     for other in (trained(seed=2), trained(width=31)):
-        assert index.tolist() != kept(other, digits, kept_points=40)["points.index"].tolist()
+        assert index.tolist() != kept(other, digits, points=40)["points.index"].tolist()
     expected = vars(point_values(one.network, digits.test.x[index], digits.test.y[index]))
     assert {name.removeprefix("points.") for name in found} == expected.keys()
     for name, values in expected.items():
@@ -118,7 +118,7 @@ def test_points_that_do_not_exist_are_refused(digits):
 @pytest.mark.parametrize("activation", ["relu", "tanh"])
 def test_profiles_are_those_of_the_seeds_ellipses(trained, digits, activation):
     one = trained(activation)
-    found = kept(one, digits, path_bins=BINS)
+    found = kept(one, digits, paths=BINS)
     method = "sampled" if activation == "tanh" else "exact"
     for kind in ("different", "same"):
         chosen = training_anchors(digits, 1, alike=kind == "same")
@@ -136,12 +136,12 @@ def test_profiles_are_those_of_the_seeds_ellipses(trained, digits, activation):
     assert found["paths.random.transition_density"].sum() > 0
     assert "paths.random.images" not in found
     assert ("paths.translation.curve" in found) == (activation == "relu")
-    other = kept(trained(activation, seed=2), digits, path_bins=BINS)
+    other = kept(trained(activation, seed=2), digits, paths=BINS)
     assert not np.array_equal(other["paths.random.jacobian_norm"], found["paths.random.jacobian_norm"])
 
 
 def test_the_translation_loop_is_drawn_on_the_plane_of_its_two_strongest_waves(trained, digits):
-    found = kept(trained(), digits, path_bins=BINS)
+    found = kept(trained(), digits, paths=BINS)
     curve = found["paths.translation.curve"].astype(np.float64)
     vertices = curve[:: len(curve) // 8]
     # Of 8 shifts the waves 1 to 3 are those whose sums with cosines and sines are not the same twice.
@@ -160,7 +160,7 @@ def test_the_translation_loop_is_drawn_on_the_plane_of_its_two_strongest_waves(t
 @pytest.mark.parametrize("activation", ["relu", "hardtanh"])
 def test_the_crossings_of_the_translation_loop_are_the_networks_own(trained, digits, activation):
     one = trained(activation)
-    found = kept(one, digits, path_bins=BINS)
+    found = kept(one, digits, paths=BINS)
     loop = paths.translation(drawn_image(digits, found).view(1, 8, 8))
     counts = [len(layer) for layer in crossings(one.network.weights, activation, loop)]
     assert found["paths.translation.transitions"].tolist() == counts
@@ -176,7 +176,7 @@ def test_the_crossings_of_the_translation_loop_are_the_networks_own(trained, dig
 @pytest.mark.parametrize("activation", ["relu", "relu6", "hardtanh", "hardsigmoid"])
 def test_crossings_are_where_the_twin_finds_them(trained, digits, activation):
     one = trained(activation)
-    found = kept(one, digits, path_bins=BINS)
+    found = kept(one, digits, paths=BINS)
     loop = paths.translation(drawn_image(digits, found).view(1, 8, 8))
     first = MLP([one.network.weights[0][:UNITS], torch.ones(2, UNITS)], activation)
     places = crossings(first.weights, activation, loop)[0]
@@ -201,7 +201,7 @@ def picture(x):
 def test_directions_are_along_the_boundaries(trained, digits):
     """In the plane drawn, whose basis the shifts and their coordinates give, a unit's gradient is across them."""
     one = trained()
-    found = kept(one, digits, path_bins=BINS)
+    found = kept(one, digits, paths=BINS)
     vertices = paths.translation(drawn_image(digits, found).view(1, 8, 8)).vertices.double()
     centred = vertices - vertices.mean(0)
     curve = torch.from_numpy(found["paths.translation.curve"]).double()
@@ -214,7 +214,7 @@ def test_directions_are_along_the_boundaries(trained, digits):
 
 def test_a_slice_has_the_boundaries_before_and_after_training(trained, digits):
     one = trained("relu6", width=12)
-    found = kept(one, digits, slices=True)
+    found = kept(one, digits, slice=True)
     before = trained("relu6", width=12, steps=0).network
     plane = paths.Slice(*digits.train.x[training_anchors(digits, 1, alike=False)])
     assert_allclose(found["slice.anchors"], plane.anchors.numpy())
@@ -228,7 +228,7 @@ def test_a_slice_has_the_boundaries_before_and_after_training(trained, digits):
 
 def test_a_slice_of_too_many_regions_is_not_kept(trained, digits, monkeypatch):
     monkeypatch.setattr(network_arrays, "MOST_FACES", 20)
-    found = kept(trained("relu6", width=12), digits, slices=True, kept_points=5)
+    found = kept(trained("relu6", width=12), digits, slice=True, points=5)
     assert {name for name in found if name.startswith("slice.")} == {"slice.anchors", "slice.images", "slice.labels"}
     assert len(found["points.index"]) == 5
 
@@ -252,7 +252,7 @@ def test_nothing_is_kept_that_was_not_asked_for_or_diverged(trained, digits):
     assert kept(trained(), digits) == {}
     diverged = trained(learning_rate=1e9)
     assert diverged.state == "diverged"
-    assert kept(diverged, digits, kept_points=5, path_bins=21, slices=True) == {}
+    assert kept(diverged, digits, points=5, paths=21, slice=True) == {}
 
 
 # --- files
@@ -276,7 +276,7 @@ def test_a_survey_keeps_the_arrays_of_all_that_did_not_diverge(done, digits):
         for row in sound.itertuples():
             configuration = sm.Configuration(**{name: getattr(row, name) for name in sm.Configuration("x", 1, 2).as_dict()})
             (one,) = train_stack([configuration], digits)
-            expected = kept(one, digits, kept_points=7, path_bins=21, slices=True)
+            expected = kept(one, digits, points=7, paths=21, slice=True)
             found = store.arrays(row.id)
             assert found.keys() == expected.keys()
             for name, values in expected.items():

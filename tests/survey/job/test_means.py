@@ -12,8 +12,9 @@ from sensitometer.configuration import ACTIVATIONS
 from sensitometer.data import Dataset, Points
 from sensitometer.paths import translation
 from sensitometer.survey import load_spec
-from sensitometer.survey.job.means import Measures, mean_jacobian_norms, mean_transitions
+from sensitometer.survey.job.means import mean_jacobian_norms, mean_transitions
 from sensitometer.survey.job.train_and_measure import train_and_measure
+from sensitometer.survey.scheduling.cost import Measures
 from sensitometer.training import train_stack
 
 SAMPLES = 300
@@ -83,7 +84,7 @@ def test_a_network_that_diverged_is_left_out_and_the_others_of_its_stack_are_not
 
 def test_a_network_whose_boundaries_cannot_be_told_apart_has_no_transitions_and_the_others_have(digits):
     huge, plain = small_stack("hardtanh", 2, steps=0)
-    results = train_and_measure([replace(huge, init_scale=1e20), plain], digits, measures=Measures(0, 2, path_bins=16))
+    results = train_and_measure([replace(huge, init_scale=1e20), plain], digits, measures=Measures(0, 2, paths=16))
     assert [result.row.get("transitions") is None for result in results] == [True, False]
     assert results[1].row["transitions"] == twin(results[1].network, digits, 2)
 
@@ -99,7 +100,7 @@ def test_images_without_a_translation_are_refused_before_anything_is_trained(ref
 
 def test_measuring_a_network_of_quick_costs_less_than_training_it():
     spec, _ = load_spec("quick")
-    dataset, measures = sm.load_dataset("digits"), Measures(None, spec.measure.transitions, spec.measure.transition_samples)
+    dataset, measures = sm.load_dataset("digits"), Measures("all", spec.measure.transitions, spec.measure.transition_samples)
     training = measuring = 0.0
     # What has to be compiled is, once on a machine.
     train_and_measure(small_stack("relu", 1, steps=0), dataset, measures=measures)

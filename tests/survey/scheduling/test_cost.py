@@ -12,6 +12,7 @@ from sensitometer.configuration import Configuration
 from sensitometer.networks import initial_weights, layer_shapes
 from sensitometer.survey import load_spec, run_survey
 from sensitometer.survey.scheduling.cost import (
+    Measures,
     Sizes,
     jacobian_flops,
     loop_rows,
@@ -71,7 +72,7 @@ def test_the_operations_of_the_jacobian_grow_with_the_points_and_the_classes():
     assert jacobian_flops(configuration, 100, 20, 10) > 1.5 * jacobian_flops(configuration, 100, 10, 10)
 
 
-SIZES = Sizes(inputs=INPUTS, classes=CLASSES, train_points=1000, test_points=500, measured_points=0)
+SIZES = Sizes(inputs=INPUTS, classes=CLASSES, train_points=1000, test_points=500, measures=Measures(jacobian=0))
 # Machines on which nothing costs time but one thing: an operation 1 s, a FLOP 1 s, a byte 1 s.
 NEVER = 1e300
 CALLS, PRODUCTS, MEMORY = (
@@ -107,30 +108,28 @@ def test_an_iteration_of_lbfgs_costs_about_an_epoch_and_with_augmentation_about_
     assert 1.9 < step_seconds(moved, 1, 1, SIZES, PRODUCTS) / epoch < 2.6
 
 
-def test_a_stack_takes_its_steps_its_checks_and_its_measures():
+def test_a_stack_takes_its_steps_and_its_measures():
     short, long = (Configuration("x", 64, 3, steps=steps) for steps in (10_000, 20_000))
-    plain, twice, checked = (
-        stack_seconds([network], SIZES, PRODUCTS, checked=checked)
-        for network, checked in ((short, False), (long, False), (short, True))
-    )
+    plain, twice = (stack_seconds([network], SIZES, PRODUCTS) for network in (short, long))
     step = step_seconds(short, 1, 1, SIZES, PRODUCTS)
     assert twice - plain == pytest.approx(10_000 * step)
     assert plain > 10_000 * step
-    assert checked - plain == pytest.approx(10_000 * step / 15)
 
 
-LOOPS = SIZES._replace(loops=10, loop_vertices=8, loop_samples=1000)
+def loops(count):
+    return SIZES._replace(loop_vertices=8, measures=Measures(transitions=count, transition_samples=1000))
+
+
+LOOPS = loops(10)
 
 
 @pytest.mark.parametrize("activation", ["relu", "tanh"])
-def test_transitions_take_time_by_the_loops_and_the_networks_and_none_when_not_counted(activation):
+def test_transitions_take_time_by_the_loops_and_none_when_not_counted(activation):
     c = Configuration("x", 64, 5, activation=activation)
     core = Machine("test", "cpu", 1e9, 1e10, 1e-6, 10**9, "this test")
-    assert transition_seconds(c, 1, SIZES, core) == transition_flops(c, SIZES) == walk_bytes(c, SIZES) == 0
-    many = LOOPS._replace(loops=10_000)
-    single, double = (transition_seconds(c, networks, many, core) for networks in (1, 2))
-    assert double == pytest.approx(2 * single, rel=0.01)
-    assert single == pytest.approx(10 * transition_seconds(c, 1, LOOPS._replace(loops=1000), core), rel=0.1)
+    assert transition_seconds(c, SIZES, core) == transition_flops(c, SIZES) == walk_bytes(c, SIZES) == 0
+    many = loops(10_000)
+    assert transition_seconds(c, many, core) == pytest.approx(10 * transition_seconds(c, loops(1000), core))
     assert transition_flops(c, many) == pytest.approx(1000 * transition_flops(c, LOOPS))
 
 
@@ -144,7 +143,7 @@ def test_a_network_twice_as_wide_and_as_deep_has_four_times_the_crossings_and_si
 
 def test_loops_take_memory_up_to_a_limit_that_does_not_grow_with_the_networks():
     c = Configuration("x", 64, 5)
-    few, many, more = (walk_bytes(c, LOOPS._replace(loops=loops)) for loops in (1, 10**6, 10**7))
+    few, many, more = (walk_bytes(c, loops(count)) for count in (1, 10**6, 10**7))
     assert 0 < few < many == more < 10**9
 
 

@@ -126,7 +126,7 @@ def test_the_time_is_that_of_the_longest_stack_or_of_all_by_the_workers():
     assert least < single.seconds - START_SECONDS < 2 * least
     assert plan(spec, like="8xH100").seconds == single.seconds
     (network,) = spec.configurations()
-    expected = stack_seconds([network], spec.sizes()["cifar10"], NAMED["H100"], checked=False)
+    expected = stack_seconds([network], spec.sizes()["cifar10"], NAMED["H100"])
     assert single.seconds == START_SECONDS + expected
     assert single.rows == single.disk == BYTES_PER_ROW
 
