@@ -58,28 +58,26 @@ def fetch_dataset(name: str, *, root: str | os.PathLike[str] | None = None, prog
     if not source.downloads:
         return Fetched(None, ())
     folder = data_root(root) / name
-    wanted = [download for download in source.downloads if not _is_sound(source, download, folder)]
+    wanted = [download for download in source.downloads if _fault(source, download, folder)]
     for download in wanted:
         try:
             _fetch(source, download, folder, progress)
         except OSError as error:
             raise DataError(f"{download.name} could not be written to {folder}: {error.strerror or error}") from error
-        _check(source, download, folder)
+        fault = _fault(source, download, folder)
+        if fault:
+            raise fault
     return Fetched(folder, tuple(download.name for download in wanted))
 
 
-def _is_sound(source: Source, download: Download, folder: Path) -> bool:
+def _fault(source: Source, download: Download, folder: Path) -> DataError | None:
+    """Return the first fault of the files that `download` brings to `folder`; None if they are there and can be read."""
     try:
-        _check(source, download, folder)
-    except DataError:
-        return False
-    return True
-
-
-def _check(source: Source, download: Download, folder: Path) -> None:
-    """Raise DataError unless everything that `download` brings is in `folder`, and can be read."""
-    for file in download.files:
-        read_file(source, file, folder)
+        for file in download.files:
+            read_file(source, file, folder)
+    except DataError as error:
+        return error
+    return None
 
 
 def _fetch(source: Source, download: Download, folder: Path, progress: bool) -> None:

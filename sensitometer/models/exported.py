@@ -57,6 +57,7 @@ _TEXT = re.compile(r"[\w.@ ,:>+-]*", re.ASCII)
 _PATTERNS = {
     **dict.fromkeys(("target", "as_operator"), _TARGET),
     "expr_str": _SIZE,
+    "path_name": re.compile(r"(weight|tensor)_\d+", re.ASCII),
     **dict.fromkeys(("as_string", "as_strings", "type", "torch_version"), _TEXT),
 }
 _NODE_TYPES = (None, "builtins.tuple", "builtins.list", "builtins.dict")
@@ -144,9 +145,7 @@ def _taken(name: str, content: bytes) -> bytes | None:
         return b""
     if _PICKLED.fullmatch(name):
         return _only_tensors(name, content)
-    if _PAYLOADS.fullmatch(name):
-        return json.dumps(_raw_payloads(json.loads(content))).encode()
-    if _PROGRAM.fullmatch(name):
+    if _PROGRAM.fullmatch(name) or _PAYLOADS.fullmatch(name):
         return json.dumps(_checked(json.loads(content), "")).encode()
     return None
 
@@ -166,16 +165,14 @@ def _only_tensors(name: str, content: bytes) -> bytes:
     return buffer.getvalue()
 
 
-def _raw_payloads(config: Any) -> Any:
-    """Return the list of weights or constants, none of which is pickled."""
-    for name, payload in config["config"].items():
-        if payload["use_pickle"] or not re.fullmatch(r"(weight|tensor)_\d+", payload["path_name"]):
-            raise _Refused(f"holds {name} as a pickle")
-    return _checked(config, "")
-
-
 def _checked(value: Any, key: str) -> Any:
-    """Return a part of the program, found under `key`, without notes and guards; _Refused if a string in it is not taken."""
+    """
+    Return a part of the program or of the list of its payloads, found under `key`, without notes and guards.
+
+    Raises _Refused if a string in it is not taken, or a payload is pickled.
+    """
+    if key == "use_pickle" and value:
+        raise _Refused("holds a weight or a constant as a pickle")
     if isinstance(value, dict):
         if key == "metadata":
             return {}

@@ -59,7 +59,7 @@ SECONDS_PER_PAIR, BYTES_PER_PAIR = 7e-6, 25
 # Memory of a slice whose faces are not kept, and of each pair of hidden units: 105, 164 and 485 MB for the same three networks.
 SLICE_BYTES, SLICE_BYTES_PER_PAIR = 150_000_000, 20
 # Ellipses along which sensitivity is measured. Counting transitions along one takes as long as along two loops of four vertices:
-# its lines cross a unit as often, but their crossings are roots. Measured on untrained ReLU networks: as long as 1.5 to 2.7 loops.
+# its lines cross a unit as often, but their crossings are roots. Measured on untrained ReLU networks: as along 1.5 to 2.7 loops.
 ELLIPSES, LOOPS_PER_ELLIPSE, ELLIPSE_VERTICES = 3, 2, 4
 # Bytes kept of each point, and of each bin of an ellipse; of a picture's pixel; of the translation loop, its pictures apart.
 BYTES_PER_POINT, BYTES_PER_BIN, PICTURES, BYTES_PER_TRANSLATION = 56, 16, 6, 8_000
