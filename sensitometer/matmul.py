@@ -65,22 +65,11 @@ _active = STOCK
 
 @dataclass(frozen=True)
 class Probe:
-    """
-    The performance of one path on this machine, one thread.
+    """The performance of one path on this machine, one thread."""
 
-    Attributes
-    ----------
-    path
-        `stock` or `mkl-as-intel`.
-    rates
-        The rate of each round at each of PROBE_SHAPES, in GFLOP/s. Rounds of the paths alternate.
-    error
-        Largest error against float64, relative to the largest value of the product.
-    """
-
-    path: str
-    rates: tuple[Rates, ...]
-    error: float
+    path: str  # `stock` or `mkl-as-intel`
+    rates: tuple[Rates, ...]  # of each round at each of PROBE_SHAPES, in GFLOP/s; rounds of the paths alternate
+    error: float  # the largest against float64, relative to the largest value of the product
 
 
 @dataclass(frozen=True)

@@ -42,8 +42,9 @@ def data_root(root: str | os.PathLike[str] | None = None) -> Path:
 
 
 def find_file(file: DataFile, folder: Path) -> Path | None:
-    """Return where `file` is below its data set's `folder`; None when it is not there under any of its names."""
-    return next((folder / name for name in file.names if (folder / name).is_file()), None)
+    """Return where `file` is below its data set's `folder`, as it is published or unpacked; None when it is not there."""
+    places = (folder / file.name, folder / file.name.removesuffix(".gz"))
+    return next((place for place in places if place.is_file()), None)
 
 
 def missing_files(source: Source, folder: Path) -> tuple[str, ...]:

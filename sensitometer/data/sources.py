@@ -14,11 +14,6 @@ class DataFile:
     holds: Literal["images", "labels", "records"]  # of an IDX file; records, a label and an image in turn, of a CIFAR file
     points: int  # images, labels or records in it
 
-    @property
-    def names(self) -> tuple[str, ...]:
-        """Where the file may be below the data set's folder: as it is published first, then unpacked."""
-        return self.name, self.name.removesuffix(".gz")
-
 
 class Split(NamedTuple):
     """The files of a training or test set in the order of their points, of which the first `points` are used."""

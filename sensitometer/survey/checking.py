@@ -117,8 +117,8 @@ def _files(store: Store, spec: Spec) -> Iterator[Finding]:
         (ARRAYS, spec.measure.keeps_arrays, ("failed", "diverged")),
     ):
         # In this order: files are written before the rows.
-        ids = {id_ for id_, state in store.rows(("id", "state")) if kept and state not in without_any}
-        without = sorted(id_ for id_ in ids if not _is_whole(store.folder / folder / f"{id_}{SUFFIX}"))
+        ids = sorted(id_ for id_, state in store.rows(("id", "state")) if kept and state not in without_any)
+        without = [id_ for id_ in ids if not _is_whole(store.folder / folder / f"{id_}{SUFFIX}")]
         if without:
             text = f"{len(without)} networks are stored without their {folder}, such as {without[0]}"
             yield Finding(text, "throw their rows away", partial(store.forget, without))
@@ -151,9 +151,4 @@ def _leftovers(store: Store, repair: bool) -> Iterator[Finding]:
     files = [file for pattern in patterns for file in folder.glob(pattern)]
     if files:
         subject = f"{len(files)} {'file is' if len(files) == 1 else 'files are'} left over from a process that was killed"
-
-        def mend() -> None:
-            for file in files:
-                remove(file)
-
-        yield Finding(f"{subject}, such as {files[0].relative_to(folder)}", "remove them", mend)
+        yield Finding(f"{subject}, such as {files[0].relative_to(folder)}", "remove them", lambda: [*map(remove, files)])

@@ -104,21 +104,13 @@ def _readable(file: Path) -> list[tuple[Any, ...]]:
     """Return the rows of a damaged file that can be read and are sound: their ids are those of their settings."""
     try:
         with closing(connect(file)) as connection:
-            last = _last_row(connection)
+            # A row has some 200 bytes and more.
+            last = int(connection.execute("PRAGMA page_count").fetchone()[0]) * PAGE // 100
             rows = [row for start in range(0, last, AT_ONCE) for row in _range(connection, start, start + AT_ONCE)]
     except sqlite3.DatabaseError:  # not even its tables can be found
         return []
     fields = operator.itemgetter(*(tuple(COLUMNS).index(name) for name in FIELDS))
     return list({row[0]: row for row in rows if row[0] is not None and id_of(fields(row)) == row[0]}.values())
-
-
-def _last_row(connection: sqlite3.Connection) -> int:
-    """Return a number that no row's is above."""
-    try:
-        return int(connection.execute("SELECT max(rowid) FROM networks").fetchone()[0] or 0)
-    except sqlite3.DatabaseError:
-        # A row has some 200 bytes and more.
-        return int(connection.execute("PRAGMA page_count").fetchone()[0]) * PAGE // 100
 
 
 def _range(connection: sqlite3.Connection, start: int, end: int) -> list[tuple[Any, ...]]:

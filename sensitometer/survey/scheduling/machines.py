@@ -14,34 +14,15 @@ from ...errors import InvalidInputError
 
 
 class Machine(NamedTuple):
-    """
-    How fast one worker computes.
+    """How fast one worker computes."""
 
-    Attributes
-    ----------
-    name
-        The GPU or the processor.
-    kind
-        `cpu` or `cuda`.
-    products
-        Matrix products in float32, FLOP per second.
-    bandwidth
-        Elementwise passes over numbers in memory, or in the cache of a processor, bytes per second.
-    operation
-        Seconds that an operation takes whatever its size.
-    memory
-        Bytes of memory.
-    source
-        Where the numbers are from.
-    """
-
-    name: str
-    kind: str
-    products: float
-    bandwidth: float
-    operation: float
-    memory: int
-    source: str
+    name: str  # of the GPU or the processor
+    kind: str  # `cpu` or `cuda`
+    products: float  # matrix products in float32, FLOP per second
+    bandwidth: float  # elementwise passes over numbers in memory, or in the cache of a processor, bytes per second
+    operation: float  # seconds that an operation takes whatever its size
+    memory: int  # bytes
+    source: str  # where the numbers are from
 
     @property
     def assumptions(self) -> str:

@@ -27,48 +27,22 @@ Shapes = dict[tuple[int, int], int]
 
 @dataclass(frozen=True)
 class Plan:
-    """
-    The cost of a survey. Early stopping, which nobody can predict, would take it off operations and time.
-
-    Attributes
-    ----------
-    networks, stacks
-        How many of each.
-    shapes
-        Networks of each width and depth.
-    too_large
-        The networks that are larger than a worker's share of the memory, and are stored as failed; what follows is without them.
-    flops
-        Floating-point operations of training and measuring.
-    seconds
-        Time with `workers` workers.
-    workers
-        Worker processes; with `like`, GPUs.
-    share
-        Bytes of memory that a worker may take.
-    memory
-        Most bytes that the workers take together: libraries, data sets and stacks.
-    rows, arrays, weights, states
-        Bytes on disk: of the results file, of the arrays and the weights if they are kept, and at most of the states of trainings
-        under way.
-    machine
-        The machine that one worker computes on, from whose numbers the time is predicted.
-    """
+    """The cost of a survey. Early stopping, which nobody can predict, would take it off operations and time."""
 
     networks: int
     stacks: int
     shapes: Shapes
-    too_large: Shapes
-    flops: float
-    seconds: float
-    workers: int
-    share: int
-    memory: int
-    rows: int
-    arrays: int
-    weights: int
-    states: int
-    machine: Machine
+    too_large: Shapes  # larger than a worker's share of the memory, and stored as failed; what follows is without them
+    flops: float  # floating-point operations of training and measuring
+    seconds: float  # with `workers` workers
+    workers: int  # worker processes; with `like`, GPUs
+    share: int  # bytes of memory that a worker may take
+    memory: int  # most bytes that the workers take together: libraries, data sets and stacks
+    rows: int  # bytes on disk of the results file
+    arrays: int  # bytes on disk of the arrays that are kept
+    weights: int  # bytes on disk of the weights, if they are kept
+    states: int  # most bytes on disk of the states of trainings under way
+    machine: Machine  # that one worker computes on, from whose numbers the time is predicted
 
     @property
     def disk(self) -> int:
