@@ -55,11 +55,6 @@ def duration(seconds: float) -> str:
     return f"{seconds:.0f} seconds"
 
 
-def rate(per_second: float) -> str:
-    """Return a rate with two digits at least."""
-    return f"{per_second:,.1f}" if per_second >= 1 else f"{per_second:.2g}"
-
-
 def size(count: int) -> str:
     """Return a number of bytes in GB, MB or kB."""
     for unit, bytes_each in (("GB", 1e9), ("MB", 1e6)):

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from .printing import duration, print_correlations, print_failures, rate, size
+from .printing import duration, print_correlations, print_failures, size
 
 
 @click.command()
@@ -109,7 +109,8 @@ def status(folder: Path) -> None:
         click.echo(f"  {state:10}  {count:,}")
     print_failures(now.failures)
     if done < now.networks and now.rate is not None and now.seconds_left is not None:
-        click.echo(f"{rate(now.rate)} networks a second in the last run; {duration(now.seconds_left)} left, by predicted cost")
+        rate = f"{now.rate:,.1f}" if now.rate >= 1 else f"{now.rate:.2g}"
+        click.echo(f"{rate} networks a second in the last run; {duration(now.seconds_left)} left, by predicted cost")
 
 
 @click.command()

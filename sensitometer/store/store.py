@@ -158,10 +158,6 @@ class Store:
         """Return the number of stored networks of each state, every state named."""
         return dict.fromkeys(STATES, 0) | dict(self._select("SELECT state, count(*) FROM networks GROUP BY state"))
 
-    def predicted_seconds(self) -> float:
-        """Return the seconds that a worker is predicted to take for the stacks with missing networks."""
-        return float(self._select("SELECT total(seconds) FROM stacks WHERE missing > 0")[0][0])
-
     def failures(self) -> dict[str, int]:
         """Return the number of networks that failed for each reason, the most frequent first."""
         select = (

@@ -22,10 +22,10 @@ from ..data.sources import find_source
 from ..device import check_device_name
 from ..errors import InvalidInputError, StoreError, check_whole_number
 from ..store import ARRAYS, SAVED, SPECIFICATION, WEIGHTS, Store
-from ..store.schema import Member, Stack
+from ..store.schema import Stack
 from .execution.executor import STACKS_PER_WORKER, Executor, Lost, Row
 from .execution.local import LocalExecutor
-from .scheduling.division import configurations, divide
+from .scheduling.division import Division, configurations, divide
 from .scheduling.plan import SECONDS_BETWEEN_SAVES
 from .scheduling.stacks import saved_state
 from .spec import Spec, load_spec, parse_spec
@@ -220,12 +220,7 @@ def setup(spec: Spec, out: Path, device: str) -> dict[str, Any]:
 
 
 def train_missing(
-    spec: Spec,
-    store: Store,
-    division: Sequence[tuple[str, float, Sequence[Member]]],
-    executor: Executor,
-    limit: int | None,
-    reporter: Reporter,
+    spec: Spec, store: Store, division: Division, executor: Executor, limit: int | None, reporter: Reporter
 ) -> None:
     """Train the networks of a survey that are not stored, those included that `division` adds, on workers that have started."""
     store.enroll(division)

@@ -7,7 +7,7 @@ import re
 import reprlib
 import tomllib
 import typing
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -117,19 +117,16 @@ class Spec(_Section, frozen=True):
     def networks(self) -> Iterator[tuple[int, Configuration]]:
         """Yield the same, each with its place in the grid, which `Grid.configuration` takes."""
         grid = self.grid()
-        drawn = range(len(grid)) if self.sample is None else self._draw(grid)
         first, *others = self.space.seed
+        drawn: Sequence[int] = range(len(grid))
+        if self.sample is not None:
+            # Where nothing is trained all cost the same.
+            weighted = self.sample.weight == "inverse-cost" and grid.steps > 0
+            costs = grid.training_flops(self.sizes()) if weighted else None
+            drawn = draw_places(len(grid), math.ceil(self.sample.count / len(self.space.seed)), self.sample.seed, costs)
         firsts = ((place, grid.configuration(place, first)) for place in drawn)
         networks = ((place, network) for place, seeded in firsts for network in (seeded, *map(seeded.with_seed, others)))
-        yield from networks if self.sample is None else itertools.islice(networks, self.sample.count)
-
-    def _draw(self, grid: Grid) -> list[int]:
-        """Return the places in the grid that make `sample.count` networks, in the order of their random keys."""
-        assert self.sample is not None
-        # Where nothing is trained all cost the same.
-        weighted = self.sample.weight == "inverse-cost" and grid.steps > 0
-        costs = grid.training_flops(self.sizes()) if weighted else None
-        return draw_places(len(grid), math.ceil(self.sample.count / len(self.space.seed)), self.sample.seed, costs)
+        yield from itertools.islice(networks, self.sample.count if self.sample else None)
 
     def __len__(self) -> int:
         whole = len(self.grid()) * len(self.space.seed)

@@ -24,8 +24,8 @@ def survey_status(folder: str | Path) -> Status:
     """Return how far the survey in `folder` is; StoreError if there is none."""
     with open_survey(folder) as store:
         spec = parse_spec(store.specification, str(Path(folder) / SPECIFICATION))
-        counts, run, predicted = store.counts(), store.last_run(), store.predicted_seconds()
-        failures = store.failures() if counts["failed"] else {}
+        counts, run, failures = store.counts(), store.last_run(), store.failures()
+        predicted = sum(stack.seconds for stack in store.stacks(missing=True))
     rate = left = None
     if run is not None and run.networks and run.last_at > run.begun_at:
         rate = run.networks / (run.last_at - run.begun_at)
@@ -37,16 +37,8 @@ def seconds_left(predicted: float, measured: float, waiting: float, begun: Seque
     """
     Return the seconds that the rest of a survey will take: the prediction, at the pace so far.
 
-    Parameters
-    ----------
-    predicted, measured
-        Seconds of a worker that the finished stacks were predicted to take, and that they took.
-    waiting
-        Seconds of a worker predicted for the stacks that wait.
-    begun
-        Predicted seconds of each stack that is being trained, and those that it has taken so far.
-    workers
-        Number of workers.
+    All times are seconds of one worker. The finished stacks were `predicted` to take them, and took `measured`; those that wait
+    are predicted to take `waiting`. For each stack in training `begun` holds its predicted time and the time that it has taken.
     """
     pace = measured / predicted if predicted > 0 and measured > 0 else 1.0
     rest = [max(0.0, pace * seconds - elapsed) for seconds, elapsed in begun]

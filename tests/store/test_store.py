@@ -183,7 +183,6 @@ def test_stacks_come_back_as_they_were_enrolled_and_are_numbered_on(store):
     store.enroll([("c", 1.0, [member(4)])])
     assert [stack.number for stack in store.stacks()] == [0, 1, 2]
     assert {one.id for one in store.all_members()} == {row(seed)["id"] for seed in (1, 2, 3, 4)}
-    assert store.predicted_seconds() == 4.5
 
 
 def test_what_is_stored_is_missing_no_more(store):
@@ -195,7 +194,6 @@ def test_what_is_stored_is_missing_no_more(store):
     assert store.missing(0) == {row(2)["id"]}
     store.record(row(2), stack=0)
     assert [stack.number for stack in store.stacks(missing=True)] == [1]
-    assert store.predicted_seconds() == 0.5
 
 
 def test_a_stack_is_stored_whole_or_not_at_all(store, fails):

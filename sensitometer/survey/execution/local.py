@@ -108,14 +108,14 @@ class WorkerHost:
         self._lock = threading.Lock()
         self._process = self._start()
 
-    def _start(self) -> "_Process":
-        process = _Process(self._command, self._environment)
-        process.tell(self._setup)
+    def _start(self) -> subprocess.Popen[bytes]:
+        process = subprocess.Popen(self._command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=self._environment)
+        _tell(process, self._setup)
         return process
 
     def wait(self) -> None:
         """Wait until the worker has set itself up, or raise what kept it from that."""
-        answer = self._process.answer()
+        answer = _answer(self._process)
         if isinstance(answer, Lost):
             raise WorkerError(f"{answer.reason} before it was ready")
 
@@ -124,56 +124,48 @@ class WorkerHost:
         with self._lock:
             if self._closed:
                 raise WorkerError("the workers were told to end")
-            ended = self._process.ended()
+            ended = self._process.poll() is not None
             if ended:
-                self._process.kill()
+                _end(self._process)
                 self._process = self._start()
         if ended:
             self.wait()
-        self._process.tell({"configurations": [network.as_dict() for network in stack]})
-        return self._process.answer()
+        _tell(self._process, {"configurations": [network.as_dict() for network in stack]})
+        return _answer(self._process)
 
     def close(self) -> None:
         """End the worker, even while it trains, and start no other."""
         with self._lock:
             self._closed = True
-            self._process.kill()
+            _end(self._process)
 
 
-class _Process:
-    """A process that is told and answers in messages; see `wire`."""
+def _tell(process: subprocess.Popen[bytes], message: dict[str, Any]) -> None:
+    assert process.stdin is not None
+    # `_answer` says how it ended.
+    with contextlib.suppress(BrokenPipeError):
+        send(process.stdin, message)
 
-    def __init__(self, command: Sequence[str], environment: dict[str, str]) -> None:
-        pipe = subprocess.PIPE
-        self._process = subprocess.Popen(command, stdin=pipe, stdout=pipe, env=environment)
 
-    def tell(self, message: dict[str, Any]) -> None:
-        assert self._process.stdin is not None
-        # `answer` says how it ended.
+def _answer(process: subprocess.Popen[bytes]) -> Answer:
+    assert process.stdout is not None
+    try:
+        answer = receive(process.stdout)
+    except EOFError:
+        status = process.wait()
+        return Lost(f"a worker was ended by signal {-status}" if status < 0 else f"a worker ended with status {status}")
+    if "error" in answer:
+        kind: type[SensitometerError] = getattr(errors, answer["kind"])
+        raise kind(answer["error"])
+    return Lost(answer["lost"]) if "lost" in answer else Done(answer["rows"], answer["seconds"])
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """End a process, if it has not ended, and close its pipes."""
+    process.kill()
+    process.wait()
+    for pipe in (process.stdin, process.stdout):
+        assert pipe is not None
+        # Requests that the process did not live to read are still in the buffer.
         with contextlib.suppress(BrokenPipeError):
-            send(self._process.stdin, message)
-
-    def answer(self) -> Answer:
-        assert self._process.stdout is not None
-        try:
-            answer = receive(self._process.stdout)
-        except EOFError:
-            status = self._process.wait()
-            return Lost(f"a worker was ended by signal {-status}" if status < 0 else f"a worker ended with status {status}")
-        if "error" in answer:
-            kind: type[SensitometerError] = getattr(errors, answer["kind"])
-            raise kind(answer["error"])
-        return Lost(answer["lost"]) if "lost" in answer else Done(answer["rows"], answer["seconds"])
-
-    def ended(self) -> bool:
-        return self._process.poll() is not None
-
-    def kill(self) -> None:
-        """End the process, if it has not ended, and close its pipes."""
-        self._process.kill()
-        self._process.wait()
-        for pipe in (self._process.stdin, self._process.stdout):
-            assert pipe is not None
-            # Requests that the process did not live to read are still in the buffer.
-            with contextlib.suppress(BrokenPipeError):
-                pipe.close()
+            pipe.close()

@@ -175,10 +175,9 @@ class RayExecutor:
 
     def answer(self) -> tuple[int, Answer]:
         """See `Executor`."""
-        while True:
-            answer = self._next(LOOK_SECONDS)
-            if answer is not None:
-                return answer
+        while (answer := self._next(LOOK_SECONDS)) is None:
+            pass
+        return answer
 
     def _next(self, seconds: float) -> tuple[int, Answer] | None:
         """Wait so many `seconds` for an actor to answer, and go on with it; return the answer of a stack, if it was one."""

@@ -64,7 +64,8 @@ def training_anchors(dataset: Dataset, seed: int, *, alike: bool) -> Tensor:
     InvalidInputError
         There are no three such points that are not on one line.
     """
-    stream = generator(seed, f"anchors of {'one class' if alike else 'different classes'}")
+    kind = "one class" if alike else "different classes"
+    stream = generator(seed, f"anchors of {kind}")
     for _ in range(TRIES):
         order = torch.randperm(len(dataset.train.y), generator=stream)
         labels = dataset.train.y[order]
@@ -79,7 +80,6 @@ def training_anchors(dataset: Dataset, seed: int, *, alike: bool) -> Tensor:
             except InvalidInputError:  # images that are there twice
                 continue
             return order[chosen]
-    kind = "one class" if alike else "different classes"
     raise InvalidInputError(
         f"{dataset.name} must have three training points of {kind} that do not lie on one line; none were found"
     )

@@ -12,7 +12,10 @@ from ...measures import jacobian_norms
 from ...measures.loops import loop_transitions
 from ...networks import MLPStack, as_stack
 from ...training import Trained
-from ..scheduling.cost import Measures, TestPoints, loops_at_once
+from ..scheduling.cost import Measures, TestPoints
+
+# Numbers in the vertices of the loops that networks are taken along in one call, so that these take little memory.
+LOOP_NUMBERS = 2**22
 
 
 def measure_sound(trained: Sequence[Trained], dataset: Dataset, measures: Measures) -> list[dict[str, float]]:
@@ -45,7 +48,7 @@ def mean_transitions(stack: MLPStack, dataset: Dataset, measures: Measures) -> d
     x = _first(dataset, measures.transitions)
     if not len(x):
         return {}
-    at_once = loops_at_once(dataset.image_shape[2], x.shape[1])
+    at_once = max(1, LOOP_NUMBERS // (dataset.image_shape[2] * x.shape[1]))
     try:
         counts = loop_transitions(stack, x, dataset.image_shape, samples=measures.transition_samples, at_once=at_once)
         means = (counts.sum(1).double() / len(x)).tolist()

@@ -17,8 +17,8 @@ EVALUATIONS_PER_ITERATION = 1.1
 # Operations of a step, as `training/backpropagation.py` takes it. A layer has its product, activation and derivative, and the two
 # products of its gradients. The others: the minibatch is gathered, the loss has four, and the optimizer steps.
 OPERATIONS_PER_LAYER, OPERATIONS_PER_STEP = 5, 6
-# How often a step reads or writes a unit at a point, a pixel of a minibatch, and a pixel that augmentation moves.
-UNIT_PASSES, PIXEL_PASSES, AUGMENTATION_PASSES = 11, 4, 3
+# How often a step reads or writes a unit at a point, and a pixel of a minibatch.
+UNIT_PASSES, PIXEL_PASSES = 11, 4
 # And a weight. On a GPU these are counted. On a processor they are measured in passes of its cache's bandwidth: square roots and
 # divisions take longer there, and the histories of L-BFGS, 20 vectors, lie beyond the cache.
 WEIGHT_PASSES = {
@@ -39,8 +39,6 @@ TRANSITION_SAMPLES = 2**20
 # More bins of an ellipse than a figure could show.
 MOST_BINS = 100_000
 TestPoints = Annotated[int, Meta(ge=0)] | Literal["all"]
-# Numbers in the vertices of the loops that networks are taken along in one call, and how many copies of them that makes.
-LOOP_NUMBERS, LOOP_COPIES = 2**22, 5
 # Memory of the walk along the loops, and of each layer that it has gone down.
 WALK_BYTES, LAYER_BYTES = 2**26, 2**24
 # Crossings of a unit along a loop, times the square root of its vertices. Measured: 3 of a random ReLU unit with the 8 vertices
@@ -147,11 +145,6 @@ def jacobian_flops(configuration: Configuration, inputs: int, classes: int, poin
     return float(points) * (chain + 4 * number_of_weights(c, inputs, classes))
 
 
-def loops_at_once(vertices: int, inputs: int) -> int:
-    """Return along how many loops networks are taken at once, so that their vertices take little memory."""
-    return max(1, LOOP_NUMBERS // (vertices * inputs))
-
-
 def loop_rows(configuration: Configuration, sizes: Sizes) -> list[float]:
     """
     Return at how many points of a loop each hidden layer is evaluated, expected: its vertices, and the crossings of layers below.
@@ -225,10 +218,7 @@ def _hidden_units(configuration: Configuration) -> int:
 def walk_bytes(configuration: Configuration, sizes: Sizes) -> int:
     """Return the memory of counting transitions and of slices, weights apart: it does not grow with the networks of a stack."""
     slices = SLICE_BYTES + SLICE_BYTES_PER_PAIR * _hidden_units(configuration) ** 2 if sizes.measures.slice else 0
-    if not sizes.loops:
-        return slices
-    numbers = min(sizes.loops, loops_at_once(sizes.loop_vertices, sizes.inputs)) * sizes.loop_vertices * sizes.inputs
-    return slices + BYTES * LOOP_COPIES * numbers + WALK_BYTES + LAYER_BYTES * configuration.depth
+    return slices + (WALK_BYTES + LAYER_BYTES * configuration.depth if sizes.loops else 0)
 
 
 def stack_bytes(configuration: Configuration, networks: int, sizes: Sizes) -> int:
@@ -245,18 +235,14 @@ def step_seconds(configuration: Configuration, networks: int, seeds: int, sizes:
     """
     Return the seconds of a step of a stack: its operations, its products, and its passes over numbers in memory.
 
-    Parameters
-    ----------
-    networks, seeds
-        How many networks the stack has, and of how many seeds: these see the same minibatches.
+    The networks of one seed see the same minibatches.
     """
     c = configuration
     batch_size = c.batch_size or CHUNK
     if c.full_batch:
         # All see the same points, or each its own.
         seeds = 1 if c.augmentation == "none" else networks
-    pixel_passes = PIXEL_PASSES + AUGMENTATION_PASSES * (c.augmentation != "none")
-    passes = networks * batch_size * c.width * (c.depth - 1) * UNIT_PASSES + seeds * batch_size * sizes.inputs * pixel_passes
+    passes = networks * batch_size * c.width * (c.depth - 1) * UNIT_PASSES + seeds * batch_size * sizes.inputs * PIXEL_PASSES
     weights = networks * number_of_weights(c, sizes.inputs, sizes.classes)
     weight_seconds = weights * WEIGHT_PASSES[machine.kind][c.optimizer] * BYTES / machine.bandwidth
     seconds = (

@@ -11,13 +11,16 @@ from .cost import stack_seconds
 from .machines import ANY_GPU, this_machine
 from .stacks import choose_stack_sizes, make_stacks
 
+# The kind, the predicted seconds and the networks of each stack, as `Store.enroll` takes them.
+Division = list[tuple[str, float, list[Member]]]
 
-def divide(spec: Spec, store: Store | None, device: str) -> list[tuple[str, float, list[Member]]]:
+
+def divide(spec: Spec, store: Store | None, device: str) -> Division:
     """
     Divide the networks of a survey that are in no stack yet: all of a new one's, and those it has grown by.
 
-    Returns the kind, the predicted seconds and the networks of each stack, as `Store.enroll` takes them, in the order of the
-    survey: that of their first networks. The division is the same wherever the survey begins; the seconds are this machine's.
+    The stacks are in the order of the survey: that of their first networks. The division is the same wherever the survey begins;
+    the seconds are this machine's.
     """
     enrolled = {member.id for member in store.all_members()} if store else set()
     if len(enrolled) == len(spec):

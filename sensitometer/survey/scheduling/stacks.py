@@ -49,23 +49,10 @@ def choose_stack_sizes(
     configurations: Sequence[Configuration], sizes: Mapping[str, Sizes], device: str, *, fewest_stacks: int = FEWEST_STACKS
 ) -> dict[str, int]:
     """
-    Choose how many networks of each kind are trained in one stack.
+    Choose how many networks are trained in one stack, by `Configuration.kind`.
 
-    Parameters
-    ----------
-    configurations
-        The networks that are to be trained.
-    sizes
-        The sizes of each data set, by name.
-    device
-        `cpu`, `cuda` or `cuda:INDEX`.
-    fewest_stacks
-        How many stacks there are, at least, where there are as many networks.
-
-    Returns
-    -------
-    dict of str to int
-        The size, by `Configuration.kind`.
+    `sizes` holds the sizes of each data set by name; `device` is `cpu`, `cuda` or `cuda:INDEX`. There are at least
+    `fewest_stacks` stacks where there are as many networks.
     """
     limits = LIMITS[device.partition(":")[0]]
     most = max(1, math.ceil(len(configurations) / fewest_stacks))

@@ -59,7 +59,7 @@ def test_more_loops_than_are_taken_at_once_have_the_same_mean(digits, activation
     measures = Measures(0, 5, SAMPLES)
     stack = small_stack(activation)
     together = [result.row["transitions"] for result in train_and_measure(stack, digits, measures=measures)]
-    monkeypatch.setattr("sensitometer.survey.scheduling.cost.LOOP_NUMBERS", 2 * 8 * 64)
+    monkeypatch.setattr("sensitometer.survey.job.means.LOOP_NUMBERS", 2 * 8 * 64)
     assert [result.row["transitions"] for result in train_and_measure(stack, digits, measures=measures)] == together
 
 

@@ -92,13 +92,11 @@ def test_a_step_takes_its_operations_its_products_and_its_passes_over_memory():
     assert step_seconds(c, 4, 2, SIZES, everything) == pytest.approx(parts)
 
 
-def test_optimizers_and_augmentation_add_their_passes():
+def test_optimizers_add_their_passes():
     c = Configuration("x", 30, 4, batch_size=50)
     plain, weights = step_seconds(c, 4, 2, SIZES, MEMORY), 4 * number_of_weights(c, INPUTS, CLASSES)
     adam = step_seconds(dataclasses.replace(c, optimizer="adam"), 4, 2, SIZES, MEMORY)
-    moved = step_seconds(dataclasses.replace(c, augmentation="shift-flip"), 4, 2, SIZES, MEMORY)
     assert adam - plain == pytest.approx(4 * 4 * weights)
-    assert moved - plain == pytest.approx(4 * 3 * 2 * 50 * INPUTS)
 
 
 def test_an_iteration_of_lbfgs_costs_about_an_epoch_and_with_augmentation_about_two():
@@ -141,10 +139,10 @@ def test_a_network_twice_as_wide_and_as_deep_has_four_times_the_crossings_and_si
     assert 25 < transition_flops(large, LOOPS) / transition_flops(small, LOOPS) < 40
 
 
-def test_loops_take_memory_up_to_a_limit_that_does_not_grow_with_the_networks():
+def test_loops_take_memory_that_does_not_grow_with_their_number():
     c = Configuration("x", 64, 5)
-    few, many, more = (walk_bytes(c, loops(count)) for count in (1, 10**6, 10**7))
-    assert 0 < few < many == more < 10**9
+    few, many = (walk_bytes(c, loops(count)) for count in (1, 10**6))
+    assert 0 < few == many < 10**9
 
 
 def test_more_networks_take_more_memory_and_a_history_most():
