@@ -1,7 +1,7 @@
 """The networks of one stack, from the first step to the end of the last of them."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -39,17 +39,9 @@ class ActiveNetworks:
     """
     The networks that a run trains, and which of them are still in training.
 
-    Attributes
-    ----------
-    x, labels
-        The training points `[N, D]` and every network's labels `[S, N]`.
-    active
-        The networks still in training, as places in `configurations`, in the order in which they are stacked: those of one seed
-        side by side, and so seeds with equally many networks.
-    ended
-        The others.
-    kept
-        The weights that the schedule's `checkpoint_steps` has kept.
+    `active` are those still in training, as places in `configurations`, in the order in which they are stacked: networks of one
+    seed side by side, and so seeds with equally many networks. `ended` are the others; `kept` are the weights that the
+    schedule's `checkpoint_steps` has kept. The training points `x` are `[N, D]`, every network's `labels` `[S, N]`.
     """
 
     def __init__(
@@ -65,9 +57,8 @@ class ActiveNetworks:
         self.x, y = dataset.train.x.to(device), dataset.train.y.to(device)
         self.labels = torch.stack([training_labels(y, dataset.classes, c.labels, c.seed) for c in configurations])
         self.shapes = layer_shapes(self.x.shape[1], first.width, first.depth, dataset.classes)
-        self.augmentation = None
-        if first.augmentation != "none":
-            self.augmentation = Augmentation(first.augmentation, dataset.image_shape, device)
+        moved = first.augmentation != "none"
+        self.augmentation = Augmentation(first.augmentation, dataset.image_shape, device) if moved else None
         seeds = [c.seed for c in configurations]
         self.active = sorted(range(len(seeds)), key=lambda i: (seeds.count(seeds[i]), seeds[i]))
         self.ended: dict[int, Ended] = {}
@@ -102,12 +93,12 @@ class ActiveNetworks:
             leaving |= accuracy(stack, self.x, self.labels[self.active]) >= self.schedule.stop_at_accuracy
         return leaving
 
-    def end(self, places: Sequence[int], weights: Callable[[int], list[Tensor]], done: Callable[[int], int]) -> list[int]:
-        """Let the networks at these places of `active` go, with their weights and steps done; return the places that stay."""
+    def end(self, places: Sequence[int], weights: Sequence[Tensor], done: Sequence[int]) -> list[int]:
+        """Let the networks at these places of `active` go, given the weights and steps of all; return the places that stay."""
         self.charge()
         for place in places:
             i = self.active[place]
-            self.ended[i] = Ended([layer.clone() for layer in weights(place)], done(place), self.seconds[i])
+            self.ended[i] = Ended([layer[place].clone() for layer in weights], done[place], self.seconds[i])
         staying = [place for place in range(len(self.active)) if place not in set(places)]
         self.active = [self.active[place] for place in staying]
         return staying

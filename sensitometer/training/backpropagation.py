@@ -17,7 +17,7 @@ from torch import Tensor
 from ..activations import activation
 from ..configuration import Configuration
 from ..losses import loss
-from ..optimizers import optimizer_class, views
+from ..optimizers import MINIBATCH_OPTIMIZERS, views
 from .augmentation import Augmentation
 
 
@@ -123,12 +123,6 @@ class Backpropagation:
             block.into.baddbmm_(block.delta, block.inputs, beta=self.beta, alpha=self.alpha)
 
 
-def flat_layers(weights: Sequence[Tensor]) -> tuple[Tensor, list[Tensor]]:
-    """Copy the layers into one buffer, layer by layer; return it, and its views shaped as the layers."""
-    flat = torch.cat([weight.flatten() for weight in weights])
-    return flat, views(flat, [weight.shape for weight in weights])
-
-
 class TrainingStack:
     """The weights, optimizer and buffers of the networks still in training, and their step on a minibatch for each seed."""
 
@@ -141,8 +135,9 @@ class TrainingStack:
     ) -> None:
         first = configurations[0]
         assert first.batch_size is not None
-        flat, self.weights = flat_layers(weights)
-        self.optimizer = optimizer = optimizer_class(first.optimizer)(flat, self.weights, learning_rates)
+        flat = torch.cat([weight.flatten() for weight in weights])
+        self.weights = views(flat, [weight.shape for weight in weights])
+        self.optimizer = optimizer = MINIBATCH_OPTIMIZERS[first.optimizer](flat, self.weights, learning_rates)
         self.augmentation = augmentation
         self.batch_size = B = first.batch_size
         networks = Counter(c.seed for c in configurations)
@@ -173,16 +168,8 @@ class TrainingStack:
         """
         Train on one minibatch for each of the `U` seeds, after `optimizer.prepare()`.
 
-        Parameters
-        ----------
-        x
-            The training points, `[N, D]`.
-        index
-            `[U B]`, the points of the minibatches.
-        labels
-            `[S, 1, B]`.
-        moves
-            `[U B]`, the move of each point where there is augmentation.
+        The minibatches are the points `index` `[U B]` of `x` `[N, D]`, with `labels` `[S, 1, B]`, and, where there is
+        augmentation, the `moves` `[U B]`.
         """
         torch.index_select(x, 0, index, out=self.unmoved)
         if self.augmentation is not None:

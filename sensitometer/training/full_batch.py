@@ -11,7 +11,7 @@ from ..optimizers import LBFGS, views
 from ..randomness import generator
 from .active_networks import EPOCHS_BETWEEN_CHECKS, ActiveNetworks
 from .augmentation import Augmentation
-from .backpropagation import Backpropagation, flat_layers
+from .backpropagation import Backpropagation
 from .saving import State
 
 # Activations of a chunk of points, in numbers: larger ones leave the cache.
@@ -26,13 +26,16 @@ class Objective:
     """
 
     def __init__(
-        self, configuration: Configuration, layers: Sequence[Tensor], x: Tensor, augmentation: Augmentation | None
+        self,
+        configuration: Configuration,
+        S: int,
+        shapes: Sequence[tuple[int, int]],
+        x: Tensor,
+        augmentation: Augmentation | None,
     ) -> None:
-        S, N = layers[0].shape[0], x.shape[0]
-        self.x, self.augmentation = x, augmentation
-        self.shapes = [layer.shape[1:] for layer in layers]
-        _, self.layers = flat_layers(layers)
-        self.gradient, self.gradients = flat_layers(layers)
+        N = len(x)
+        self.x, self.augmentation, self.shapes = x, augmentation, shapes
+        self.layers, self.gradients = ([x.new_empty(S, *shape) for shape in shapes] for _ in range(2))
         size = min(N, max(256, min(1024, CHUNK // (S * configuration.width))))
         shares = (S,) if augmentation is None else (1,) * S
         self.pass_ = Backpropagation(self.layers, self.gradients, configuration, shares, size, beta=1.0, alpha=1.0)
@@ -51,7 +54,8 @@ class Objective:
         """
         for layer, weights in zip(self.layers, views(points, self.shapes), strict=True):
             layer.copy_(weights)
-        self.gradient.zero_()
+        for gradient in self.gradients:
+            gradient.zero_()
         losses = points.new_zeros(len(points), dtype=torch.float64)
         for places, scale, count in self.chunks:
             self._fill(places, moves)
@@ -97,10 +101,10 @@ class FullBatchRun:
         self._take()
 
     def _take(self) -> None:
-        """Make the objective of the active networks; only the shapes and the type of the layers matter."""
+        """Make the objective of the active networks."""
         networks = self.networks
-        layers = [self.optimizer.points.new_zeros(()).expand(len(networks.active), *shape) for shape in networks.shapes]
-        self.objective = Objective(networks.configurations[0], layers, networks.x, networks.augmentation)
+        first, active = networks.configurations[0], len(networks.active)
+        self.objective = Objective(first, active, networks.shapes, networks.x, networks.augmentation)
 
     def train(self) -> None:
         """Train all networks to their end."""
@@ -131,10 +135,7 @@ class FullBatchRun:
         if not leaving.any():
             return
         places = leaving.nonzero().flatten().tolist()
-        staying = networks.end(
-            places, lambda place: views(optimizer.points[place], networks.shapes), lambda place: optimizer.done[place]
-        )
-        if staying:
+        if staying := networks.end(places, views(optimizer.points, networks.shapes), optimizer.done):
             optimizer.select(staying)
             self.moves = None if self.moves is None else self.moves[staying]
             self._take()

@@ -1,5 +1,7 @@
 """The training of one stack on minibatches."""
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -45,7 +47,7 @@ class MinibatchRun:
             self.position, self.epoch = 0, self.epoch + 1
             if self.epoch % EPOCHS_BETWEEN_CHECKS == 0 and self.done < steps:
                 self._retire()
-        self._end(list(range(len(networks.active))))
+        self._end(range(len(networks.active)))
 
     def _epoch(self, steps: int) -> None:
         """Take the steps of this epoch that are not yet done."""
@@ -98,9 +100,8 @@ class MinibatchRun:
             places = torch.tensor(staying, device=self.networks.x.device)
             self._take(self.stack.select(places, self.networks.active_configurations))
 
-    def _end(self, places: list[int]) -> list[int]:
-        weights = self.stack.weights
-        return self.networks.end(places, lambda place: [layer[place] for layer in weights], lambda _: self.done)
+    def _end(self, places: Sequence[int]) -> list[int]:
+        return self.networks.end(places, self.stack.weights, [self.done] * len(self.networks.active))
 
     def _state(self) -> State:
         tensors, numbers = self.networks.state()

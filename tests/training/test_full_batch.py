@@ -76,7 +76,8 @@ class Problem:
             assert gradient.abs().max() > 1e-4
 
     def objective(self):
-        return Objective(self.c, [torch.zeros_like(layer) for layer in self.layers], self.x, self.augmentation)
+        shapes = [layer.shape[1:] for layer in self.layers]
+        return Objective(self.c, len(self.layers[0]), shapes, self.x, self.augmentation)
 
 
 SMALL_CHUNK = 256
@@ -324,11 +325,12 @@ def test_a_network_stops_at_the_first_check_that_finds_the_accuracy(toy):
     # The same, by hand: a round is one evaluation, and it looks at every fifth.
     y = training_labels(toy.train.y, 3, "random", 1)
     layers = [weight.unsqueeze(0) for weight in initial(c)]
-    objective = Objective(c, layers, toy.train.x, None)
+    shapes = [layer.shape[1:] for layer in layers]
+    objective = Objective(c, 1, shapes, toy.train.x, None)
     optimizer = LBFGS(torch.cat([layer.flatten(1) for layer in layers], 1), 100)
 
     def reached():
-        weights = [part[0] for part in views(optimizer.points, [layer.shape[1:] for layer in layers])]
+        weights = [part[0] for part in views(optimizer.points, shapes)]
         return accuracy(forward(weights, "tanh", toy.train.x), y) >= 0.8
 
     rounds = 0
