@@ -16,31 +16,17 @@ _aten = torch.ops.aten
 
 @dataclass(frozen=True, slots=True)
 class Activation:
-    """
-    An elementwise function and what the training and the measures need to know of it.
+    """An elementwise function and what the training and the measures need to know of it."""
 
-    Attributes
-    ----------
-    name
-        As in `Configuration.activation`.
-    boundaries
-        Pre-activations at which one piece ends and the next begins; for Tanh 0, which is not a true boundary (paper, A.4).
-    initial_gain
-        The variance of the initial weights times fan_in (paper, A.5).
-    apply_
-        Overwrites pre-activations with activations and returns them.
-    backward_
-        `backward_(delta, h)` multiplies `delta` in place by the derivative, read off the *activations* `h`, and returns it.
-        The derivative at a boundary is 0, as in torch.
-    clamp
-        `(shift, low, high)` such that the function is `min(max(z + shift, low), high)`; None for Tanh.
-    """
-
-    name: str
+    name: str  # as in `Configuration.activation`
+    # Pre-activations at which one piece ends and the next begins; for Tanh 0, which is not a true boundary (paper, A.4).
     boundaries: tuple[float, ...]
-    initial_gain: float
-    apply_: Callable[[Tensor], Tensor]
+    initial_gain: float  # the variance of the initial weights times fan_in (paper, A.5)
+    apply_: Callable[[Tensor], Tensor]  # overwrites pre-activations with activations and returns them
+    # `backward_(delta, h)` multiplies `delta` in place by the derivative, read off the *activations* `h`, and returns it.
+    # The derivative at a boundary is 0, as in torch.
     backward_: Callable[[Tensor, Tensor], Tensor]
+    # `(shift, low, high)` such that the function is `min(max(z + shift, low), high)`; None for Tanh.
     clamp: tuple[float, float, float] | None
 
     def slope(self, h: Tensor) -> Tensor:

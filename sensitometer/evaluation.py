@@ -31,10 +31,8 @@ def evaluate(stack: MLPStack, x: Tensor, y: Tensor, loss: str = "cross-entropy")
 @torch.no_grad()
 def accuracy(stack: MLPStack, x: Tensor, y: Tensor) -> Tensor:
     """Return the share of the points `x` `[N, D]` that each network assigns to their labels `y` `[S, N]`; float64 `[S]`."""
-    correct = torch.zeros(len(stack), dtype=torch.float64)
-    for logits, labels in _chunks(stack, x, y):
-        correct += _correct(logits, labels)
-    return correct / x.shape[0]
+    correct = torch.stack([_correct(logits, labels) for logits, labels in _chunks(stack, x, y)])
+    return correct.sum(0).double() / x.shape[0]
 
 
 def _correct(logits: Tensor, labels: Tensor) -> Tensor:

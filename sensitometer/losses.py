@@ -13,19 +13,11 @@ from .errors import InvalidInputError
 
 @dataclass(frozen=True, slots=True)
 class Loss:
-    """
-    A loss of logits `[S, C, n]`, classes before points, and labels `[S, 1, n]`.
+    """A loss of logits `[S, C, n]`, classes before points, and labels `[S, 1, n]`."""
 
-    Attributes
-    ----------
-    outputs_
-        `outputs_(logits, out)` writes what the labels are subtracted from: the derivative of the loss by the logits is
-        `out - onehot(labels)`.
-    values
-        The loss at each point, `[S, n]`, from logits in float64.
-    """
-
+    # `outputs_(logits, out)` writes `out` such that the derivative of the loss by the logits is `out - onehot(labels)`.
     outputs_: Callable[[Tensor, Tensor], Tensor]
+    # The loss at each point, `[S, n]`, from logits in float64.
     values: Callable[[Tensor, Tensor], Tensor]
 
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from .analysis.points import BoundShares, bound_shares, error_auroc
 from .data import Dataset
-from .errors import InvalidInputError, StoreError, check_whole_number, counted
+from .errors import InvalidInputError, StoreError, check_whole_number, counted, described
 from .measures.jacobian.norm import REFUSALS, first_line
 from .measures.loops import counting_method, loop_transitions
 from .measures.points import PointValues, point_values
@@ -184,7 +184,7 @@ def _point_shape(model: Callable[[Tensor], Tensor], dataset: Dataset) -> tuple[i
             fault = f"it says: {first_line(error)}"
         else:
             if not isinstance(logits, Tensor) or not logits.is_floating_point():
-                fault = f"it gives {logits.dtype if isinstance(logits, Tensor) else type(logits).__name__}, not logits"
+                fault = f"it gives {described(logits)}, not logits"
             elif list(logits.shape) != expected:
                 fault = f"it gives {list(logits.shape)}, not logits {expected} of {dataset.classes} classes"
             else:

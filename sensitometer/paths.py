@@ -101,11 +101,6 @@ class Ellipse:
     centre, u, v
         Floating-point `[D]`, or `[...]` for models of points of another shape; all alike.
 
-    Attributes
-    ----------
-    closed, span
-        True, and $2\pi$: the parameter's end.
-
     Raises
     ------
     InvalidInputError
@@ -116,7 +111,7 @@ class Ellipse:
     u: Tensor
     v: Tensor
     closed: ClassVar[bool] = True
-    span: ClassVar[float] = 2 * math.pi
+    span: ClassVar[float] = 2 * math.pi  # the parameter's end
 
     def __repr__(self) -> str:
         return f"Ellipse({dimensions(self.centre.shape)} inputs)"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from .. import __version__
+from ..errors import dimensions
 
 
 @click.group()
@@ -22,7 +23,7 @@ def list_() -> None:
         source, where = status.source, status.folder or "part of scikit-learn"
         missing = f" (not there: sensitometer data fetch {source.name})" if status.missing else ""
         numbers = f"{source.train.points:>7,} {source.test.points:>7,} {source.classes:>8}"
-        click.echo(f"{source.name:14} {numbers}  {' x '.join(map(str, source.image_shape)):12} {where}{missing}")
+        click.echo(f"{source.name:14} {numbers}  {dimensions(source.image_shape):12} {where}{missing}")
 
 
 @data.command()

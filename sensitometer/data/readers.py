@@ -32,8 +32,7 @@ def read_idx(path: Path, shape: tuple[int, ...]) -> UInt8Array:
     if header[0] != expected_header[0]:
         raise DataError(f"{path} begins with {_magic(header[0])}; expected {_magic(expected_header[0])}")
     if (header != expected_header).any():
-        stated, expected = (" x ".join(map(str, lengths)) for lengths in (header[1:], shape))
-        raise DataError(f"{path} says that it holds {stated} bytes; expected {expected}")
+        raise DataError(f"{path} says that it holds {dimensions(header[1:])} bytes; expected {dimensions(shape)}")
     _check_size(path, content, expected_header.nbytes + math.prod(shape))
     return np.frombuffer(content, dtype=np.uint8, offset=expected_header.nbytes).reshape(shape)
 

@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 
 from ..analysis.points import error_auroc
 from ..analysis.seeds import NETWORK_COLUMNS, fitted_networks
-from ..errors import MissingDataError
+from ..errors import MissingDataError, counted
 from ..store import Store
 from .drawing import single_points, style
 from .drawing.interface import FigureData, Panel
@@ -100,5 +100,5 @@ def draw(data: FigureData, axes: Sequence[Axes]) -> None:
         mean = "undefined" if aurocs.empty else f"{aurocs.mean():.2f}"
         number = f" (mean over {len(aurocs)})" if 0 < len(aurocs) < len(networks) else ""
         wrong = single_points.wrong_line(int(networks["wrong"].sum()), int(networks["points"].sum()))
-        lines = [f"n = {len(networks)} network{'s' if len(networks) > 1 else ''}, {wrong}", f"AUROC = {mean}{number}"]
+        lines = [f"n = {counted(len(networks), 'network')}, {wrong}", f"AUROC = {mean}{number}"]
         style.title(ax, f"{panel.dataset}, {LOSSES[panel.quantity][0]}", lines)

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from ..analysis.means import average_profiles
 from ..analysis.seeds import NETWORK_COLUMNS, fitted_networks
-from ..errors import MissingDataError
+from ..errors import MissingDataError, counted
 from ..store import Store
 from .drawing import scales, style
 from .drawing.interface import FigureData, Panel
@@ -116,8 +116,7 @@ def _count(kinds: dict[str, pd.DataFrame]) -> str:
     """Say how many networks are averaged, once if they are equally many for all kinds of ellipses."""
     numbers = {kind: int(profile["networks"].iloc[0]) for kind, profile in kinds.items()}
     if len(set(numbers.values())) == 1:
-        number = next(iter(numbers.values()))
-        return f"n = {number:,} network{'s' if number > 1 else ''}"
+        return f"n = {counted(next(iter(numbers.values())), 'network')}"
     return "n = " + ", ".join(f"{number:,} {kind}" for kind, number in numbers.items())
 
 

@@ -15,45 +15,29 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from ..errors import InvalidInputError
-from .jacobian.norm import REFUSALS, check_evaluation_mode, not_taken
+from .jacobian.norm import REFUSALS, check_model, not_taken
 from .sampled import codes_of
-
-# The boundaries, from a call's arguments by their names.
-Boundaries = Callable[[dict[str, Any]], Sequence[float]]
-
-
-def _at(*boundaries: float) -> Boundaries:
-    return lambda _: boundaries
-
-
-def _limits(*names: str) -> Boundaries:
-    # A limit that is a tensor, or is not set, is no boundary.
-    return lambda given: [float(given[name]) for name in names if isinstance(given.get(name), int | float)]
-
-
-def _shrink(given: dict[str, Any]) -> tuple[float, float]:
-    return -float(given["lambd"]), float(given["lambd"])
-
 
 _SMOOTH = "gelu silu mish tanh sigmoid elu celu softplus log_sigmoid log_sigmoid_forward glu"
 _KINKED = "relu leaky_relu prelu _prelu_kernel rrelu rrelu_with_noise selu"
-# By the name of the aten operator, without the underscore of those that work in place.
-OPERATORS: dict[str, Boundaries] = {
-    **dict.fromkeys([*_SMOOTH.split(), *_KINKED.split()], _at(0.0)),
-    "relu6": _at(0.0, 6.0),
-    "hardtanh": _limits("min_val", "max_val"),
-    "hardsigmoid": _at(-3.0, 3.0),
-    "hardswish": _at(-3.0, 3.0),
-    "threshold": _limits("threshold"),
-    "clamp": _limits("min", "max"),
-    "clamp_min": _limits("min"),
-    "clamp_max": _limits("max"),
-    "hardshrink": _shrink,
-    "softshrink": _shrink,
+# By the name of the aten operator, without the underscore of those that work in place: the boundaries, or the names of the
+# arguments that hold them.
+OPERATORS: dict[str, tuple[float | str, ...]] = {
+    **dict.fromkeys([*_SMOOTH.split(), *_KINKED.split()], (0.0,)),
+    "relu6": (0.0, 6.0),
+    "hardtanh": ("min_val", "max_val"),
+    "hardsigmoid": (-3.0, 3.0),
+    "hardswish": (-3.0, 3.0),
+    "threshold": ("threshold",),
+    "clamp": ("min", "max"),
+    "clamp_min": ("min",),
+    "clamp_max": ("max",),
+    "hardshrink": ("lambd",),
+    "softshrink": ("lambd",),
 }
 # Operators with activations inside, where nobody can see them. Recurrent networks come whole only under torch.inference_mode.
 FUSED = {
@@ -61,8 +45,6 @@ FUSED = {
     *("_transformer_encoder_layer_fwd", "_native_multi_head_attention", "_addmm_activation"),
     *("mkldnn_rnn_layer", "_cudnn_rnn", "miopen_rnn", "_thnn_fused_lstm_cell", "_thnn_fused_gru_cell"),
 }
-# Operators that torch avoids if it is told to leave a library alone; convolutions are faster with the library.
-OF_LIBRARIES = {"mkldnn_rnn_layer", "_cudnn_rnn"}
 NAMES = {"_prelu_kernel": "prelu", "rrelu_with_noise": "rrelu", "log_sigmoid_forward": "log_sigmoid"}
 # The probes: two numbers of points that no other dimension follows.
 FEWER, MORE = 5, 7
@@ -80,10 +62,6 @@ class _Call(NamedTuple):
 class _FusedError(InvalidInputError):
     """The model has activations inside an operator."""
 
-    def __init__(self, operator: str) -> None:
-        super().__init__(f"model has activations inside the fused operator {operator}, where they cannot be seen")
-        self.operator = operator
-
 
 class _Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Hands each call of an activation to `take`, before it is executed: one in place overwrites its pre-activations."""
@@ -95,18 +73,22 @@ class _Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         name = func._schema.name.rpartition("::")[2]
         if name in FUSED:
-            raise _FusedError(name)
+            raise _FusedError(f"model has activations inside the fused operator {name}, where they cannot be seen")
         plain = name.removesuffix("_")
         if plain in OPERATORS:
             arguments = func._schema.arguments
             given = {argument.name: argument.default_value for argument in arguments if argument.has_default_value()}
             given |= dict(zip((argument.name for argument in arguments), args, strict=False)) | (kwargs or {})
-            boundaries = OPERATORS[plain](given)
+            limits = [given.get(limit) if isinstance(limit, str) else limit for limit in OPERATORS[plain]]
+            # A limit that is a tensor, or is not set, is no boundary.
+            boundaries = [float(limit) for limit in limits if isinstance(limit, int | float)]
             if boundaries:
+                if plain.endswith("shrink"):
+                    boundaries = [-boundaries[0], boundaries[0]]
                 # The second half of a gated linear unit is the gate.
                 z = args[0].chunk(2, given["dim"])[1] if plain == "glu" else args[0]
                 # nn.ReLU6 is a hardtanh to torch.
-                relu6 = plain == "hardtanh" and tuple(boundaries) == (0.0, 6.0)
+                relu6 = plain == "hardtanh" and boundaries == [0.0, 6.0]
                 self.take(_Call("relu6" if relu6 else NAMES.get(plain, plain), z, boundaries))
         return func(*args, **(kwargs or {}))
 
@@ -118,11 +100,10 @@ class ModuleCodes:
     Parameters
     ----------
     model
-        Any module or callable that takes points `[n, ...]`, each of which it treats alone; normalisation and dropout layers must
-        be in evaluation mode.
+        Any module or callable that takes points `[n, ...]`, each of which it treats alone.
     example
-        A few points `[n, ...]`, of the shape, type and device of those to come. The model is tried on them to find the dimension
-        of each pre-activation that belongs to the points, and whether any of them depends on another point.
+        A few points, of the shape, type and device of those to come. The model is tried on them to find the dimension of each
+        pre-activation that belongs to the points, and whether any of them depends on another point.
 
     Attributes
     ----------
@@ -133,24 +114,18 @@ class ModuleCodes:
     Raises
     ------
     InvalidInputError
-        The model is in training mode, refuses the points, has no activation that torch executes by itself, or makes one
-        point's activations depend on others or on chance.
+        The model is in training mode, refuses the points, has no activation whose boundaries are known, or makes one point's
+        activations depend on others or on chance.
     """
 
     def __init__(self, model: Callable[[Tensor], Tensor], example: Tensor) -> None:
-        if not callable(model):
-            raise InvalidInputError(f"model must be a module or another callable; got {type(model).__name__}")
-        if not isinstance(example, Tensor) or not example.is_floating_point() or example.ndim < 2 or not len(example):
-            raise InvalidInputError("example must be a floating-point tensor of points [n, ...], at least one")
-        if isinstance(model, nn.Module):
-            check_evaluation_mode(model)
+        check_model(model)
         self._model = model
+        # Convolutions are faster with the libraries, but recurrent layers are one operator there.
         self._libraries = True
         try:
             self._calls(example[:1])
-        except _FusedError as fused:
-            if fused.operator not in OF_LIBRARIES:
-                raise
+        except _FusedError:
             self._libraries = False
         repeated = example[torch.arange(MORE, device=example.device) % len(example)]
         changed_first = repeated.clone()

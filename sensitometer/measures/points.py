@@ -6,9 +6,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..errors import InvalidInputError, counted
+from ..errors import counted
 from ..losses import loss
-from ..networks import MLP, MLPStack, as_stack
+from ..networks import MLP, as_stack
 from .jacobian.norm import check_arguments, checked_classes, jacobian_norm, jacobian_norms, number_of_classes, whole_jacobians
 from .jacobian.softmax import through_softmax
 
@@ -79,14 +79,12 @@ def point_values(model: Callable[[Tensor], Tensor], x: Tensor, y: Tensor, *, chu
         An argument is not as above.
     """
     check_arguments(x, "probabilities", chunk_size)
-    if isinstance(model, MLPStack):
-        raise InvalidInputError("model must be one network; got an MLPStack: measure its networks one by one, stack[i]")
     classes = model.weights[-1].shape[0] if isinstance(model, MLP) else number_of_classes(model, x)
     y = checked_classes("y", y, len(x), classes)
     if isinstance(model, MLP):
-        logits, norms = _of_network(model, x.double(), y, chunk_size)
+        logits, *norms = _of_network(model, x.double(), y, chunk_size)
     else:
-        logits, norms = _of_callable(model, x, y, classes, chunk_size)
+        logits, *norms = _of_callable(model, x, y, classes, chunk_size)
     top = logits.max(1)
     return PointValues(
         y,
@@ -97,7 +95,7 @@ def point_values(model: Callable[[Tensor], Tensor], x: Tensor, y: Tensor, *, chu
     )
 
 
-def _of_network(network: MLP, x: Tensor, y: Tensor, chunk_size: int | None) -> tuple[Tensor, tuple[Tensor, ...]]:
+def _of_network(network: MLP, x: Tensor, y: Tensor, chunk_size: int | None) -> tuple[Tensor, ...]:
     """Return the logits, float64 `[N, C]`, and the three norms, float64 `[N]`, in the order of `PointValues`."""
     # The points are float64, as the norms are: float32 would end at 1e-45.
     of_label = jacobian_norm(network, x, target=y, chunk_size=chunk_size)
@@ -105,12 +103,12 @@ def _of_network(network: MLP, x: Tensor, y: Tensor, chunk_size: int | None) -> t
     exact = MLP([weight.double() for weight in network.weights], network.activation)
     with torch.no_grad():
         logits = torch.cat([exact(points) for points in torch.split(x, POINTS)])
-    return logits, (of_probabilities, of_label, of_logits)
+    return logits, of_probabilities, of_label, of_logits
 
 
 def _of_callable(
     model: Callable[[Tensor], Tensor], x: Tensor, y: Tensor, classes: int, chunk_size: int | None
-) -> tuple[Tensor, tuple[Tensor, ...]]:
+) -> tuple[Tensor, ...]:
     """Return the same of any other model, from one Jacobian of each point's logits."""
     norm = torch.linalg.vector_norm
     chunks = []
@@ -120,5 +118,4 @@ def _of_callable(
         factor = factor[:, 0]
         row = R[torch.arange(len(R), device=y.device), y[place]]
         chunks.append((logits, factor * norm(R, dim=(1, 2)), factor * norm(row, dim=1), of_logits))
-    logits, *norms = (torch.cat(parts) for parts in zip(*chunks, strict=True))
-    return logits, tuple(norms)
+    return tuple(torch.cat(parts) for parts in zip(*chunks, strict=True))

@@ -30,7 +30,7 @@ class Sampled(NamedTuple):
     positions: list[Tensor] | None
 
 
-def count_sampled(codes: Codes, path: Path, samples: int, size: int, *, keep: bool) -> Sampled:
+def count_sampled(codes: Codes, size: int, path: Path, samples: int, *, keep: bool) -> Sampled:
     """Count the transitions between `samples` evenly spaced points of a path, `size` of them at a time."""
     step = path.span / (samples if path.closed else samples - 1)
     first: list[Tensor] = []

@@ -28,19 +28,10 @@ class Optimizer(ABC):
 
     Parameters
     ----------
-    flat
-        All weights, one after the other, layer by layer; `layers` are views of it.
-    layers
-        `L` views `[S, fan_out, fan_in]`.
+    flat, layers
+        All weights, one after the other, layer by layer; and `L` views of them, `[S, fan_out, fan_in]`.
     learning_rates
         `[S]`, float32.
-
-    Attributes
-    ----------
-    beta, alpha, into
-        As above.
-    steps
-        The number of steps that were prepared.
     """
 
     beta: float
@@ -51,7 +42,7 @@ class Optimizer(ABC):
         self.flat = flat
         self.layers = layers
         self.learning_rates = learning_rates.view(-1, 1, 1)
-        self.steps = 0
+        self.steps = 0  # that were prepared
         self._remembered: list[Tensor] = []
         self._allocate()
 

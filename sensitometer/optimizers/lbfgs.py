@@ -27,7 +27,7 @@ _NUMBERS = ("kept", "values", "done", "finished", "begun")
 
 @dataclass
 class _Search:
-    """One network's line search, which can be saved: its state is its beginning and the answers that it was sent."""
+    """One network's line search. It can be saved: its state is its beginning and the answers that it was sent."""
 
     curvature: float
     value: float
@@ -70,24 +70,19 @@ class LBFGS:
         The initial weights, `[S, P]`; copied.
     iterations
         The most iterations of each network.
-    history
-        Pairs kept.
-    curvature
-        $c_2$ of the strong Wolfe conditions.
+    history, curvature
+        The number of pairs kept, and $c_2$ of the strong Wolfe conditions.
     renewed
         Whether the objective changes with every iteration, as with augmentation: a network is then evaluated once more between
         the end of an iteration and the beginning of the next.
 
     Attributes
     ----------
-    points
-        Where the last iteration of each network ended, `[S, P]`.
-    trials
-        Where to evaluate next, `[S, P]`.
-    done, finished
-        The iterations of each network, and whether it is finished and left as it is; lists of `S`.
-    begun
-        Whether each network is at the beginning of an iteration, where a renewed objective may change; a list of `S`.
+    points, trials
+        Where the last iteration of each network ended, and where to evaluate next; `[S, P]`.
+    done, finished, begun
+        The iterations of each network, whether it is finished and left as it is, and whether it is at the beginning of an
+        iteration, where a renewed objective may change; lists of `S`.
     """
 
     def __init__(

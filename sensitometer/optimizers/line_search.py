@@ -26,23 +26,10 @@ def strong_wolfe(value: float, slope: float, step: float, curvature: float = CUR
     r"""
     Search along a direction of descent (Nocedal and Wright, Numerical Optimization, 2nd edition, algorithms 3.5 and 3.6).
 
-    Yields steps $a$, and is sent the pair $(f(a), f'(a))$ for each. It ends at a step that satisfies
-    $f(a) \le f(0) + c_1 a f'(0)$ and $|f'(a)| \le c_2 |f'(0)|$.
-
-    Parameters
-    ----------
-    value, slope
-        $f(0)$ and $f'(0) < 0$.
-    step
-        The first to try.
-    curvature
-        $c_2$.
-
-    Returns
-    -------
-    bool
-        Whether the loss at the last step that was yielded satisfies the first condition. The second is given up after
-        MOST_TRIALS trials or where rounding hides the loss's changes.
+    From `value` $f(0)$, `slope` $f'(0) < 0$ and the first `step` to try, it yields steps $a$, and is sent the pair
+    $(f(a), f'(a))$ for each. It ends at a step that satisfies $f(a) \le f(0) + c_1 a f'(0)$ and $|f'(a)| \le c_2 |f'(0)|$, where
+    $c_2$ is `curvature`. It returns whether the loss at the last step that was yielded satisfies the first condition. The second
+    is given up after MOST_TRIALS trials or where rounding hides the loss's changes.
     """
     start = previous = _Trial(0.0, value, slope)
     for trials in range(MOST_TRIALS):

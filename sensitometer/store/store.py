@@ -144,7 +144,7 @@ class Store:
         _check_columns(name for row in rows for name in row)
         now = time.time()
         values = [[now if name == "stored_at" else row.get(name) for name in COLUMNS] for row in rows]
-        with self._writing(f"network {rows[0].get('id')}" if len(rows) == 1 else f"{len(rows)} networks"):
+        with self._writing(f"network {rows[0].get('id')}" if len(rows) == 1 else counted(len(rows), "network")):
             self._connection.executemany(INSERT_NETWORK, values)
             if stack is not None:
                 self._connection.execute("UPDATE stacks SET missing = missing - ? WHERE number = ?", (len(rows), stack))

@@ -19,17 +19,8 @@ class Augmentation:
     with wrapping. `shift-flip-rotate` (A.5.3): a flip along each axis with probability 1/2, then a rotation by -90, 0 or 90
     degrees, then the translation. (That the three rotations are equally likely is an interpretation.)
 
-    Parameters
-    ----------
-    name
-        `shift-flip` or `shift-flip-rotate`.
-    image_shape
-        (channels, height, width) of the images; D is their product.
-
-    Raises
-    ------
-    InvalidInputError
-        The images are to be rotated, and are not square.
+    The `image_shape` is (channels, height, width); D is their product. InvalidInputError if images that are to be rotated are not
+    square.
     """
 
     def __init__(self, name: str, image_shape: tuple[int, int, int], device: torch.device) -> None:

@@ -35,25 +35,10 @@ class Backpropagation:
     r"""
     The buffers of a stack for minibatches of one size, and the passes through them.
 
-    Parameters
-    ----------
-    weights
-        `L` tensors `[S, fan_out, fan_in]`, read at each pass.
-    into, beta, alpha
-        `into[l] <- beta * into[l] + alpha * delta_l h_{l-1}^T`, `L` tensors shaped as the weights; they may be the weights.
-    configuration
-        Its activation and loss.
-    shares
-        How many networks, side by side, see each of the `U` minibatches; their sum is `S`.
-    batch_size
-        `B`.
-
-    Attributes
-    ----------
-    inputs
-        `[U, B, D]`, to be filled before `forward`.
-    logits
-        `[S, C, B]`, after `forward`.
+    A pass reads the `weights`, `L` tensors `[S, fan_out, fan_in]`, and changes `into`, tensors of the same shapes, which may be
+    the weights: `into[l] <- beta * into[l] + alpha * delta_l h_{l-1}^T`. The `shares` are the numbers of networks, side by side,
+    that see each of the `U` minibatches; their sum is `S`. Fill `inputs` `[U, B, D]` before `forward`, which makes the `logits`
+    `[S, C, B]`.
     """
 
     def __init__(

@@ -36,7 +36,12 @@ class GraphedStep:
         # Where there are several GPUs the current one is the first: a graph captured there would be empty.
         with torch.cuda.device(x.device):
             if self.taken < WARM_UP_STEPS:
-                self._on_side_stream(x, *minibatch)
+                # Operations before a capture must not run on the stream that all others wait for.
+                current, side = torch.cuda.current_stream(), _side_stream(x.device)
+                side.wait_stream(current)
+                with torch.cuda.stream(side):
+                    self.stack.step(x, *minibatch)
+                current.wait_stream(side)
                 self.taken += 1
                 return
             self.fixed = [tensor.clone() for tensor in minibatch]
@@ -44,14 +49,6 @@ class GraphedStep:
             with torch.cuda.graph(self.graph, stream=_side_stream(x.device)):
                 self.stack.step(x, *self.fixed)
             self.graph.replay()
-
-    def _on_side_stream(self, x: Tensor, *minibatch: Tensor) -> None:
-        # Operations before a capture must not run on the stream that all others wait for.
-        current, side = torch.cuda.current_stream(), _side_stream(x.device)
-        side.wait_stream(current)
-        with torch.cuda.stream(side):
-            self.stack.step(x, *minibatch)
-        current.wait_stream(side)
 
 
 @cache

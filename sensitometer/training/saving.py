@@ -20,16 +20,7 @@ State = tuple[dict[str, Tensor], dict[str, Any]]
 
 
 class Saver:
-    """
-    Where and how often the state of one training is saved.
-
-    Parameters
-    ----------
-    path
-        The file. Its folder must be there.
-    every
-        Seconds from one save to the next.
-    """
+    """Where the state of one training is saved, a file in a folder that is there, and after how many seconds again."""
 
     def __init__(self, path: str | Path, every: float) -> None:
         self.path = Path(path)

@@ -68,7 +68,13 @@ def train_stack(
         The configurations cannot be one stack, a minibatch is larger than the training set, or images that are not square are to
         be rotated.
     """
-    _check(configurations, dataset)
+    if not configurations:
+        raise InvalidInputError("configurations must hold at least one configuration; got none")
+    if any(configuration.stack_key != configurations[0].stack_key for configuration in configurations):
+        raise InvalidInputError("the configurations of a stack may differ in seed, learning_rate, init_scale and labels only")
+    batch_size, points = configurations[0].batch_size, len(dataset.train.y)
+    if batch_size is not None and batch_size > points:
+        raise InvalidInputError(f"batch_size must be at most the number of training points, {points}; got {batch_size}")
     networks = ActiveNetworks(configurations, dataset, schedule or Schedule(), saver, torch.device(device))
     # Not kept: what the optimizer holds is freed before the networks are measured.
     (FullBatchRun if configurations[0].full_batch else MinibatchRun)(networks).train()
@@ -79,17 +85,6 @@ def train_stack(
     kept = {i: Ended(networks.kept[i], steps, networks.ended[i].seconds) for i in sorted(diverged & networks.kept.keys())}
     trained |= {i: network for i, network in _judge(networks, dataset, kept).items() if network.state != "diverged"}
     return [trained[i] for i in range(len(configurations))]
-
-
-def _check(configurations: Sequence[Configuration], dataset: Dataset) -> None:
-    if not configurations:
-        raise InvalidInputError("configurations must hold at least one configuration; got none")
-    for configuration in configurations:
-        if configuration.stack_key != configurations[0].stack_key:
-            raise InvalidInputError("the configurations of a stack may differ in seed, learning_rate, init_scale and labels only")
-    batch_size, points = configurations[0].batch_size, len(dataset.train.y)
-    if batch_size is not None and batch_size > points:
-        raise InvalidInputError(f"batch_size must be at most the number of training points, {points}; got {batch_size}")
 
 
 def _judge(networks: ActiveNetworks, dataset: Dataset, ended: Mapping[int, Ended]) -> dict[int, Trained]:
@@ -103,17 +98,10 @@ def _judge(networks: ActiveNetworks, dataset: Dataset, ended: Mapping[int, Ended
     train_accuracy, train_loss = evaluate(stack, networks.x, networks.labels[places], first.loss)
     test_accuracy, test_loss = evaluate(stack, dataset.test.x.to(networks.x), dataset.test.y.to(networks.labels), first.loss)
     finite = all_finite(stack.weights).cpu() & train_loss.isfinite() & test_loss.isfinite()
-    return {
-        i: Trained(
-            configuration=networks.configurations[i],
-            network=MLP(ended[i].weights, first.activation),
-            state="diverged" if not finite[row] else "fitted" if train_accuracy[row] == 1 else "unfitted",
-            steps_done=ended[i].steps_done,
-            seconds=ended[i].seconds,
-            train_accuracy=float(train_accuracy[row]),
-            test_accuracy=float(test_accuracy[row]),
-            train_loss=float(train_loss[row]),
-            test_loss=float(test_loss[row]),
-        )
-        for row, i in enumerate(places)
-    }
+    fits = torch.stack([train_accuracy, test_accuracy, train_loss, test_loss], 1).tolist()
+    judged = {}
+    for i, fit, is_finite in zip(places, fits, finite.tolist(), strict=True):
+        state = "diverged" if not is_finite else "fitted" if fit[0] == 1 else "unfitted"
+        weights, steps_done, seconds = ended[i]
+        judged[i] = Trained(networks.configurations[i], MLP(weights, first.activation), state, steps_done, seconds, *fit)
+    return judged

@@ -292,7 +292,7 @@ def chance(x):
         (lambda x: {}["a"], r"model does not take torch.float32 points \[1, 6\]: KeyError 'a'"),
         (lambda x: x.units, "points .*: 'Tensor' object has no attribute 'units'"),
         (nn.Sequential(nn.BatchNorm1d(6), nn.ReLU()), "its layer '0' is in training mode: call model.eval"),
-        (None, "model must be a module or another callable; got NoneType"),
+        (None, "model must be .* a module or another callable; got NoneType"),
     ],
 )
 def test_models_without_codes_of_single_points_are_refused(refused, model, expected):
@@ -309,12 +309,6 @@ def test_layers_in_one_operator_are_refused(refused):
 
     with refused("model has activations inside the fused operator lstm"):
         ModuleCodes(model, points(3, 2, 3))
-
-
-@pytest.mark.parametrize("example", [torch.zeros(3), torch.zeros(0, 3), torch.zeros(2, 3, dtype=torch.int64), [[0.0]]])
-def test_bad_examples_are_refused(refused, example):
-    with refused("example must be a floating-point tensor of points"):
-        ModuleCodes(nn.ReLU(), example)
 
 
 def test_a_model_that_goes_another_way_later_is_refused(refused):

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor, nn
 
-from ...errors import InvalidInputError, check_whole_number
+from ...errors import InvalidInputError, check_whole_number, described
 from ...networks import MLP, MLPStack, as_stack
 from .chain import Chain
 from .softmax import through_softmax
@@ -58,10 +58,8 @@ def jacobian_norm(
         norms = _of_stack(model, x, of, target, chunk_size)
     elif isinstance(model, MLP):
         norms = _of_stack(as_stack(model), x, of, target, chunk_size)[0]
-    elif callable(model):
-        norms = _of_callable(model, x, of, target, chunk_size)
     else:
-        raise InvalidInputError(f"model must be an MLP, an MLPStack, a module or another callable; got {type(model).__name__}")
+        norms = _of_callable(model, x, of, target, chunk_size)
     return norms.to(x.dtype)
 
 
@@ -92,14 +90,11 @@ def _of_callable(
         target = checked_classes("target", target, len(x), classes)
     norms = []
     for place, J, logits in whole_jacobians(model, x, classes, chunk_size):
-        logits, factor = logits.unsqueeze(2), logits.new_ones(1, 1)
-        if target is None and kind == "probabilities":
-            J, factor = through_softmax(logits, J)
-        elif target is not None:
-            row = torch.zeros_like(logits).scatter_(1, target[place].view(-1, 1, 1), 1.0)
-            if kind == "probabilities":
-                row, factor = through_softmax(logits, row)
-            J = torch.bmm(row.transpose(1, 2), J)
+        factor = logits.new_ones(1, 1)
+        if kind == "probabilities":
+            J, factor = through_softmax(logits.unsqueeze(2), J)
+        if target is not None:
+            J = J[torch.arange(len(J), device=x.device), target[place]].unsqueeze(1)
         norms.append(factor[:, 0] * torch.linalg.vector_norm(J, dim=(1, 2)))
     return torch.cat(norms)
 
@@ -121,8 +116,7 @@ def checked_classes(name: str, labels: object, points: int, classes: int) -> Ten
     """Return the argument `name`, the class of each point, as int64 `[N]`, or raise InvalidInputError."""
     integers = (torch.int64, torch.int32, torch.int16, torch.uint8)
     if not isinstance(labels, Tensor) or labels.dtype not in integers or labels.shape != (points,):
-        got = f"{labels.dtype} {list(labels.shape)}" if isinstance(labels, Tensor) else type(labels).__name__
-        raise InvalidInputError(f"{name} must be a tensor of classes [{points}], one per point; got {got}")
+        raise InvalidInputError(f"{name} must be a tensor of classes [{points}], one per point; got {described(labels)}")
     low, high = int(labels.min()), int(labels.max())
     if low < 0 or high >= classes:
         raise InvalidInputError(f"{name} must hold classes 0 to {classes - 1}; got {low} to {high}")
@@ -180,10 +174,9 @@ def gradient(output: Tensor, points: Tensor, weights: Tensor | None = None, *, k
 
 def number_of_classes(model: Callable[[Tensor], Tensor], x: Tensor) -> int:
     """Return how many logits a model of one network has, tried at the first of the points `x`, or raise InvalidInputError."""
-    if isinstance(model, MLPStack) or not callable(model):
-        raise InvalidInputError(f"model must be one network: an MLP, a module or another callable; got {type(model).__name__}")
-    if isinstance(model, nn.Module):
-        check_evaluation_mode(model)
+    if isinstance(model, MLPStack):
+        raise InvalidInputError("model must be one network; got an MLPStack: measure its networks one by one, stack[i]")
+    check_model(model)
     x = x[:1].clone()  # a model may begin by changing its input in place
     try:
         with torch.no_grad():
@@ -191,8 +184,8 @@ def number_of_classes(model: Callable[[Tensor], Tensor], x: Tensor) -> int:
     except REFUSALS as error:
         raise not_taken(x, error) from error
     if not isinstance(logits, Tensor) or logits.ndim != 2 or len(logits) != 1 or not logits.is_floating_point():
-        got = f"{logits.dtype} {list(logits.shape)}" if isinstance(logits, Tensor) else type(logits).__name__
-        raise InvalidInputError(f"model must map points [n, ...] to logits [n, C]; it maps {list(x.shape)} to {got}")
+        expected = "model must map points [n, ...] to logits [n, C]"
+        raise InvalidInputError(f"{expected}; it maps {list(x.shape)} to {described(logits)}")
     return logits.shape[1]
 
 
@@ -207,9 +200,11 @@ def first_line(error: Exception) -> str:
     return line if line and not isinstance(error, KeyError) else f"{type(error).__name__} {line}".rstrip()
 
 
-def check_evaluation_mode(model: nn.Module) -> None:
-    """Raise InvalidInputError if a layer that would mix points, or drop some by chance, is in training mode."""
-    for name, module in model.named_modules():
+def check_model(model: object) -> None:
+    """Raise InvalidInputError if it is not callable, or a layer that would mix or drop points is in training mode."""
+    if not callable(model):
+        raise InvalidInputError(f"model must be an MLP, an MLPStack, a module or another callable; got {type(model).__name__}")
+    for name, module in model.named_modules() if isinstance(model, nn.Module) else ():
         if module.training and isinstance(module, nn.modules.batchnorm._NormBase | nn.modules.dropout._DropoutNd | nn.RReLU):
             raise InvalidInputError(
                 f"model must be in evaluation mode, but its layer {name or type(module).__name__!r} is in training mode: "

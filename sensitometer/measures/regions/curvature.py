@@ -11,7 +11,7 @@ number of samples grows, the paper's sum tends to that over all transitions.
 
 import math
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -69,14 +69,16 @@ def curvature(model: MLP | MLPStack | Callable[[Tensor], Tensor], path: Path | S
     for network, place in np.ndindex(*changes.shape):
         here = np.flatnonzero((crossings.network == network) & (crossings.path == place))
         here = here[np.argsort(crossings.t[here], kind="stable")]
-        along_path = Crossings(*(column[here] for column in crossings))
+        along_path = _part(crossings, here)
         places = _places(torch.from_numpy(along_path.t), paths[place])
         if isinstance(model, MLP | MLPStack):
             weights = [weight.detach().cpu().double() for weight in as_stack(model)[network].weights]
             exact, alone = MLP(weights, model.activation), places.sizes == 1
-            single = Crossings(*(column[places.first[alone].numpy()] for column in along_path))
-            changes[network, place] = _single_change(exact, paths[place], single)
-            changes[network, place] += _whole_change(exact, paths[place], places.part(~alone))
+            single = _part(along_path, places.first[alone].numpy())
+            for start in range(0, len(single.t), AT_ONCE):
+                part = _part(single, slice(start, start + AT_ONCE))
+                changes[network, place] += _rank_one_norms(exact, paths[place], part).sum()
+            changes[network, place] += _whole_change(exact, paths[place], _part(places, ~alone))
         else:
             changes[network, place] = _whole_change(graph.outputs, paths[place], places)
     changes = changes[:, 0] if isinstance(path, Path) else changes
@@ -91,9 +93,13 @@ class _Places(NamedTuple):
     before: Tensor  # float64 [n], the middles of the pieces before each place
     after: Tensor  # and after it
 
-    def part(self, chosen: Tensor) -> "_Places":
-        """Return some of the places."""
-        return _Places(*(column[chosen] for column in self))
+
+Columns = TypeVar("Columns", Crossings, _Places)
+
+
+def _part(columns: Columns, chosen: Any) -> Columns:
+    """Return some of the crossings or places."""
+    return type(columns)(*(column[chosen] for column in columns))
 
 
 def _places(t: Tensor, path: Path) -> _Places:
@@ -138,17 +144,8 @@ def _whole_change(outputs: Callable[[Tensor], Tensor], path: Path, places: _Plac
 
 
 @torch.no_grad()
-def _single_change(network: MLP, path: Path, crossings: Crossings) -> float:
-    """Return the sum of the changes of a float64 network's Jacobian at crossings on a path, each alone in its place."""
-    total = 0.0
-    for start in range(0, len(crossings.t), AT_ONCE):
-        part = Crossings(*(column[start : start + AT_ONCE] for column in crossings))
-        total += float(_rank_one_norms(network, path, part).sum())
-    return total
-
-
 def _rank_one_norms(network: MLP, path: Path, crossings: Crossings) -> Tensor:
-    """Return the norms of each unit's column of W_L D ... W_{l+1} times those of its row of W_l D ... W_1; `[n]`."""
+    """Return the norm of each unit's column of W_L D ... W_{l+1} times that of its row of W_l D ... W_1, in float64; `[n]`."""
     chosen, weights = activation(network.activation), network.weights
     slopes, z = [], path.combine(path.basis.detach().cpu().double() @ weights[0].T, torch.from_numpy(crossings.t))
     for weight in weights[1:]:
@@ -172,5 +169,4 @@ def _rank_one_norms(network: MLP, path: Path, crossings: Crossings) -> Tensor:
 
 def _norms(values: Tensor) -> Tensor:
     """Return the norms of `values` `[n, ...]`, `[n]`."""
-    norms: Tensor = torch.linalg.vector_norm(values.flatten(1), dim=1)
-    return norms
+    return torch.linalg.vector_norm(values.flatten(1), dim=1)  # type: ignore[no-any-return]

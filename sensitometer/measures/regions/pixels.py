@@ -8,7 +8,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from ...errors import InvalidInputError
+from ...errors import InvalidInputError, described
 from ...networks import MLP, as_stack
 from ...paths import Slice
 from ..jacobian.norm import REFUSALS, not_taken
@@ -117,8 +117,8 @@ class ModelPoints:
         except REFUSALS as error:
             raise not_taken(points, error) from error
         if not isinstance(logits, Tensor) or logits.ndim != 2 or len(logits) != len(points):
-            got = list(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
-            raise InvalidInputError(f"model must map points [n, ...] to logits [n, C]; it maps {list(points.shape)} to {got}")
+            expected = "model must map points [n, ...] to logits [n, C]"
+            raise InvalidInputError(f"{expected}; it maps {list(points.shape)} to {described(logits)}")
         return logits
 
     def _points(self, coordinates: Tensor) -> Tensor:

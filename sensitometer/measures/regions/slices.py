@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ...errors import InvalidInputError, TooManyRegionsError, check_whole_number, counted, dimensions
+from ...errors import InvalidInputError, TooManyRegionsError, check_whole_number, counted, described, dimensions
 from ...evaluation import all_finite
 from ...networks import MLP, MLPStack, as_stack
 from ...paths import Slice
@@ -115,8 +115,7 @@ class ExactBoundaries:
             `points` is no floating-point tensor `[n, 2]`.
         """
         if not isinstance(points, Tensor) or not points.is_floating_point() or points.ndim != 2 or points.shape[1] != 2:
-            got = f"{points.dtype} {list(points.shape)}" if isinstance(points, Tensor) else type(points).__name__
-            raise InvalidInputError(f"points must be a floating-point tensor of coordinates [n, 2]; got {got}")
+            raise InvalidInputError(f"points must be a floating-point tensor of coordinates [n, 2]; got {described(points)}")
         nearest = torch.full((len(points),), math.inf, dtype=torch.float64)
         if not len(self.segments):
             return nearest

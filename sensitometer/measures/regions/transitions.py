@@ -67,7 +67,7 @@ class TransitionCount:
 
 
 def transitions(
-    model: MLP | MLPStack | Callable[[Tensor], Tensor],
+    model: Model,
     path: Path | Sequence[Path],
     *,
     method: str = "exact",
@@ -188,22 +188,16 @@ def _sampled(model: Model, paths: Sequence[Path], *, samples: int, keep: bool) -
     else:
         codes_of_model, names = _model_codes(model, paths[0])
         codes_along = [codes_of_model]
-
-    def count(along: _CodesAlong, path: Path) -> Sampled:
-        if not names:
-            return Sampled(torch.zeros(0, dtype=torch.int64), [])
-        codes, size = along(path)
-        return count_sampled(codes, path, samples, size, keep=keep)
-
-    sampled = [[count(along, path) for path in paths] for along in codes_along]
+    none = Sampled(torch.zeros(0, dtype=torch.int64), [])
+    sampled = [
+        [count_sampled(*along(path), path, samples, keep=keep) if names else none for path in paths] for along in codes_along
+    ]
     per_layer = torch.stack([torch.stack([counts.per_layer for counts in network]) for network in sampled])
     return per_layer, [[counts.positions for counts in network] for network in sampled], names
 
 
 def _model_codes(model: Callable[[Tensor], Tensor], path: Path) -> tuple[_CodesAlong, tuple[str, ...]]:
     """Return how to get a model's codes along a path, with the number of points to ask for at a time; and the codes' names."""
-    if not callable(model):
-        raise InvalidInputError(f"model must be an MLP, an MLPStack, a module or another callable; got {type(model).__name__}")
     points = as_model_takes(model, path.points(path.parameters(2)))
     codes = ModuleCodes(model, points)
     units = sum(layer.shape[1] for layer in codes(points))

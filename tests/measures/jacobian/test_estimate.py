@@ -149,14 +149,14 @@ STACK = MLPStack([torch.ones(2, 4, 5), torch.ones(2, 3, 4)], "relu")
         ({"x": torch.tensor([[0.0] * 5, [torch.nan] * 5])}, "x must be finite; some points are not"),
         ({"x": torch.zeros(5)}, r"x must be a floating-point tensor of points \[N, ...\], at least one"),
         ({"x": torch.zeros(7, 4)}, r"model does not take torch.float32 points \[1, 4\]"),
-        ({"model": STACK}, "model must be one network: an MLP, a module or another callable; got MLPStack"),
+        ({"model": STACK}, "model must be one network; got an MLPStack: measure its networks one by one"),
         ({"model": lambda x: torch.ones(len(x), 3)}, "logits do not depend on its input through autograd"),
         (
             {"model": lambda x: nn.functional.linear(x.detach(), nn.Parameter(torch.ones(3, 5)))},
             "logits do not depend on its input through autograd",
         ),
         ({"model": lambda x: x[:, 40]}, r"model does not take torch.float32 points \[1, 5\]: index 40 is out of bounds"),
-        ({"model": None}, "model must be one network: an MLP, a module or another callable; got NoneType"),
+        ({"model": None}, "model must be an MLP, an MLPStack, a module or another callable; got NoneType"),
         ({"model": nn.Sequential(nn.Linear(5, 3), nn.Dropout())}, "its layer '1' is in training mode"),
     ],
 )

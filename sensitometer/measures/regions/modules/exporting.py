@@ -21,8 +21,8 @@ from torch.export.graph_signature import InputKind, OutputKind
 from torch.fx.node import map_arg
 from torch.nn.parameter import is_lazy
 
-from ....errors import InvalidInputError
-from ...jacobian.norm import REFUSALS, check_evaluation_mode, first_line, not_taken
+from ....errors import InvalidInputError, described
+from ...jacobian.norm import REFUSALS, check_model, first_line, not_taken
 from ..graph import Graph
 from .operations import (
     LINEAR,
@@ -60,13 +60,11 @@ def module_graph(model: Callable[[Tensor], Tensor], points: Tensor) -> Graph:
         The model is in training mode, cannot be exported, does not take the points, mixes them, has other than floating-point
         parameters, or has an operation that is not piecewise linear.
     """
-    if not callable(model):
-        raise InvalidInputError(f"model must be an MLP, an MLPStack, a module or another callable; got {type(model).__name__}")
     if isinstance(model, torch.export.ExportedProgram):
         model = model.module()
+    check_model(model)
     module = model if isinstance(model, nn.Module) else _Wrapped(model)
     _check_values(module)
-    check_evaluation_mode(module)
     points = as_model_takes(module, points[:PROBES])
     state, shape = _state(module), tuple(points.shape[1:])
     before, program = _PROGRAMS.get(module, {}).get(shape, (None, None))
@@ -163,8 +161,7 @@ def _read(module: nn.Module, points: Tensor) -> Program:
     except REFUSALS as error:
         raise not_taken(points, error) from error
     if not isinstance(answer, Tensor) or not answer.is_floating_point():
-        got = f"one of {answer.dtype}" if isinstance(answer, Tensor) else type(answer).__name__
-        raise InvalidInputError(f"model must return a floating-point tensor; it returns {got}")
+        raise InvalidInputError(f"model must return a floating-point tensor; it returns {described(answer)}")
     example = points[:1].repeat(2, *[1] * (points.ndim - 1))
     sizes = {0: torch.export.Dim("points")}
     first = next(iter(inspect.signature(module.forward).parameters.values()))
