@@ -296,9 +296,8 @@ def flattened(path: Path) -> Path:
     """Return a path of points `[D]`, with the numbers of each point in their order."""
     if path.basis.ndim == 2:
         return path
-    if isinstance(path, Polyline):
-        return Polyline(path.vertices.flatten(1), path.closed)
-    return Ellipse(path.centre.flatten(), path.u.flatten(), path.v.flatten())
+    basis = path.basis.flatten(1)
+    return Polyline(basis, path.closed) if isinstance(path, Polyline) else Ellipse(*basis)
 
 
 def as_paths(path: "Path | Sequence[Path]") -> list[Path]:

@@ -58,21 +58,18 @@ class Objective:
             gradient.zero_()
         losses = points.new_zeros(len(points), dtype=torch.float64)
         for places, scale, count in self.chunks:
-            self._fill(places, moves)
+            inputs = self.pass_.inputs
+            if self.augmentation is None:
+                torch.index_select(self.x, 0, places, out=inputs[0])
+            else:
+                assert moves is not None
+                images = self.x.index_select(0, places).expand(len(inputs), -1, -1).flatten(0, 1)
+                self.augmentation.apply(images, moves[:, places].flatten(), out=inputs.flatten(0, 1))
             self.pass_.forward()
             chunk = labels[:, places].unsqueeze(1)
             losses += self.pass_.loss.values(self.pass_.logits.double(), chunk)[:, :count].sum(1)
             self.pass_.backward(chunk, scale)
         return losses / self.x.shape[0], torch.cat([layer.flatten(1) for layer in self.gradients], 1)
-
-    def _fill(self, places: Tensor, moves: Tensor | None) -> None:
-        inputs = self.pass_.inputs
-        if self.augmentation is None:
-            torch.index_select(self.x, 0, places, out=inputs[0])
-            return
-        assert moves is not None
-        images = self.x.index_select(0, places).expand(len(inputs), -1, -1).flatten(0, 1)
-        self.augmentation.apply(images, moves[:, places].flatten(), out=inputs.flatten(0, 1))
 
 
 class FullBatchRun:

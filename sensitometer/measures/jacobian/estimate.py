@@ -90,11 +90,11 @@ def jacobian_norm_estimate(
         raise InvalidInputError(f"generator must be a torch.Generator or None; got {type(generator).__name__}")
     C = number_of_classes(model, x)
     size = chunk_size or max(1, min(POINTS, NUMBERS // x[0].numel()))
-    device = generator.device if generator is not None else torch.device("cpu")
+    generator = generator or torch.default_generator
     chunks = []
     for start in range(0, len(x), size):
         points = x[start : start + size]
-        signs = 2 * torch.randint(2, (len(points), projections, C), generator=generator, device=device) - 1
+        signs = 2 * torch.randint(2, (len(points), projections, C), generator=generator, device=generator.device) - 1
         chunks.append(_squares(model, points, signs.to(x.device, torch.float64), of))
     squares, scale = (torch.cat(parts) for parts in zip(*chunks, strict=True))
     norm = squares.mean(1).sqrt()

@@ -47,12 +47,11 @@ class TransitionCount:
     per_layer
         int64 `[S, P, activations]`: by hidden layer, or by activation in the order in which the model calls them.
     names
-        The names of the modules that call the activations, such as `layer1.0.relu`, or `layer1.0:relu` for a function that the
-        code of the module `layer1.0` calls; `layer 1`, `layer 2`, ... for an `MLP`. A module that is sampled
-        has the names of the operations, such as `relu`.
+        The modules that call the activations, such as `layer1.0.relu`, or `layer1.0:relu` for a function that the code of the
+        module `layer1.0` calls; the operations, such as `relu`, if sampled; `layer 1`, `layer 2`, ... for an `MLP`.
     positions
-        float64 `[n]` for each activation: the path's parameter at each transition, sorted; in lists for the activations, nested
-        in lists for the paths and the networks where there are several. None if it was not asked for.
+        The path's parameter at each transition, sorted, float64 `[n]`: in lists for the activations, nested in lists for the
+        paths and the networks where there are several. None if it was not asked for.
     """
 
     total: Tensor
