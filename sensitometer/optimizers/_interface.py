@@ -55,11 +55,7 @@ class Optimizer(ABC):
         return self.learning_rates / batch_size
 
     def prepare(self) -> None:
-        """
-        Count one more step, and set what depends on the count.
-
-        It is apart from `step` because a CUDA graph replays tensor operations only, not Python's numbers.
-        """
+        """Count one more step, and set what depends on the count: a CUDA graph replays the tensor operations of `step` only."""
         self.steps += 1
 
     @abstractmethod

@@ -68,10 +68,8 @@ class LBFGS:
     ----------
     points
         The initial weights, `[S, P]`; copied.
-    iterations
-        The most iterations of each network.
-    history, curvature
-        The number of pairs kept, and $c_2$ of the strong Wolfe conditions.
+    iterations, history, curvature
+        The most iterations of each network, the number of pairs kept, and $c_2$ of the strong Wolfe conditions.
     renewed
         Whether the objective changes with every iteration, as with augmentation: a network is then evaluated once more between
         the end of an iteration and the beginning of the next.

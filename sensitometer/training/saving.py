@@ -32,11 +32,7 @@ class Saver:
         return time.monotonic() - self._last >= self.every
 
     def save(self, tensors: dict[str, Tensor], numbers: dict[str, Any]) -> None:
-        """
-        Replace the file by this state, whole, whenever the process or the machine ends.
-
-        A full disk does not end a training that goes well: the old state stays, and there is a warning.
-        """
+        """Replace the file by this state, whole. A full disk ends no training: the old state stays, and there is a warning."""
         self._last = time.monotonic()
         try:
             with replacing(self.path) as unfinished:

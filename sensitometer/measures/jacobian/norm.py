@@ -177,16 +177,20 @@ def number_of_classes(model: Callable[[Tensor], Tensor], x: Tensor) -> int:
     if isinstance(model, MLPStack):
         raise InvalidInputError("model must be one network; got an MLPStack: measure its networks one by one, stack[i]")
     check_model(model)
-    x = x[:1].clone()  # a model may begin by changing its input in place
+    with torch.no_grad():
+        return logits_of(model, x[:1]).shape[1]
+
+
+def logits_of(model: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+    """Return the logits of a model of one network, `[n, C]`, at the points `x` `[n, ...]`, or raise InvalidInputError."""
     try:
-        with torch.no_grad():
-            logits = model(x)
+        logits = model(x.clone())  # a model may begin by changing its input in place
     except REFUSALS as error:
         raise not_taken(x, error) from error
-    if not isinstance(logits, Tensor) or logits.ndim != 2 or len(logits) != 1 or not logits.is_floating_point():
+    if not isinstance(logits, Tensor) or logits.ndim != 2 or len(logits) != len(x) or not logits.is_floating_point():
         expected = "model must map points [n, ...] to logits [n, C]"
         raise InvalidInputError(f"{expected}; it maps {list(x.shape)} to {described(logits)}")
-    return logits.shape[1]
+    return logits
 
 
 def not_taken(x: Tensor, error: Exception) -> InvalidInputError:

@@ -55,12 +55,10 @@ def curvature(model: MLP | MLPStack | Callable[[Tensor], Tensor], path: Path | S
     Examples
     --------
     >>> import torch
-    >>> from torch import nn
+    >>> from sensitometer import paths
     >>> from sensitometer.measures import curvature
-    >>> from sensitometer.paths import Polyline
-    >>> line = Polyline(torch.tensor([[-1.0], [1.0]]), closed=False)
-    >>> relu = nn.ReLU()
-    >>> curvature(relu, line)
+    >>> line = paths.Polyline(torch.tensor([[-1.0], [1.0]]), closed=False)
+    >>> curvature(torch.nn.ReLU(), line)
     tensor(0.5000, dtype=torch.float64)
     """
     graph, paths = path_graph(model, as_paths(path))

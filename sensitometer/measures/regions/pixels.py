@@ -8,10 +8,9 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from ...errors import InvalidInputError, described
 from ...networks import MLP, as_stack
 from ...paths import Slice
-from ..jacobian.norm import REFUSALS, not_taken
+from ..jacobian.norm import logits_of
 from ..module_codes import ModuleCodes
 from ..sampled import layer_codes, preactivations
 from .graph import layer_names
@@ -111,15 +110,7 @@ class ModelPoints:
 
     def logits(self, coordinates: Tensor) -> Tensor:
         """Return the logits, `[n, C]`."""
-        points = self._points(coordinates)
-        try:
-            logits = self._model(points.clone())
-        except REFUSALS as error:
-            raise not_taken(points, error) from error
-        if not isinstance(logits, Tensor) or logits.ndim != 2 or len(logits) != len(points):
-            expected = "model must map points [n, ...] to logits [n, C]"
-            raise InvalidInputError(f"{expected}; it maps {list(points.shape)} to {described(logits)}")
-        return logits
+        return logits_of(self._model, self._points(coordinates))
 
     def _points(self, coordinates: Tensor) -> Tensor:
         return as_model_takes(self._model, self._plane.combine(self._basis, coordinates), self._plane.x1)

@@ -99,10 +99,9 @@ def transitions(
     Examples
     --------
     >>> import torch
-    >>> from torch import nn
     >>> from sensitometer import paths, transitions
     >>> line = paths.Polyline(torch.tensor([[-2.0], [2.0]]), closed=False)
-    >>> transitions(nn.Hardtanh(), line)
+    >>> transitions(torch.nn.Hardtanh(), line)
     TransitionCount(2 transitions of 1 activation)
     """
     paths = as_paths(path)
