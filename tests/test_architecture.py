@@ -46,6 +46,7 @@ ALLOWED = {
     "models": {"errors", "networks"},
     "analysis": {"configuration", "errors", "store"},
     "figures.drawing": {"analysis", "data", "errors", "store"},
+    "figures.gap": {"analysis", "errors", "figures.drawing", "store"},
     "figures": {"analysis", "data", "errors", "figures.drawing", "files", "measures", "networks", "paths", "store"},
     "claims": {"analysis", "data", "store"},
     "survey.scheduling.machines": {"errors", "matmul"},

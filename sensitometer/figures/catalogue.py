@@ -18,14 +18,14 @@ if TYPE_CHECKING:
     from ..store import Store
 
 _FILES = {
-    "1": "gap_against_size_and_loss",
+    "1": "gap.against_size_and_loss",
     "2": "sensitivity_along_ellipses",
     "3": "boundaries_on_a_slice",
     "4": "paired_settings",
-    "5": "gap_against_jacobian",
+    "5": "gap.against_jacobian",
     "6": "jacobian_against_loss",
     "7": "translation_and_boundaries",
-    "8": "gap_against_transitions",
+    "8": "gap.against_transitions",
     "9": "jacobian_against_loss_elsewhere",
     "10": "occams_razor",
     "11": "jacobian_and_bounds",
@@ -127,7 +127,7 @@ def _known(argument: str, asked: Iterable[str], known: Sequence[str]) -> list[st
 def _save(number: str, data: FigureData, folder: Path, formats: Sequence[str], paper: bool) -> list[Path]:
     from .drawing import style
 
-    stem = f"figure_{number}_{_FILES[number]}"
+    stem = f"figure_{number}_{_FILES[number].replace('.', '_')}"
     # Within the folder, so that the move is a rename on one file system.
     with TemporaryDirectory(prefix=".figures-", dir=folder) as temporary:
         made = []

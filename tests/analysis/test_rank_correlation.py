@@ -7,12 +7,7 @@ import pytest
 from scipy.stats import binom, kendalltau
 
 from sensitometer.analysis import Correlation, kendall, kendall_contrast
-from sensitometer.analysis.rank_correlation import (
-    BOOTSTRAP_SEED,
-    FEWEST_JACKKNIFE_CLUSTERS,
-    MOST_RESAMPLED_NETWORKS,
-    kendall_tau,
-)
+from sensitometer.analysis.rank_correlation import BOOTSTRAP_SEED, FEWEST_JACKKNIFE_CLUSTERS, MOST_RESAMPLED_NETWORKS, kendall_tau
 from sensitometer.errors import InvalidInputError
 
 

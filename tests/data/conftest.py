@@ -71,8 +71,8 @@ def _mini_mnist(root):
     train, test = _points(generator, 12, (1, 6, 5), 3), _points(generator, 7, (1, 6, 5), 3)
     files = {}
     for prefix, (images, labels) in (("train", train), ("t10k", test)):
-        files[DataFile(f"{prefix}-images-idx3-ubyte.gz", "images", len(images))] = gzip.compress(idx_bytes(images[:, 0]))
-        files[DataFile(f"{prefix}-labels-idx1-ubyte.gz", "labels", len(labels))] = gzip.compress(idx_bytes(labels))
+        files[DataFile(f"{prefix}-images-idx3-ubyte.gz", "images", len(images))] = gzip.compress(idx_bytes(images[:, 0]), mtime=0)
+        files[DataFile(f"{prefix}-labels-idx1-ubyte.gz", "labels", len(labels))] = gzip.compress(idx_bytes(labels), mtime=0)
     names = list(files)
     contents = {file.name: content for file, content in files.items()}
     source = Source("mnist", 3, (1, 6, 5), Split((names[0], names[1]), 10), Split((names[2], names[3]), 7))

@@ -7,11 +7,12 @@ from numpy.testing import assert_allclose
 from scipy.stats import kendalltau
 
 from sensitometer.errors import InvalidInputError, MissingDataError
-from sensitometer.figures import catalogue, gap_against_jacobian, gap_against_size_and_loss, gap_against_transitions
+from sensitometer.figures import catalogue
 from sensitometer.figures.drawing import style
-from sensitometer.figures.drawing.gap import _tau_line
+from sensitometer.figures.gap import against_jacobian, against_size_and_loss, against_transitions
+from sensitometer.figures.gap.panels import _tau_line
 
-MODULES = [gap_against_jacobian, gap_against_size_and_loss]
+MODULES = [against_jacobian, against_size_and_loss]
 
 
 def markers(ax):
@@ -36,7 +37,7 @@ def texts(figure):
 
 
 def test_figure_5_is_mean_and_standard_error_of_the_fitted_seeds(store):
-    points = gap_against_jacobian.collect(store).tables[""]
+    points = against_jacobian.collect(store).tables[""]
     assert points["width"].tolist() == [16, 32, 64]
     assert points["labels"].tolist() == ["true", "true", "random"]
     assert points["seeds"].tolist() == [2, 1, 2]
@@ -47,7 +48,7 @@ def test_figure_5_is_mean_and_standard_error_of_the_fitted_seeds(store):
 
 
 def test_figure_5_correlations_are_over_networks(store):
-    table = gap_against_jacobian.collect(store).tables["_tau"]
+    table = against_jacobian.collect(store).tables["_tau"]
     assert table["labels"].tolist() == ["true", "all"]
     assert table["networks"].tolist() == [3, 5]
     assert table["configurations"].tolist() == [2, 3]
@@ -56,7 +57,7 @@ def test_figure_5_correlations_are_over_networks(store):
 
 
 def test_figure_1_is_one_point_a_fitted_network(store):
-    data = gap_against_size_and_loss.collect(store)
+    data = against_size_and_loss.collect(store)
     assert data.tables[""]["id"].tolist() == ["network-0", "network-1", "network-3", "network-5", "network-6"]
     assert data.tables[""]["seed"].tolist() == [1, 2, 1, 1, 2]
     assert data.tables[""]["weights"].tolist() == [100, 100, 400, 900, 900]
@@ -71,12 +72,12 @@ def test_figure_1_is_one_point_a_fitted_network(store):
 def test_figure_8_is_figure_5_with_transitions(make_store):
     values = {1: 300.0, 2: 500.0, 3: None}
     networks = [{"seed": seed, "transitions": value, "gap": seed / 10} for seed, value in values.items()]
-    data = gap_against_transitions.collect(make_store(*networks, {"width": 32, "transitions": 0.0, "gap": 0.5}))
+    data = against_transitions.collect(make_store(*networks, {"width": 32, "transitions": 0.0, "gap": 0.5}))
     assert_allclose(data.tables[""]["transitions"], [400, 0])
     assert_allclose(data.tables[""]["transitions_sem"], [100, math.nan])
     assert_allclose(data.tables[""]["gap"], [0.15, 0.5])
     assert data.tables["_tau"]["networks"].tolist() == [3]
-    figure = drawn(gap_against_transitions, data)
+    figure = drawn(against_transitions, data)
     (ax,) = figure.axes
     assert "true labels: τ = −0.33 (no interval), n = 3" in texts(figure)
     assert ax.get_xlabel().startswith("Transitions")
@@ -86,22 +87,22 @@ def test_figure_8_is_figure_5_with_transitions(make_store):
 
 
 def test_points_are_drawn_where_the_table_says(store):
-    data = gap_against_jacobian.collect(store)
-    (ax,) = drawn(gap_against_jacobian, data).axes
+    data = against_jacobian.collect(store)
+    (ax,) = drawn(against_jacobian, data).axes
     found = markers(ax)
     assert_allclose(found["true labels"], [[0.2, 0.03], [0.5, 0.06]])
     assert_allclose(found["random labels"], [[30, 0.9]])
 
 
 def test_bars_are_one_standard_error_each_way(store):
-    (ax,) = drawn(gap_against_jacobian, gap_against_jacobian.collect(store)).axes
+    (ax,) = drawn(against_jacobian, against_jacobian.collect(store)).axes
     (across, up) = [lines.get_segments()[0] for lines in ax.collections if hasattr(lines, "get_segments")][:2]
     assert_allclose(across, [[0.1, 0.03], [0.3, 0.03]])
     assert_allclose(up, [[0.2, 0.02], [0.2, 0.04]])
 
 
 def test_a_loss_of_zero_is_drawn_left_of_all_others(store):
-    (_, ax) = drawn(gap_against_size_and_loss, gap_against_size_and_loss.collect(store), render=True).axes
+    (_, ax) = drawn(against_size_and_loss, against_size_and_loss.collect(store), render=True).axes
     x = markers(ax)["true labels"][:, 0]
     assert x[0] == 1e-3 and x[2] == 1e-9
     assert ax.get_xlim()[0] < x[1] < 1e-9
@@ -113,7 +114,7 @@ def test_a_loss_of_zero_is_drawn_left_of_all_others(store):
 @pytest.mark.parametrize("losses", [(0.0, 0.0), (0.0, 1e-299), (1e-310, 1.0), (1e-299, 1e-300), (0.0, 1e30)])
 def test_any_loss_survives_the_logarithmic_axis(make_store, losses):
     store = make_store(*({"train_loss": loss, "seed": seed} for seed, loss in enumerate(losses)))
-    (_, ax) = drawn(gap_against_size_and_loss, gap_against_size_and_loss.collect(store), render=True).axes
+    (_, ax) = drawn(against_size_and_loss, against_size_and_loss.collect(store), render=True).axes
     low, high = ax.get_xlim()
     x = markers(ax)["true labels"][:, 0]
     assert np.isfinite(x).all() and 0 < low < x.min() and x.max() < high < math.inf
@@ -123,16 +124,16 @@ def test_a_panel_a_data_set_by_name(make_store):
     store = make_store(
         *({"dataset": name, "gap": gap} for name in ("mnist", "cifar10", "digits", "cifar100") for gap in (0.1, 0.2))
     )
-    data = gap_against_jacobian.collect(store)
+    data = against_jacobian.collect(store)
     assert [panel.dataset for panel in data.panels] == ["cifar10", "cifar100", "digits", "mnist"]
     assert data.columns == 2
-    assert [ax.get_title(loc="left") for ax in drawn(gap_against_jacobian, data).axes] == [
+    assert [ax.get_title(loc="left") for ax in drawn(against_jacobian, data).axes] == [
         "cifar10",
         "cifar100",
         "digits",
         "mnist",
     ]
-    data = gap_against_size_and_loss.collect(store)
+    data = against_size_and_loss.collect(store)
     assert (len(data.panels), data.columns) == (8, 2)
 
 
@@ -141,9 +142,9 @@ def test_tau_is_written_in_the_panel(make_store):
     store = make_store(
         *({"width": i + 1, "jacobian_norm": n, "gap": g} for i, (n, g) in enumerate(zip(norms, gaps, strict=True)))
     )
-    data = gap_against_jacobian.collect(store)
+    data = against_jacobian.collect(store)
     low, high = (f"{data.tables['_tau'][end][0]:.2f}".replace("-", "−") for end in ("low", "high"))
-    assert f"true labels: τ = −0.80 ({low} to {high}), n = 5" in texts(drawn(gap_against_jacobian, data))
+    assert f"true labels: τ = −0.80 ({low} to {high}), n = 5" in texts(drawn(against_jacobian, data))
 
 
 def test_a_tau_of_nearly_zero_has_no_sign(make_store):
@@ -161,7 +162,7 @@ def test_one_network_is_drawn_without_tau(make_store, module, labels):
 
 
 def test_an_empty_stretch_of_the_gap_axis_is_shortened_and_said_to_be(store, make_store):
-    shortened = drawn(gap_against_jacobian, gap_against_jacobian.collect(store))
+    shortened = drawn(against_jacobian, against_jacobian.collect(store))
     assert "axis shortened here" in texts(shortened)
     (ax,) = shortened.axes
     # A point is as long above the stretch as below it, and the order is kept.
@@ -174,7 +175,7 @@ def test_an_empty_stretch_of_the_gap_axis_is_shortened_and_said_to_be(store, mak
 @pytest.mark.parametrize("gaps", [[i / 10 for i in range(9)], [0.1, 0.2], [0.1, 0.1]], ids=["even", "two", "a tie"])
 def test_a_gap_axis_without_a_long_empty_stretch_is_even(make_store, gaps):
     store = make_store(*({"width": i + 1, "gap": gap} for i, gap in enumerate(gaps)))
-    figure = drawn(gap_against_jacobian, gap_against_jacobian.collect(store))
+    figure = drawn(against_jacobian, against_jacobian.collect(store))
     assert "axis shortened here" not in texts(figure)
     low, high = figure.axes[0].get_ylim()
     assert low < min(gaps) and max(gaps) < high and high - low > 0.0199
@@ -193,7 +194,7 @@ def test_no_text_leaves_the_figure_or_meets_another_panel(store, make_store, mod
 
 
 def test_many_points_are_counted_in_cells(store, monkeypatch):
-    for module, bars in ((gap_against_jacobian, ", no bars"), (gap_against_size_and_loss, "")):
+    for module, bars in ((against_jacobian, ", no bars"), (against_size_and_loss, "")):
         data = module.collect(store)
         for most, expected in ((len(data.tables[""]), False), (len(data.tables[""]) - 1, True)):
             monkeypatch.setattr(style, "MOST_POINTS", most)
@@ -272,13 +273,13 @@ def test_wrong_number_of_axes_is_refused(store, module):
 )
 def test_what_is_missing_is_said(make_store, network, message):
     with pytest.raises(MissingDataError) as caught:
-        gap_against_jacobian.collect(make_store(network))
+        against_jacobian.collect(make_store(network))
     assert str(caught.value) == message
 
 
 def test_what_figure_8_misses_is_said(make_store):
     with pytest.raises(MissingDataError) as caught:
-        gap_against_transitions.collect(make_store({}))
+        against_transitions.collect(make_store({}))
     assert str(caught.value) == (
         "figure 8 needs transitions of fitted networks, which the presets large and small make; "
         "the survey has networks: 1, fitted: 1, with that: 0"
@@ -287,9 +288,9 @@ def test_what_figure_8_misses_is_said(make_store):
 
 def test_what_is_missing_is_said_where_each_network_lacks_another(make_store):
     with pytest.raises(MissingDataError, match="figure 1 needs gap and weights and train_loss of fitted networks"):
-        gap_against_size_and_loss.collect(make_store({"weights": None}, {"train_loss": None}))
+        against_size_and_loss.collect(make_store({"weights": None}, {"train_loss": None}))
 
 
 def test_an_empty_survey_has_nothing_to_draw(make_store):
     with pytest.raises(MissingDataError, match="the survey has networks: 0, fitted: 0, with that: 0"):
-        gap_against_jacobian.collect(make_store())
+        against_jacobian.collect(make_store())

@@ -11,8 +11,8 @@ from ...analysis.correlations import gap_correlation
 from ...analysis.seeds import NETWORK_COLUMNS, average_over_seeds, configuration_columns, fitted_networks
 from ...errors import MissingDataError
 from ...store import Store
-from . import scales, style
-from .interface import FigureData, Panel
+from ..drawing import scales, style
+from ..drawing.interface import FigureData, Panel
 
 X_LABELS = {
     "jacobian_norm": "Jacobian norm\n" r"(mean of $\|\partial\,\mathrm{softmax}(f)\,/\,\partial x\|_F$ over test points)",

@@ -1,9 +1,9 @@
 """Figure App. 8: the generalization gap against the transitions. A panel per data set, a point per configuration."""
 
-from ..store import Store
-from .drawing.gap import collect_gaps
-from .drawing.interface import FigureData
-from .gap_against_jacobian import CAPTION, draw
+from ...store import Store
+from ..drawing.interface import FigureData
+from .against_jacobian import CAPTION, draw
+from .panels import collect_gaps
 
 __all__ = ["CAPTION", "collect", "draw"]
 

@@ -1,8 +1,8 @@
 """Figure 5: the generalization gap against the Jacobian norm. A panel per data set, a point per configuration."""
 
-from ..store import Store
-from .drawing.gap import collect_gaps, draw
-from .drawing.interface import FigureData
+from ...store import Store
+from ..drawing.interface import FigureData
+from .panels import collect_gaps, draw
 
 __all__ = ["CAPTION", "collect", "draw"]
 

@@ -5,9 +5,9 @@ As in the paper, seeds are not averaged: the figure's point is which single mode
 one configuration's seeds can be orders of magnitude apart, where a mean would show the largest only.
 """
 
-from ..store import Store
-from .drawing.gap import collect_gaps, draw
-from .drawing.interface import FigureData
+from ...store import Store
+from ..drawing.interface import FigureData
+from .panels import collect_gaps, draw
 
 __all__ = ["CAPTION", "collect", "draw"]
 
