@@ -88,7 +88,7 @@ def case(device: str, inputs: int, batch_size: int, width: int, depth: int) -> t
     most = max(1, min(LIMITS[device].networks, MOST_NUMBERS * (1 if device == "cpu" else 64) // numbers))
     tried = [2**power for power in range(most.bit_length())]
     alike = [network.with_seed(seed) for seed in range(most)]
-    (chosen,) = choose_stack_sizes(alike, {"any": sizes}, device, fewest_stacks=1).values()
+    (chosen,) = choose_stack_sizes(alike, {"any": sizes}, device).values()
     takers = {count: step(device, count, inputs, width, depth, batch_size) for count in tried}
     best = {count: min(seconds(taken, device) for _ in range(ROUNDS)) for count, taken in takers.items()}
     each = {count: 1e6 * value / count for count, value in best.items()}

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 # Appended to a file's name, for the folder in which it is written: libraries that are killed leave files of other names there.
-UNFINISHED = ".new"
+UNFINISHED = ".sensitometer-new"
 
 
 @contextlib.contextmanager

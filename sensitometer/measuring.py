@@ -146,7 +146,7 @@ def measure(
     default = available if isinstance(model, MLP) else min(available, GENERIC_POINTS)
     count = check_whole_number("points", default if points is None else points, most=available)
     loops = check_whole_number("transitions", min(LOOPS, count) if transitions is None else transitions, least=0, most=count)
-    check_whole_number("samples", samples, least=2, most=2**30)
+    samples = check_whole_number("samples", samples, least=2, most=2**30)
     chosen = torch.randperm(available, generator=generator(0, "measured points"))[:count]
     shape = _point_shape(model, dataset)
     x, y = dataset.test.x[chosen].view(-1, *shape).to(_dtype(model)), dataset.test.y[chosen]

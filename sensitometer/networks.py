@@ -43,15 +43,14 @@ class _FullyConnected(nn.Module):
 
     weights: Sequence[Tensor]
     activation: str
-    shape: ClassVar[str]  # of each weight matrix
+    _shape: ClassVar[str]  # of each weight matrix
 
     def __init__(self, weights: Sequence[Tensor], activation: str) -> None:
         super().__init__()
-        _check_weights(weights, self.shape)
+        _check_weights(weights, self._shape)
         find_activation(activation)
         parameters = [
-            weight if isinstance(weight, nn.Parameter) else nn.Parameter(weight.detach(), weight.requires_grad)
-            for weight in weights
+            weight if isinstance(weight, nn.Parameter) else nn.Parameter(weight, requires_grad=False) for weight in weights
         ]
         self.weights = nn.ParameterList(parameters)  # type: ignore[assignment]
         self.activation = activation
@@ -69,8 +68,8 @@ class MLP(_FullyConnected):
     """
     A fully connected network: `L` weight matrices, an activation after each but the last, no biases.
 
-    The weights are the module's parameters. They share memory with the tensors given and record gradients if these do. Networks
-    that were trained or loaded record none: call `requires_grad_()` to train one further.
+    The weights are the module's parameters. They share memory with the tensors given, and record no gradients until
+    `requires_grad_()` is called; an `nn.Parameter` stays as it is.
 
     Parameters
     ----------
@@ -91,7 +90,7 @@ class MLP(_FullyConnected):
     MLP(64-64-10, relu, 4,736 weights)
     """
 
-    shape = "[fan_out, fan_in]"
+    _shape = "[fan_out, fan_in]"
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the logits `[N, C]` of the points `x` `[N, D]`."""
@@ -162,7 +161,7 @@ class MLPStack(_FullyConnected):
     torch.Size([8, 5, 10])
     """
 
-    shape = "[S, fan_out, fan_in]"
+    _shape = "[S, fan_out, fan_in]"
 
     def __len__(self) -> int:
         return len(self.weights[0])
@@ -208,6 +207,10 @@ def _check_weights(weights: object, shape: str) -> None:
         ):
             raise InvalidInputError(
                 f"weights[{layer}] must be a tensor {shape}, all float32 or all float64; got {described(weight)}"
+            )
+        if weight.requires_grad and not isinstance(weight, nn.Parameter):
+            raise InvalidInputError(
+                f"weights[{layer}] records gradients that would be lost: make it an nn.Parameter, or detach it"
             )
     for layer, (below, weight) in enumerate(itertools.pairwise(weights), start=1):
         expected = [*below.shape[:-2], weight.shape[-2], below.shape[-2]]

@@ -178,7 +178,7 @@ def random_ellipse(d: int, generator: torch.Generator | None = None) -> Ellipse:
     """
     if not isinstance(generator, torch.Generator | None):
         raise InvalidInputError(f"generator must be a torch.Generator or None; got {type(generator).__name__}")
-    check_whole_number("d", d)
+    d = check_whole_number("d", d)
     u, v = torch.randn(2, d, generator=generator)
     return Ellipse(torch.zeros(d), u, v)
 

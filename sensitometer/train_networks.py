@@ -55,10 +55,11 @@ def train(
         images are too narrow for a translation.
     """
     check_device(device)
-    for name, points in (("jacobian_points", jacobian_points), ("transition_points", transition_points)):
-        if points is not None:
-            check_whole_number(name, points, least=0)
-    check_whole_number("transition_samples", transition_samples, least=2)
+    if jacobian_points is not None:
+        jacobian_points = check_whole_number("jacobian_points", jacobian_points, least=0)
+    if transition_points is not None:
+        transition_points = check_whole_number("transition_points", transition_points, least=0)
+    transition_samples = check_whole_number("transition_samples", transition_samples, least=2)
     _check(configurations, dataset)
     if transition_points != 0 and dataset.image_shape[2] < 2:
         raise InvalidInputError(
@@ -72,7 +73,7 @@ def train(
     )
     sizes = Sizes(dataset.train.x.shape[1], dataset.classes, len(dataset.train.y), len(dataset.test.y))
     results: dict[str, Result] = {}
-    networks = choose_stack_sizes(configurations, {dataset.name: sizes}, device, fewest_stacks=1)
+    networks = choose_stack_sizes(configurations, {dataset.name: sizes}, device)
     for stack in make_stacks(configurations, networks):
         for result in train_and_measure(stack, dataset, schedule=schedule, measures=measures, device=device):
             results[result.row["id"]] = result

@@ -24,7 +24,7 @@ ALLOWED = {
     "store": {"errors", "files"},
     "activations": {"configuration", "errors"},
     "networks": {"activations", "errors", "files", "randomness"},
-    "data": {"errors"},
+    "data": {"errors", "files"},
     "paths": {"errors", "randomness"},
     "losses": {"configuration", "errors"},
     "optimizers": {"errors"},

@@ -6,6 +6,9 @@ import torch
 
 from sensitometer import errors
 from sensitometer.errors import check_whole_number
+from sensitometer.measures import boundaries, jacobian_norm, jacobian_norm_estimate, point_values
+from sensitometer.networks import MLP
+from sensitometer.paths import Slice
 
 ALL = [error for _, error in inspect.getmembers(errors, inspect.isclass) if error.__module__ == errors.__name__]
 
@@ -35,3 +38,13 @@ def test_what_is_no_whole_number_in_the_range_is_refused(value, refused):
 def test_without_a_largest_number_the_message_names_the_smallest_one(refused):
     with refused(r"points must be a whole number of at least 2; got 1"):
         check_whole_number("points", 1, least=2)
+
+
+@pytest.mark.parametrize("number", [np.int64(2), np.uint8(2)])
+def test_functions_take_whole_numbers_of_any_type(number):
+    network, x = MLP([torch.ones(4, 3), torch.ones(2, 4)], "relu"), torch.rand(5, 3)
+    assert jacobian_norm(network, x, chunk_size=number).equal(jacobian_norm(network, x, chunk_size=2))
+    assert jacobian_norm_estimate(network, x, projections=number, chunk_size=number).projections == 2
+    assert len(point_values(network, x, torch.zeros(5, dtype=torch.int64), chunk_size=number).label) == 5
+    first, last = (boundaries(network, Slice(*x[:3]), layer=layer) for layer in (number - number, 0))
+    assert first.segments.equal(last.segments)

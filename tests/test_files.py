@@ -35,19 +35,22 @@ def test_the_content_is_on_the_disk_before_the_name_and_then_the_name(tmp_path, 
     monkeypatch.setattr("sensitometer.files.os.fsync", fsync)
     with replacing(tmp_path / "a") as unfinished:
         unfinished.write_text("new")
-    assert synced == [(str(tmp_path / "a.new" / "a"), ["a.new"]), (str(tmp_path), ["a", "a.new"])]
+    assert synced == [
+        (str(tmp_path / "a.sensitometer-new" / "a"), ["a.sensitometer-new"]),
+        (str(tmp_path), ["a", "a.sensitometer-new"]),
+    ]
 
 
 def test_what_a_killed_process_left_is_removed(tmp_path):
-    (tmp_path / "a.new").mkdir()
-    (tmp_path / "a.new" / "left").touch()
+    (tmp_path / "a.sensitometer-new").mkdir()
+    (tmp_path / "a.sensitometer-new" / "left").touch()
     with replacing(tmp_path / "a") as unfinished:
         unfinished.write_text("new")
     assert [file.name for file in tmp_path.iterdir()] == ["a"]
 
 
 def test_what_an_earlier_version_left_is_removed(tmp_path):
-    (tmp_path / "a.new").write_text("half of the n")
+    (tmp_path / "a.sensitometer-new").write_text("half of the n")
     with replacing(tmp_path / "a") as unfinished:
         unfinished.write_text("new")
     assert [file.name for file in tmp_path.iterdir()] == ["a"]

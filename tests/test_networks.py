@@ -7,6 +7,7 @@ import pytest
 import torch
 from reference import ACTIVATIONS, GAINS, forward
 from safetensors.torch import load_file, save_file
+from torch import nn
 from torch.nn.functional import cross_entropy
 
 from sensitometer.errors import SensitometerError
@@ -106,10 +107,10 @@ def test_weights_are_the_parameters_and_share_memory_with_the_tensors_given(stre
 
 
 @one_and_many
-def test_weights_record_gradients_if_the_tensors_given_do_or_when_asked(stream, make):
+def test_weights_record_gradients_if_parameters_do_or_when_asked(stream, make):
     model, x = make(stream), torch.randn(6, 5, generator=stream, dtype=torch.float64)
     assert not model(x).requires_grad
-    copies = type(model)([weight.clone().requires_grad_() for weight in model.weights], "tanh")
+    copies = type(model)([nn.Parameter(weight.clone()) for weight in model.weights], "tanh")
     for trainable in (copies, model.requires_grad_()):
         loss = trainable(x).square().sum()
         loss.backward()
@@ -412,3 +413,8 @@ def test_file_that_is_no_network_is_refused_by_its_name(refused, tmp_path, make)
 def test_saving_where_nothing_can_be_written_is_one_line(refused, tmp_path):
     with refused("missing/file", error=SensitometerError):
         MLP([ones(2, 2)], "relu").save(tmp_path / "missing" / "file")
+
+
+def test_tensors_that_record_gradients_are_refused_as_the_gradients_would_be_lost(refused):
+    with refused(r"weights\[1\] records gradients that would be lost: make it an nn.Parameter, or detach it"):
+        MLP([torch.ones(4, 3), torch.ones(2, 4).requires_grad_()], "relu")

@@ -111,9 +111,11 @@ def load_dataset(
     source = find_source(name)
     channels, height, width = source.image_shape
     if crop is not None:
-        check_whole_number(f"crop for {name}", crop, most=min(height, width))
+        crop = check_whole_number(f"crop for {name}", crop, most=min(height, width))
     if train_points is not None:
-        check_whole_number(f"train_points for {name}", train_points, least=source.classes, most=source.train.points)
+        train_points = check_whole_number(
+            f"train_points for {name}", train_points, least=source.classes, most=source.train.points
+        )
     folder = data_root(root) / name
     (train_images, train_labels), (test_images, test_labels) = (
         _read_digits(source) if name == "digits" else [read_split(source, split, folder) for split in (source.train, source.test)]

@@ -16,6 +16,7 @@ import requests
 from tqdm import tqdm
 
 from ..errors import DataError
+from ..files import replacing
 from .locations import ROOT_VARIABLE, data_root
 from .readers import read_file
 from .sources import DataFile, Download, Source, find_source
@@ -86,10 +87,10 @@ def _fetch(source: Source, download: Download, folder: Path, progress: bool) -> 
     with tempfile.TemporaryDirectory(prefix=".fetch-", dir=folder) as staging:
         downloaded = _download(source, download, Path(staging), folder, progress)
         if download.is_archive:
-            _unpack(downloaded, download.files, Path(staging), folder)
+            _unpack(downloaded, download.files, folder)
         else:
             with downloaded.open("rb") as stream:
-                _install(stream, Path(staging), folder / download.name)
+                _install(stream, folder / download.name)
 
 
 def _download(source: Source, download: Download, staging: Path, folder: Path, progress: bool) -> Path:
@@ -128,7 +129,7 @@ def _download_from(mirror: str, download: Download, staging: Path, progress: boo
         logger.setLevel(level)
 
 
-def _unpack(archive: Path, files: tuple[DataFile, ...], staging: Path, folder: Path) -> None:
+def _unpack(archive: Path, files: tuple[DataFile, ...], folder: Path) -> None:
     """Take `files` out of a `.tar.gz`, and nothing else: the paths written to are ours, whatever the archive's say."""
     try:
         with tarfile.open(archive, mode="r:gz") as tar:
@@ -137,17 +138,15 @@ def _unpack(archive: Path, files: tuple[DataFile, ...], staging: Path, folder: P
                 stream = tar.extractfile(member) if member.isreg() else None
                 if stream is None:
                     raise tarfile.TarError(f"{file.name} is not a plain file")
-                _install(stream, staging, folder / file.name)
+                _install(stream, folder / file.name)
     except KeyError as error:
         raise DataError(f"{archive.name} cannot be unpacked: it does not hold {file.name}") from error
     except (tarfile.TarError, gzip.BadGzipFile, zlib.error, EOFError) as error:
         raise DataError(f"{archive.name} cannot be unpacked: {error}") from error
 
 
-def _install(stream: IO[bytes], staging: Path, target: Path) -> None:
+def _install(stream: IO[bytes], target: Path) -> None:
     """Write `stream` in full, then give it its name in one step; as a copy, it has the user's usual permissions."""
-    whole = staging / "whole"
-    with whole.open("wb") as copy:
-        shutil.copyfileobj(stream, copy)
     target.parent.mkdir(parents=True, exist_ok=True)
-    whole.replace(target)
+    with replacing(target) as whole, whole.open("wb") as copy:
+        shutil.copyfileobj(stream, copy)

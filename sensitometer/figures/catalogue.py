@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from importlib import import_module
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from types import ModuleType
 from typing import TYPE_CHECKING
 
 from ..errors import InvalidInputError, MissingDataError, StoreError
+from ..files import replacing
 from .drawing.interface import FigureData, SavedFigures
 
 if TYPE_CHECKING:
@@ -128,19 +128,16 @@ def _save(number: str, data: FigureData, folder: Path, formats: Sequence[str], p
     from .drawing import style
 
     stem = f"figure_{number}_{_FILES[number].replace('.', '_')}"
-    # Within the folder, so that the move is a rename on one file system.
-    with TemporaryDirectory(prefix=".figures-", dir=folder) as temporary:
-        made = []
-        with style.drawing(paper=paper):
-            for suffix in formats:
-                made.append(Path(temporary) / f"{stem}.{suffix}")
-                # A figure of its own: the layout begins where the last drawing left it, at that one's resolution.
-                figure = compose(figure_module(number), data)
-                figure.savefig(made[-1], format=suffix, metadata=_METADATA[suffix])
-        for name, table in data.tables.items():
-            made.append(Path(temporary) / f"{stem}{name}.csv")
-            table.to_csv(made[-1], index=False)
-        return [path.replace(folder / path.name) for path in made]
+    pictures = [folder / f"{stem}.{suffix}" for suffix in formats]
+    for picture, suffix in zip(pictures, formats, strict=True):
+        with style.drawing(paper=paper), replacing(picture) as unfinished:
+            # A figure of its own: the layout begins where the last drawing left it, at that one's resolution.
+            compose(figure_module(number), data).savefig(unfinished, format=suffix, metadata=_METADATA[suffix])
+    tables = {folder / f"{stem}{name}.csv": table for name, table in data.tables.items()}
+    for path, table in tables.items():
+        with replacing(path) as unfinished:
+            table.to_csv(unfinished, index=False)
+    return [*pictures, *tables]
 
 
 def compose(module: ModuleType, data: FigureData) -> Figure:

@@ -78,7 +78,7 @@ def point_values(model: Callable[[Tensor], Tensor], x: Tensor, y: Tensor, *, chu
     InvalidInputError
         An argument is not as above.
     """
-    check_arguments(x, "probabilities", chunk_size)
+    chunk_size = check_arguments(x, "probabilities", chunk_size)
     classes = model.weights[-1].shape[0] if isinstance(model, MLP) else number_of_classes(model, x)
     y = checked_classes("y", y, len(x), classes)
     if isinstance(model, MLP):

@@ -72,7 +72,7 @@ def path_profile(
     InvalidInputError
         An argument is not as above.
     """
-    check_whole_number("bins", bins)
+    bins = check_whole_number("bins", bins)
     if not isinstance(path, Path):
         raise InvalidInputError(f"path must be a Polyline or an Ellipse; got {type(path).__name__}")
     measured = as_stack(model) if isinstance(model, MLP | MLPStack) else model

@@ -17,6 +17,9 @@ from .runner import being_written, only_writer
 from .salvage import find_damage, id_of, salvage
 from .spec import Spec, parse_spec
 
+# Appended by earlier versions to the name of a file that was being written.
+EARLIER = ".new"
+
 
 @dataclass(frozen=True)
 class Finding:
@@ -139,14 +142,12 @@ def _leftovers(store: Store, repair: bool) -> Iterator[Finding]:
     if not repair and being_written(folder):
         return
     # States are gone on from as long as anything is missing.
-    saved = "*" if not store.stacks(missing=True) else f"*{UNFINISHED}"
+    saved = ("*",) if not store.stacks(missing=True) else (f"*{UNFINISHED}", f"*{EARLIER}")
     patterns = (
-        f"*{UNFINISHED}*",
-        f"{WEIGHTS}/*{UNFINISHED}",
-        f"{ARRAYS}/*{UNFINISHED}",
-        "figures/.figures-*",
-        ".salvage-*",
-        f"{SAVED}/{saved}",
+        *(f"{room}*{UNFINISHED}" for room in ("", f"{WEIGHTS}/", f"{ARRAYS}/", "figures/")),
+        *(f"{FILE}{EARLIER}*", f"{SPECIFICATION}{EARLIER}", f"{WEIGHTS}/*{EARLIER}", f"{ARRAYS}/*{EARLIER}"),
+        *("figures/.figures-*", ".salvage-*"),
+        *(f"{SAVED}/{pattern}" for pattern in saved),
     )
     files = [file for pattern in patterns for file in folder.glob(pattern)]
     if files:

@@ -104,9 +104,8 @@ def run_survey(
     WorkerError
         Workers cannot be started.
     """
-    for name, value in (("workers", workers), ("limit", limit)):
-        if value is not None:
-            check_whole_number(name, value)
+    workers = None if workers is None else check_whole_number("workers", workers)
+    limit = None if limit is None else check_whole_number("limit", limit)
     check_device_name(device)
     checked, text = load_spec(spec)
     for name in checked.data.names:

@@ -11,6 +11,7 @@ from typing import Any
 
 from ..configuration import FIELDS, Configuration
 from ..errors import InvalidInputError
+from ..files import replacing
 from ..store import Store
 from ..store.schema import COLUMNS, FILE, INSERT_NETWORK, connect, create
 
@@ -58,19 +59,18 @@ def salvage(folder: Path, *, repair: bool) -> tuple[int, str]:
         legible = _legible(file, Path(temporary))
         rows = _readable(legible)
         if repair:
-            whole = Path(temporary) / "whole"
-            create(whole)
-            with closing(connect(whole)) as connection:
-                connection.execute("BEGIN IMMEDIATE")
-                connection.executemany(INSERT_NETWORK, rows)
-                for tables in (("stack_sizes",), ("stacks", "members"), ("runs",)):
-                    _copy_tables(legible, connection, tables)
-                connection.execute("COMMIT")
-            for suffix in SUFFIXES:
-                old = Path(f"{file}{suffix}")
-                if old.exists():
-                    old.replace(folder / f"{kept}{suffix}")
-            whole.replace(file)
+            with replacing(file) as whole:
+                create(whole)
+                with closing(connect(whole)) as connection:
+                    connection.execute("BEGIN IMMEDIATE")
+                    connection.executemany(INSERT_NETWORK, rows)
+                    for tables in (("stack_sizes",), ("stacks", "members"), ("runs",)):
+                        _copy_tables(legible, connection, tables)
+                    connection.execute("COMMIT")
+                for suffix in SUFFIXES:
+                    old = Path(f"{file}{suffix}")
+                    if old.exists():
+                        old.replace(folder / f"{kept}{suffix}")
     if repair:
         with Store(folder) as store:
             store.count_missing()

@@ -29,7 +29,7 @@ class Schedule:
     def __post_init__(self) -> None:
         for name in ("decay_every_epochs", "checkpoint_steps"):
             if getattr(self, name) is not None:
-                check_whole_number(name, getattr(self, name))
+                object.__setattr__(self, name, check_whole_number(name, getattr(self, name)))
         stop = self.stop_at_accuracy
         if stop is not None and (isinstance(stop, bool) or not isinstance(stop, int | float) or not 0 < stop <= 1):
             raise InvalidInputError(f"stop_at_accuracy must be a number above 0 and at most 1; got {stop!r}")

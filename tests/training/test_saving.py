@@ -252,7 +252,7 @@ dataset = Dataset("noise", *points, classes=3, image_shape=(1, 6, 6))
 scales_and_seeds = [(scale, seed) for seed in (1, 2, 3) for scale in (0.01, 1.0, 4.0)]
 configurations = [Configuration("noise", 32, 3, batch_size=20, init_scale=a, seed=b, **what) for a, b in scales_and_seeds]
 schedule = Schedule(stop_at_accuracy=1.0)
-saved, unfinished = folder / "state", folder / "state.new"
+saved, unfinished = folder / "state", folder / "state.sensitometer-new"
 
 def train(saver=None):
     trained = train_stack(configurations, dataset, schedule=schedule, saver=saver)
@@ -305,7 +305,7 @@ def test_a_process_that_is_killed_five_times_ends_with_the_bits_of_one_that_is_n
     assert all(same(killed[name], left_alone[name]) for name in killed)
     assert len(set(done.tolist())) >= 3, "networks must leave at different times"
     # Whatever a killed process leaves beside the state, the next one overwrites.
-    assert {path.name for path in (tmp_path / "5").iterdir()} <= {"state", "state.new", "weights"}
+    assert {path.name for path in (tmp_path / "5").iterdir()} <= {"state", "state.sensitometer-new", "weights"}
 
 
 # --- saves that fail, files that are damaged
@@ -358,7 +358,7 @@ def test_a_save_that_fails_leaves_the_old_state(half_way, fail):
 
 def test_what_a_killed_process_leaves_is_neither_read_nor_in_the_way(half_way):
     go_on, path, expected = half_way
-    left = path.with_name("state.new")
+    left = path.with_name("state.sensitometer-new")
     left.mkdir()
     (left / "state").write_bytes(path.read_bytes()[:100])
     (left / "another").write_bytes(b"")

@@ -84,8 +84,8 @@ def jacobian_norm_estimate(
     InvalidInputError
         An argument is not as above.
     """
-    check_arguments(x, of, chunk_size)
-    check_whole_number("projections", projections, least=2)
+    chunk_size = check_arguments(x, of, chunk_size)
+    projections = check_whole_number("projections", projections, least=2)
     if not isinstance(generator, torch.Generator | None):
         raise InvalidInputError(f"generator must be a torch.Generator or None; got {type(generator).__name__}")
     C = number_of_classes(model, x)

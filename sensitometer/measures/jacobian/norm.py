@@ -53,7 +53,7 @@ def jacobian_norm(
     InvalidInputError
         An argument is not as above.
     """
-    check_arguments(x, of, chunk_size)
+    chunk_size = check_arguments(x, of, chunk_size)
     if isinstance(model, MLPStack):
         norms = _of_stack(model, x, of, target, chunk_size)
     elif isinstance(model, MLP):
@@ -99,17 +99,18 @@ def _of_callable(
     return torch.cat(norms)
 
 
-def check_arguments(x: object, kind: str, chunk_size: int | None) -> None:
-    """Raise InvalidInputError unless these are arguments of `jacobian_norm`: `x` points `[N, ...]`, all of them finite."""
+def check_arguments(x: object, kind: str, chunk_size: int | None) -> int | None:
+    """Return `chunk_size` as an `int` or None; InvalidInputError unless `x` is finite points `[N, ...]`, and the others fit."""
     if kind not in KINDS:
         raise InvalidInputError(f"of must be one of {', '.join(KINDS)}; got {kind!r}")
     if chunk_size is not None:
-        check_whole_number("chunk_size", chunk_size)
+        chunk_size = check_whole_number("chunk_size", chunk_size)
     if not isinstance(x, Tensor) or not x.is_floating_point() or x.ndim < 2 or not len(x):
         raise InvalidInputError("x must be a floating-point tensor of points [N, ...], at least one")
     # Norms would not always show it: the slope of a unit that is given nan, or is saturated by inf, may be 0.
     if not x.isfinite().all():
         raise InvalidInputError("x must be finite; some points are not")
+    return chunk_size
 
 
 def checked_classes(name: str, labels: object, points: int, classes: int) -> Tensor:

@@ -224,7 +224,7 @@ def boundaries(
     """
     plane = _checked(model, slice)
     if most_faces is not None:
-        check_whole_number("most_faces", most_faces)
+        most_faces = check_whole_number("most_faces", most_faces)
     if method not in METHODS:
         raise InvalidInputError(f"method must be one of {', '.join(METHODS)}; got {method!r}")
     if method == "sampled":
@@ -360,6 +360,4 @@ def _layers(layer: object, names: Sequence[str]) -> tuple[int, ...]:
     count = len(names)
     if layer == "all":
         return tuple(range(count))
-    if isinstance(layer, bool) or not isinstance(layer, int) or not -count <= layer < count:
-        raise InvalidInputError(f"layer must be 'all' or a hidden layer, {-count} to {count - 1}; got {layer!r}")
-    return (layer % count,)
+    return (check_whole_number("layer, if not 'all',", layer, least=-count, most=count - 1) % count,)

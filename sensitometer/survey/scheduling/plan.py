@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from ...configuration import Configuration
-from ...errors import InvalidInputError
+from ...errors import InvalidInputError, check_whole_number
 from ..spec import Spec
 from .cost import BYTES, COPIES, Sizes, array_bytes, network_flops, number_of_weights, stack_bytes, stack_seconds, walk_bytes
 from .machines import Machine, parse_gpus, this_machine
@@ -76,7 +76,8 @@ def plan(spec: Spec, *, workers: int | None = None, like: str | None = None) -> 
         `like` names no GPU of `machines.GPUS`, or `workers` is given too.
     """
     if like is None:
-        machine, workers = this_machine(), workers or default_workers()
+        machine = this_machine()
+        workers = default_workers() if workers is None else check_whole_number("workers", workers)
         share = machine.memory // workers
     elif workers is None:
         workers, machine = parse_gpus(like)

@@ -6,7 +6,6 @@ are from `benchmarks/stack_sizes.py`.
 """
 
 import hashlib
-import math
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -30,8 +29,6 @@ LIMITS = {
     "cpu": Limits(numbers=2**20, networks=128, memory=10**9),
     "cuda": Limits(numbers=2**26, networks=4096, memory=4 * 10**9),
 }
-# Stacks of a survey, at least: enough to do for eight workers, and for the last ones to finish about together.
-FEWEST_STACKS = 16
 
 
 def kinds(configurations: Sequence[Configuration]) -> dict[str, list[Configuration]]:
@@ -45,19 +42,15 @@ def kinds(configurations: Sequence[Configuration]) -> dict[str, list[Configurati
     }
 
 
-def choose_stack_sizes(
-    configurations: Sequence[Configuration], sizes: Mapping[str, Sizes], device: str, *, fewest_stacks: int = FEWEST_STACKS
-) -> dict[str, int]:
+def choose_stack_sizes(configurations: Sequence[Configuration], sizes: Mapping[str, Sizes], device: str) -> dict[str, int]:
     """
     Choose how many networks are trained in one stack, by `Configuration.kind`.
 
-    `sizes` holds the sizes of each data set by name; `device` is `cpu`, `cuda` or `cuda:INDEX`. There are at least
-    `fewest_stacks` stacks where there are as many networks.
+    `sizes` holds the sizes of each data set by name; `device` is `cpu`, `cuda` or `cuda:INDEX`.
     """
     limits = LIMITS[device.partition(":")[0]]
-    most = max(1, math.ceil(len(configurations) / fewest_stacks))
     return {
-        kind: min(most, len(alike), _largest_stack(alike[0], sizes[alike[0].dataset], limits))
+        kind: min(len(alike), _largest_stack(alike[0], sizes[alike[0].dataset], limits))
         for kind, alike in kinds(configurations).items()
     }
 

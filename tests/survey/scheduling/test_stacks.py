@@ -28,8 +28,8 @@ def networks(width, count, depth=3, **options):
     return [Configuration("x", width, depth, seed=seed, **options) for seed in range(count)]
 
 
-def size(configurations, device="cpu", **options):
-    (chosen,) = choose_stack_sizes(configurations, {"x": SIZES}, device, **{"fewest_stacks": 1} | options).values()
+def size(configurations, device="cpu"):
+    (chosen,) = choose_stack_sizes(configurations, {"x": SIZES}, device).values()
     return chosen
 
 
@@ -63,10 +63,12 @@ def test_narrow_networks_are_stacked_and_wide_ones_are_not():
     assert size(networks(64, 5000), "cuda:1") == size(networks(64, 5000), "cuda") > size(networks(64, 5000))
 
 
-def test_a_small_survey_has_stacks_for_all_workers():
-    assert size(networks(8, 64), fewest_stacks=16) == 4
-    assert size(networks(8, 64)) == 64
-    assert size(networks(8, 5), fewest_stacks=16) == 1
+def test_a_size_depends_on_no_other_network():
+    many, few = networks(8, 1000), networks(8, 3)
+    others = networks(300, 50)
+    together = choose_stack_sizes([*many, *others], {"x": SIZES}, "cpu")
+    assert together[many[0].kind] == size(many)
+    assert size(few) == 3
 
 
 @pytest.mark.parametrize("name", ["quick", "large-reduced"])
