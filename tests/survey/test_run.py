@@ -173,7 +173,7 @@ def test_the_stack_of_a_worker_that_is_killed_is_trained_again_in_halves(small, 
     with sm.run_survey(small, tmp_path / "out", workers=1, reporter=killing) as store:
         same(store.frame(), uninterrupted)
         divided = [stack for stack in store.stacks() if stack.accident]
-        assert [stack.networks for stack in divided] == [2, 2]
+        assert [stack.networks for stack in divided] == [4, 4]
         assert {stack.accident for stack in divided} == {"a worker was ended by signal 9"}
         assert sum(stack.networks for stack in store.stacks()) == 64
         assert {member.id for member in store.all_members()} == set(uninterrupted["id"])

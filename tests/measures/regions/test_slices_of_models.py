@@ -588,8 +588,8 @@ def test_functions_are_models_too():
         ({"model": nn.Linear(2, 3), "method": "sampled"}, "no activation"),
         ({"model": nn.Sequential(nn.Linear(2, 3), nn.BatchNorm1d(3), nn.ReLU())}, "model must be in evaluation mode"),
         ({"model": nn.Sequential(nn.Linear(5, 3), nn.ReLU())}, "model does not take"),
-        ({"layer": 1}, "layer must be 'all' or a hidden layer, -1 to 0; got 1"),
-        ({"layer": 1, "method": "sampled"}, "layer must be 'all' or a hidden layer, -1 to 0; got 1"),
+        ({"layer": 1}, "layer, if not 'all', must be a whole number from -1 to 0; got 1"),
+        ({"layer": 1, "method": "sampled"}, "layer, if not 'all', must be a whole number from -1 to 0; got 1"),
         ({"slice": torch.zeros(3, 2)}, "slice must be a Slice; got Tensor"),
     ],
 )
