@@ -22,8 +22,8 @@ FIRST_LABELS = {
 def name(request):
     if not os.environ.get("SENSITOMETER_DATA"):
         pytest.skip("SENSITOMETER_DATA is not set")
-    status = next(status for status in list_datasets() if status.name == request.param)
-    if not status.present:
+    status = next(status for status in list_datasets() if status.source.name == request.param)
+    if status.missing:
         pytest.skip(f"{status.folder} does not hold {request.param}")
     return request.param
 
