@@ -42,7 +42,7 @@ def check_whole_number(name: str, value: object, *, least: int = 1, most: int | 
     Parameters
     ----------
     name
-        What the message calls the argument.
+        The argument, as the message calls it.
     least, most
         The smallest and the largest number taken; no largest one when None.
 

@@ -1,4 +1,4 @@
-"""What the tests of several modules share."""
+"""Fixtures that the tests of several modules share."""
 
 import os
 
@@ -54,7 +54,7 @@ def _same_for_every_run(tmp_path_factory):
     """
     Give every run the same matrix-product path and the same sizes of stacks: the last bits of results are compared.
 
-    What is measured while tests keep the machine busy is not what its user wants to find in the cache.
+    Rates measured while tests keep the machine busy must not stay in the user's cache.
     """
     base = tmp_path_factory.getbasetemp()
     shared = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base

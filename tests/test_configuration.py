@@ -36,7 +36,7 @@ OTHER = Configuration(
 FULL_BATCH = Configuration("mnist", 100, 2, optimizer="lbfgs")
 
 
-# What loops over arrays or specifications may hand over by mistake.
+# Values that loops over arrays or specifications may hand over by mistake.
 LISTS = {
     "dataset": ["mnist"],
     "activation": ["relu"],

@@ -1,4 +1,4 @@
-"""What a device is called, and how it computes."""
+"""Names of devices, and how they compute."""
 
 import pytest
 import torch

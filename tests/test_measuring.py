@@ -1,4 +1,4 @@
-"""What is measured of a model, and the command that prints it."""
+"""Measures of one model, and the command that prints them."""
 
 import csv
 import math

@@ -1,4 +1,4 @@
-"""What the objects that hold many numbers say of themselves: one short line, without the numbers."""
+"""Objects that hold many numbers have a repr of one short line, without the numbers."""
 
 import pytest
 import torch

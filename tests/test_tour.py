@@ -58,7 +58,7 @@ def test_it_trains_as_many_networks_as_it_says(committed, executed):
 
 
 def test_the_exact_count_is_the_committed_one(committed, executed):
-    # Of a network that takes 200 steps, in which rounding has no time to grow: with SSE, AVX2 and AVX-512 the count is the same.
+    # Rounding has no time to grow in a network that takes 200 steps: with SSE, AVX2 and AVX-512 the count is the same.
     # A unit that just touches its boundary adds or takes two; three of these are allowed.
     assert number(executed, r"^exact +(\d+)$") == pytest.approx(number(committed, r"^exact +(\d+)$"), abs=6)
 
@@ -72,7 +72,7 @@ def test_the_count_of_many_samples_is_the_exact_one_and_that_of_few_is_smaller(e
 @pytest.mark.parametrize("name", ["gap", "jacobian_norm"])
 def test_the_shares_of_pairs_are_the_committed_ones(name, committed, executed):
     # No pair is close: random labels have 20 times the gap and 13 times the norm, and rounding changes both by a tenth at most.
-    # Of the transitions pairs are close, and their share is compared with nothing.
+    # Pairs are close in their transitions, and their share is compared with nothing.
     # Share, interval, 6 pairs of 3 configurations.
     pattern = rf"^{name} +([\d.]+) +[\d.]+ +[\d.]+ +6 +3$"
     assert number(committed, pattern) == number(executed, pattern) == 1

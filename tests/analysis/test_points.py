@@ -113,7 +113,7 @@ def test_bounds_are_the_papers_at_every_size_of_loss(classes):
     losses = [1e-30, 1e-17, 1e-9, 1e-3, 0.1, math.log(2), math.log(classes), 5.0, 30.0]
     expected = np.array([slow_bounds(classes, 0.37, loss) for loss in losses]).T
     for function, values in zip((lower_bound, upper_bound, approximation), expected, strict=True):
-        # Of tensors, too.
+        # Tensors are taken, too.
         for kind in (losses, torch.tensor(losses, dtype=torch.float64)):
             bound = function(kind, 0.37, classes)
             assert bound.dtype == np.float64

@@ -110,7 +110,7 @@ def on_slice(farther=0.0, elsewhere=0.0):
     """
     Arrays of a slice on which the distances after and before training have the contrast `farther`.
 
-    Those at the points and anywhere are alike before, and have the contrast `elsewhere` after.
+    Distances at the points and anywhere are alike before, and have the contrast `elsewhere` after.
     """
     before, after = 1 - farther, 1 + farther
     return {

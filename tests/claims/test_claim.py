@@ -39,7 +39,7 @@ def test_the_whole_interval_must_be_on_one_side(low, high, above, below):
         ("networks", True, 24, 24, "24 networks"),
         ("networks", True, 48, 24, "48 networks of 24 seeds"),
         ("networks", True, 24, 1, "24 networks of 1 seed; needs 10 seeds"),
-        # Of configurations it does not.
+        # The number of configurations does not.
         ("networks", False, 24, 24, "24 networks of 24 configurations"),
     ],
 )

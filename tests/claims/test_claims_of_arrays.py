@@ -207,7 +207,7 @@ def claims_6(arrays, **settings):
 )
 def test_wrong_points_get_each_verdict(statistic, highest, verdict):
     claim = only(one for one in claims_6([single_points(count) for count in highest]) if one.statistic == statistic)
-    # So many of 10 are above all correct points, the others below all.
+    # N of 10 are above all correct points, the others below all.
     assert claim.value == pytest.approx(np.mean(highest) / 10)
     assert (claim.verdict, claim.threshold, claim.side, claim.subject) == (verdict, 0.5, "above", "mnist")
 
@@ -250,7 +250,7 @@ def test_where_most_points_are_wrong_the_highest_norms_say_nothing(correct, wron
     else:
         assert claim.verdict == HOLDS
         assert claim.reason == f"12 networks of 12 configurations; of all points {wrong} are"
-    # Of the other claims this is no obstacle.
+    # This is no obstacle to the other claims.
     assert [one.verdict for one in found[:3]] == [HOLDS, NOT_ENOUGH_DATA if obstacle else HOLDS, HOLDS]
 
 
@@ -386,7 +386,7 @@ def test_configurations_of_a_seed_are_averaged_first(number):
     kinds = {1: lambda value: ellipses(different=value), 2: on_slice}
     contrasts = spread(0.3)
     rows, kept = measured([kinds[number](value) for value in contrasts])
-    # Of three seeds there are other configurations, all measured at the same points.
+    # Three seeds have other configurations, all measured at the same points.
     others, more = {}, {}
     for width in (20, 21):
         added, arrays = measured([kinds[number](value + 0.2) for value in contrasts[:3]], width=width)
@@ -427,7 +427,7 @@ def test_at_single_points_configurations_are_independent():
 
 
 def test_seeds_of_a_configuration_are_averaged_first():
-    # Of 11 configurations, one has ten seeds, the others one.
+    # One of 11 configurations has ten seeds, the others one.
     rows, kept = measured([single_points(10)] * 10, width=100)
     others, more = of_configurations([single_points(count) for count in (6, 8) * 5])
     claim = claims_of(others + rows, 6, arrays=kept | more)[0]

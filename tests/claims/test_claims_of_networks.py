@@ -71,7 +71,7 @@ def test_the_train_accuracies_of_augmentation_are_said(quantity):
         row | {"train_accuracy": 1.0 if row["augmentation"] == "none" else 0.5 + row["seed"] / 50}
         for row in pairs("augmentation", quantity, 9, 9)
     ]
-    # Of networks without a partner nothing is said.
+    # Networks without a partner do not count.
     rows += [network(50 + width, augmentation="shift-flip", state="unfitted", train_accuracy=0.0) for width in range(5)]
     (claim,) = claims_of(rows, 3, "augmentation", quantity)
     assert claim.reason == "18 pairs of 9 configurations; train accuracy 0.53 with, 1.00 without; needs 10 configurations"

@@ -65,7 +65,7 @@ def test_too_few_fitted_networks_are_said_to_be_too_few(tmp_path, run):
 def test_figures_say_where_they_are(survey, run):
     status, printed, errors = run("figures", survey[0], "--format", "svg")
     assert status == 0
-    # Of a survey of whole networks.
+    # A survey of whole networks has no arrays.
     assert errors == "not drawn, for lack of data: 2, 3, 6, 7, 9, 11 (--only 2 says what 2 needs)\n"
     assert "which the preset trajectory makes" in run("figures", survey[0], "--only", "2")[2]
     paths = printed.split()

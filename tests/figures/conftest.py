@@ -151,7 +151,7 @@ def full_store(make_store, paired_networks):
     """
     All that all figures need: five pairs of each setting, in three of which the worse network is the more sensitive one.
 
-    Of one of them, and of one of Fashion-MNIST, there are arrays.
+    One of them, and one of Fashion-MNIST, have arrays.
     """
     values = [(2.0, 1.0), (3.0, 1.0), (1.0, 2.0), (1.0, 1.0), (5.0, 2.0)]
     pairs = [tuple({"gap": value / 10, "jacobian_norm": value, "transitions": 100 * value} for value in pair) for pair in values]

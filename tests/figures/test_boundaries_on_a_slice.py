@@ -144,7 +144,7 @@ def chosen(make_store, networks, arrays):
     [
         ({"a": 3.0}, "a"),
         ({"a": 9.0, "b": 2.0, "c": 5.0}, "c"),
-        # Of four the second, not the third, nor the one nearest to the mean.
+        # The second of four, not the third, nor the one nearest to the mean.
         ({"a": 90.0, "b": 4.0, "c": 3.0, "d": 1.0}, "c"),
         ({"c": 2.0, "b": 2.0, "a": 2.0, "d": 2.0}, "b"),
     ],
@@ -198,7 +198,7 @@ def test_networks_without_a_boundary_are_drawn_only_if_there_are_no_others(make_
 
 
 def lines_of(make_store, networks, arrays):
-    """What is written of which network is drawn, above both panels."""
+    """The line above both panels that says which network is drawn."""
     before, after = drawn(boundaries_on_a_slice.collect(make_store(*networks, arrays=arrays))).axes
     assert written(before)[0] == written(after)[0]
     return written(before)[0]

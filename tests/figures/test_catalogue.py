@@ -23,7 +23,7 @@ STEMS = {
     "10": "figure_10_occams_razor",
     "11": "figure_11_jacobian_and_bounds",
 }
-# Of the tables beside the main one.
+# Endings of the tables beside the main one.
 ENDINGS = {
     "1": ["_tau"],
     "2": ["_points"],

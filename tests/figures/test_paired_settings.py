@@ -174,7 +174,7 @@ def test_the_table_has_both_networks_values_and_what_they_share(full_store):
     first = pairs.iloc[0]
     assert first[["factor", "worse", "better", "width", "seed"]].tolist() == ["labels", "random", "true", 1, 1]
     assert first[["gap_worse", "gap_better", "transitions_worse", "transitions_better"]].tolist() == [0.2, 0.1, 200, 100]
-    # What the two do not share is null, but for the settings of the momentum network.
+    # Settings that the two do not share are null, but for the settings of the momentum network.
     assert pairs["labels"].isna().tolist() == [True] * 5 + [False] * 15
     assert pairs[pairs["factor"] == "optimizer"][
         ["learning_rate", "batch_size", "steps"]

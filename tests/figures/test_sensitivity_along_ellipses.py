@@ -101,7 +101,7 @@ def test_lines_and_bands_are_drawn_where_the_table_says(ellipses):
             low, high = bands(ax)[sensitivity_along_ellipses.KINDS[kind].name]
             assert_allclose(low, own[name] - own[f"{name}_sem"])
             assert_allclose(high, own[name] + own[f"{name}_sem"])
-        # Of 1, 2 and 6: the mean is 3, the variance 14 / 2, over 3 networks.
+        # The mean of 1, 2 and 6 is 3, the variance 14 / 2, over 3 networks.
         assert_allclose(own["jacobian_norm"], 3 * place * np.arange(1, BINS + 1))
         assert_allclose(own["jacobian_norm_sem"], math.sqrt(7 / 3) * place * np.arange(1, BINS + 1))
         assert_allclose(own["transition_density"], 100 * place * np.arange(1, BINS + 1))
@@ -225,7 +225,7 @@ def test_bands_that_reach_to_0_are_cut_at_the_edge(ellipses):
     nearly = {name: values * (np.arange(BINS) != 2) for name, values in paths().items() if values.shape == (BINS,)}
     ax = drawn(sensitivity_along_ellipses.collect(ellipses(({}, nearly), ({}, nearly), ({}, paths())))).axes[1]
     bottom = ax.get_ylim()[0]
-    # Of 0, 0 and 3, the mean is 1 and so is the error.
+    # The mean of 0, 0 and 3 is 1, and so is the error.
     low, high = bands(ax)[NAMES[0]]
     assert low[2] == pytest.approx(bottom) and high[2] == pytest.approx(2)
     # The lowest of all is 1, at bin 0 and at bin 2: cut bands take no more of the axis than half a value.

@@ -111,7 +111,7 @@ def test_pickles_are_loaded_with_trust_alone(zoo, refused):
         open_model("state.pt", trust_pickle=True)
 
 
-# Of torch.jit itself, which torch means to drop.
+# Warnings of torch.jit itself, which torch means to drop.
 @pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")
 def test_torchscript_is_loaded_without_a_warning(zoo):
     """Any other warning of torch.load is an error here."""

@@ -27,7 +27,7 @@ class Driver:
         self.optimizer = MINIBATCH_OPTIMIZERS[name](self.flat, self.layers, torch.tensor(RATES, dtype=torch.float64))
 
     def gradients(self):
-        # Of different sizes, as those of layers are; and some are 0, as those of dead units are.
+        # Gradients of different sizes, as those of layers are; and some are 0, as those of dead units are.
         normal = [torch.randn(shape, generator=self.stream, dtype=torch.float64) for shape in SHAPES]
         return [size * g * (g.abs() > 0.1) for size, g in zip((1e-3, 10.0), normal, strict=True)]
 

@@ -137,7 +137,7 @@ def test_damaged_file_is_refused_or_its_reading_is(fails, folder, damage):
         read()
 
 
-# What the versions before lacked.
+# The tables and columns that earlier versions lacked.
 EARLIER = {
     1: "DROP TABLE stack_sizes; DROP TABLE stacks; DROP TABLE members",
     2: "DROP TABLE stacks; DROP TABLE members; INSERT INTO stack_sizes VALUES ('old', 2, 1.0)",

@@ -93,7 +93,7 @@ def test_a_survey_that_is_killed_has_every_row_once_and_the_same_numbers(number,
         frame = store.frame()
         assert [stack for stack in store.stacks() if stack.missing] == []
     pd.testing.assert_frame_equal(frame[REPEATABLE], uninterrupted[REPEATABLE], check_exact=True)
-    # What was stored before the accident was left alone.
+    # Rows stored before the accident were left alone.
     assert (frame.set_index("id").stored_at[stored.id].to_numpy() == stored.stored_at.to_numpy()).all()
     sm.run_survey(small, out).close()
     assert sorted(path.name for path in out.iterdir()) == ["run.lock", "spec.toml", "survey.sqlite"]

@@ -22,7 +22,7 @@ from .test_run import run_with_fakes
 
 NOISE = random.Random(0)
 LARGER = SMALL.replace("seed = [1, 2]", f"seed = {list(range(1, 13))}")
-# What a network has whenever and wherever it is trained by a worker that trains nothing.
+# Columns that are the same whenever and wherever a worker that trains nothing makes the row.
 SAME = ["id", "width", "seed", "state", "gap"]
 
 

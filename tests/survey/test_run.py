@@ -137,7 +137,7 @@ def test_a_run_that_is_ended_and_run_again_has_the_rows_of_an_uninterrupted_one(
     with sm.run_survey(small, out, workers=1) as store:
         frame = store.frame()
     same(frame, uninterrupted)
-    # What was stored was left alone.
+    # Stored rows were left alone.
     kept = frame.set_index("id").loc[stored.id]
     assert (kept.stored_at.to_numpy() == stored.stored_at.to_numpy()).all()
 

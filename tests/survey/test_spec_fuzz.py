@@ -71,7 +71,7 @@ NESTED = [
     "[[0x" + 5000 * "f" + "]]",
 ]
 ARRAYS = ["[]", *NESTED]
-# What may stand where, by kind; an integer is a number, too.
+# Values that may stand somewhere, by kind; an integer is a number, too.
 KINDS = {
     "string": STRINGS,
     "integer": INTEGERS,

@@ -56,7 +56,7 @@ class OnlyAfter(Saver):
 
 # --- everywhere
 
-# What waits for the device, for a number or for the size of an answer, cannot be captured.
+# Calls that wait for the device, for a number or for the size of an answer, cannot be captured.
 FORBIDDEN = ("_local_scalar_dense", "nonzero", "is_nonzero", "equal", "masked_select", "unique", "_to_copy", "repeat_interleave")
 
 
@@ -93,7 +93,7 @@ class Recording(TorchDispatchMode):
 
 
 class PlayedGraph:
-    """What stands in for a CUDA graph: does the captured operations again, on the same memory."""
+    """Stands in for a CUDA graph: does the captured operations again, on the same memory."""
 
     captured = 0
 

@@ -29,7 +29,7 @@ SCHEDULE = Schedule(decay_every_epochs=DECAY_EPOCHS, checkpoint_steps=CHECKPOINT
 
 
 def stop_at_accuracy(optimizer, augmentation):
-    """What some reach early, some late and some never: moved images are harder, and L-BFGS is the fastest."""
+    """An accuracy that some reach early, some late and some never: moved images are harder, and L-BFGS is the fastest."""
     return (0.8 if augmentation == "none" else 0.6) + (0.15 if optimizer == "lbfgs" else 0.0)
 
 
@@ -72,7 +72,7 @@ def assert_same(found, expected):
 
 
 class Interrupted(Exception):  # noqa: N818  it is no error
-    """What ends a training here."""
+    """Ends a training in these tests."""
 
 
 class Counting(Saver):

@@ -1,4 +1,4 @@
-"""What segments of polylines and arcs of ellipses have in common when a model is taken along them."""
+"""The common part of segments of polylines and arcs of ellipses when a model is taken along them."""
 
 from abc import ABC, abstractmethod
 from typing import Any, ClassVar

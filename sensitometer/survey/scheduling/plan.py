@@ -89,7 +89,7 @@ def plan(spec: Spec, *, workers: int | None = None, like: str | None = None) -> 
     by_kind = kinds(list(spec.configurations()))
     fitting = {kind: alike for kind, alike in by_kind.items() if base + _bytes(alike[0], 1, sizes) <= share}
     chosen = choose_stack_sizes([network for alike in fitting.values() for network in alike], sizes, machine.kind)
-    # Of one full stack of each kind; the last one of a kind may have fewer networks, and takes a share of that.
+    # One full stack per kind; the last stack of a kind may have fewer networks, and takes a share of the time.
     stacks = {kind: alike[: chosen[kind]] for kind, alike in fitting.items()}
     seconds = {kind: stack_seconds(stack, sizes[stack[0].dataset], machine) for kind, stack in stacks.items()}
     all_seconds = sum(len(alike) * seconds[kind] / chosen[kind] for kind, alike in fitting.items())

@@ -1,4 +1,4 @@
-"""What every executor keeps to, with workers that train nothing."""
+"""The contract of executors, with workers that train nothing."""
 
 import contextlib
 import sys

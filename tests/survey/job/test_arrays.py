@@ -1,4 +1,4 @@
-"""What a survey keeps of a network as arrays, against the measures taken plainly, and what becomes of the files."""
+"""Arrays that a survey keeps of a network, against the measures taken plainly, and what becomes of the files."""
 
 import math
 import shutil
@@ -75,7 +75,7 @@ def test_points_are_random_ones_of_the_seed_with_their_measures(trained, digits)
     found = kept(one, digits, points=40)
     index = found.pop("points.index")
     assert len(set(index)) == 40
-    # Of the network alone, not of all of its seed.
+    # The network's own, not shared by its seed.
     for other in (trained(seed=2), trained(width=31)):
         assert index.tolist() != kept(other, digits, points=40)["points.index"].tolist()
     expected = vars(point_values(one.network, digits.test.x[index], digits.test.y[index]))
@@ -144,7 +144,7 @@ def test_the_translation_loop_is_drawn_on_the_plane_of_its_two_strongest_waves(t
     found = kept(trained(), digits, paths=BINS)
     curve = found["paths.translation.curve"].astype(np.float64)
     vertices = curve[:: len(curve) // 8]
-    # Of 8 shifts the waves 1 to 3 are those whose sums with cosines and sines are not the same twice.
+    # Waves 1 to 3 of 8 shifts are those whose sums with cosines and sines are not the same twice.
     amplitudes = np.fft.fft(vertices[:, 0] + 1j * vertices[:, 1]) / 8
     strong = np.flatnonzero(abs(amplitudes) > 1e-5)
     assert len(strong) == 2

@@ -1,4 +1,4 @@
-"""What a survey measures, against the twins in float64, and what the measuring costs beside the training."""
+"""Measures of a survey, against the twins in float64, and what the measuring costs beside the training."""
 
 import time
 from dataclasses import replace
@@ -102,7 +102,7 @@ def test_measuring_a_network_of_quick_costs_less_than_training_it():
     spec, _ = load_spec("quick")
     dataset, measures = sm.load_dataset("digits"), Measures("all", spec.measure.transitions, spec.measure.transition_samples)
     training = measuring = 0.0
-    # What has to be compiled is, once on a machine.
+    # Loops are compiled once on a machine.
     train_and_measure(small_stack("relu", 1, steps=0), dataset, measures=measures)
     for width, depth, activation in ((32, 9, "hardtanh"), (64, 5, "relu"), (128, 3, "hardsigmoid"), (128, 7, "tanh")):
         plain = sm.Configuration("digits", width, depth, activation, learning_rate=0.03, batch_size=64, steps=spec.training.steps)
