@@ -111,7 +111,7 @@ def rmsprop(w, g, rate, step, memory):
     return w - rate * g / (square + 1e-10).sqrt(), square
 
 
-# Optimizers that take minibatches. Each takes (weights, gradient, learning rate, number of the step from 1, memory, None at first).
+# Optimizers of minibatches. Each takes (weights, gradient, learning rate, number of the step from 1, memory, None at first).
 MINIBATCH = {"sgd": sgd, "momentum": momentum, "adam": adam, "rmsprop": rmsprop}
 
 
