@@ -23,7 +23,7 @@ class Limits(NamedTuple):
     memory: int
 
 
-# On a processor: a network's share of a step is the shortest in the median over shapes, and steps on more numbers are slower, since
+# On a processor: a network's share of a step is the shortest in the median over shapes, and steps on more numbers are slower:
 # they leave the cache. On GPUs, not measured: an A100 reads and writes 2^26 numbers in about the time that a step's kernels take.
 LIMITS = {
     "cpu": Limits(numbers=2**20, networks=128, memory=10**9),
