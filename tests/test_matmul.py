@@ -261,12 +261,12 @@ print(matmul.active())
 
 def test_real_probes_choose_a_path_that_can_be_taken(cache, monkeypatch):
     """Both processes run: a few seconds."""
-    monkeypatch.setattr(matmul, "PROBE_ROUNDS", 2)
+    monkeypatch.setattr(matmul, "PROBE_ROUNDS", 1)
     library = matmul._library()
     choice = matmul.choose()
     assert [p.path for p in choice.probes] == ([STOCK] if library is None else [STOCK, AS_INTEL])
     for measured in choice.probes:
-        assert (len(measured.rates), {len(rates) for rates in measured.rates}) == (2, {len(PROBE_SHAPES)})
+        assert (len(measured.rates), {len(rates) for rates in measured.rates}) == (1, {len(PROBE_SHAPES)})
         assert all(0 < rate < 1e5 for rates in measured.rates for rate in rates)
         assert 1e-9 < measured.error < 1e-5
     assert choice == judge(list(choice.probes))

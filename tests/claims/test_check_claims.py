@@ -61,7 +61,7 @@ def kept(draw):
 
 
 @given(st.lists(NETWORKS, max_size=30), st.booleans(), st.booleans(), st.lists(kept(), max_size=30))
-@settings(max_examples=30)
+@settings(max_examples=20)
 def test_no_survey_raises(rows, failed, one_configuration, arrays):
     rows = [network(**row) for row in rows]
     for seed, row in enumerate(rows):

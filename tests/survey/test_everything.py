@@ -9,7 +9,7 @@ from sensitometer.store.schema import STATES
 from sensitometer.survey import run_survey
 
 # An iteration of L-BFGS takes all points, and as long as several steps of the others.
-STEPS = {optimizer: 40 if optimizer == "lbfgs" else 160 for optimizer in OPTIMIZERS}
+STEPS = {optimizer: 30 if optimizer == "lbfgs" else 160 for optimizer in OPTIMIZERS}
 EVERYTHING = f"""
 [survey]
 name = "everything"

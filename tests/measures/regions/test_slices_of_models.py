@@ -692,7 +692,7 @@ class Chain(nn.Module):
         return [layer for layer, maximum in enumerate(layers) if maximum]
 
 
-@settings(max_examples=10)
+@settings(max_examples=7)
 @given(
     kinds=st.lists(st.sampled_from(sorted(OPERATIONS)), min_size=1, max_size=4),
     inputs=st.integers(2, 5),

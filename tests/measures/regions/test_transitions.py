@@ -106,7 +106,7 @@ def test_counts_along_ellipses_are_those_of_float64(activation, seeds):
             assert found == twin(network, path), seed
 
 
-@settings(max_examples=60)
+@settings(max_examples=40)
 @given(st.sampled_from(PIECEWISE), st.integers(1, 16), st.integers(2, 8), st.integers(0, 10**6), st.integers(2, 6), st.booleans())
 def test_counts_of_any_network_are_those_of_float64(activation, width, depth, seed, M, closed):
     network, path = make_network(5, width, depth, activation, 1.5, seed), loop(M, 5, seed, closed=closed)
@@ -137,7 +137,7 @@ def test_sampling_tends_to_the_exact_count(activation, path):
     assert exact - 2 <= found[-1] <= exact
 
 
-@settings(max_examples=60)
+@settings(max_examples=40)
 @given(st.sampled_from(PIECEWISE), st.integers(1, 10), st.integers(2, 5), st.integers(0, 10**6), st.booleans())
 def test_samples_closer_than_the_crossings_of_each_unit_miss_none(activation, width, depth, seed, straight):
     network = make_network(4, width, depth, activation, 1.5, seed)
@@ -245,7 +245,7 @@ def test_dead_units_have_code_0():
     assert transitions(network, line, method="sampled", samples=1001).per_layer.tolist() == [1, 2, 2]
 
 
-@settings(max_examples=60)
+@settings(max_examples=40)
 @given(
     st.sampled_from(PIECEWISE),
     st.integers(1, 8),

@@ -64,7 +64,7 @@ def test_the_twin_sees_what_is_missing():
 # --- any operations, one after another
 
 
-@settings(max_examples=10)
+@settings(max_examples=7)
 @given(
     st.tuples(st.integers(1, 3), st.integers(2, 5), st.integers(2, 5)),
     st.lists(st.sampled_from([*OF_IMAGES, *ANY_SHAPE]), min_size=1, max_size=5),
@@ -76,7 +76,7 @@ def test_transitions_of_any_model_of_images_are_the_changes_of_its_codes(shape, 
     check(model, *three_paths(*shape, seed=seed))
 
 
-@settings(max_examples=16)
+@settings(max_examples=8)
 @given(
     st.integers(1, 4),
     st.lists(st.sampled_from([*OF_VECTORS, *ANY_SHAPE]), min_size=1, max_size=6),
@@ -101,7 +101,7 @@ def whole(model, seed):
     return model
 
 
-@settings(max_examples=12)
+@settings(max_examples=8)
 @given(
     st.integers(1, 3),
     st.lists(st.sampled_from([name for name in (*OF_VECTORS, *ANY_SHAPE) if name != "normalisation"]), min_size=1, max_size=5),
@@ -114,7 +114,7 @@ def test_whole_numbers_put_vertices_and_kinks_on_boundaries(D, names, seed):
     check(model, paths.Polyline(vertices[0]), paths.Polyline(vertices[1], closed=False))
 
 
-@settings(max_examples=10)
+@settings(max_examples=8)
 @given(st.sampled_from(["relu", "relu6", "hardtanh"]), st.integers(1, 4), st.integers(2, 4), st.integers(0, 10**6))
 def test_whole_numbers_against_rational_arithmetic(activation, width, depth, seed):
     stream = torch.Generator().manual_seed(seed)

@@ -102,17 +102,20 @@ def test_measuring_a_network_of_quick_costs_less_than_training_it():
     spec, _ = load_spec("quick")
     dataset, measures = sm.load_dataset("digits"), Measures("all", spec.measure.transitions, spec.measure.transition_samples)
     training = measuring = 0.0
-    # Loops are compiled once on a machine.
-    train_and_measure(small_stack("relu", 1, steps=0), dataset, measures=measures)
     for width, depth, activation in ((32, 9, "hardtanh"), (64, 5, "relu"), (128, 3, "hardsigmoid"), (128, 7, "tanh")):
         plain = sm.Configuration("digits", width, depth, activation, learning_rate=0.03, batch_size=64, steps=spec.training.steps)
-        # Seconds of the processor, which do not count what other processes take of this machine.
-        begin = time.process_time()
-        trained = train_stack([plain], dataset, schedule=sm.Schedule(stop_at_accuracy=spec.training.stop_at_accuracy))
-        middle = time.process_time()
-        stack = sm.MLPStack([weight.unsqueeze(0) for weight in trained[0].network.weights], activation)
-        assert mean_jacobian_norms(stack, dataset, measures)
-        assert mean_transitions(stack, dataset, measures)
-        training += middle - begin
-        measuring += time.process_time() - middle
+        trainings, measurings = [], []
+        # The first round pays for what a process loads and compiles once.
+        for _ in range(2):
+            # Seconds of the processor, which do not count what other processes take of this machine.
+            begin = time.process_time()
+            trained = train_stack([plain], dataset, schedule=sm.Schedule(stop_at_accuracy=spec.training.stop_at_accuracy))
+            middle = time.process_time()
+            stack = sm.MLPStack([weight.unsqueeze(0) for weight in trained[0].network.weights], activation)
+            assert mean_jacobian_norms(stack, dataset, measures)
+            assert mean_transitions(stack, dataset, measures)
+            trainings.append(middle - begin)
+            measurings.append(time.process_time() - middle)
+        training += min(trainings)
+        measuring += min(measurings)
     assert measuring < 0.8 * training
