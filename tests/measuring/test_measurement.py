@@ -15,7 +15,7 @@ from trained_models import ZOO, convolutional
 
 from sensitometer.data import load_dataset
 from sensitometer.measures.regions.transitions import transitions
-from sensitometer.measuring import COLUMNS, mean, measure, write_points
+from sensitometer.measuring.measurement import COLUMNS, mean, measure, write_points
 from sensitometer.networks import MLP, initial_weights, layer_shapes
 from sensitometer.paths import translation
 

@@ -9,14 +9,14 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
-from .analysis.points import BoundShares, bound_shares, error_auroc
-from .data import Dataset
-from .errors import InvalidInputError, StoreError, check_whole_number, counted, described
-from .measures.jacobian.norm import REFUSALS, first_line
-from .measures.loops import counting_method, loop_transitions
-from .measures.points import PointValues, point_values
-from .networks import MLP
-from .randomness import generator
+from ..analysis.points import BoundShares, bound_shares, error_auroc
+from ..data import Dataset
+from ..errors import InvalidInputError, StoreError, check_whole_number, counted, described
+from ..measures.jacobian.norm import REFUSALS, first_line
+from ..measures.loops import counting_method, loop_transitions
+from ..measures.points import PointValues, point_values
+from ..networks import MLP
+from ..randomness import generator
 
 # Test points when the caller does not say, for models whose Jacobians take a backward pass per class.
 GENERIC_POINTS = 1000
