@@ -292,11 +292,11 @@ def _check_alike(points: dict[str, Tensor]) -> None:
             raise InvalidInputError(f"{name} must be finite; it is not")
 
 
-def flattened(path: Path) -> Path:
-    """Return a path of points `[D]`, with the numbers of each point in their order."""
-    if path.basis.ndim == 2:
+def reshaped(path: Path, shape: tuple[int, ...]) -> Path:
+    """Return a path of points of another shape, with the numbers of each point in their order."""
+    if tuple(path.basis.shape[1:]) == shape:
         return path
-    basis = path.basis.flatten(1)
+    basis = path.basis.reshape(-1, *shape)
     return Polyline(basis, path.closed) if isinstance(path, Polyline) else Ellipse(*basis)
 
 

@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from ..errors import InvalidInputError
-from .jacobian.norm import REFUSALS, check_model, not_taken
+from ..models.adapting import REFUSALS, check_mode, not_taken, unwrapped
 from .sampled import codes_of
 
 _SMOOTH = "gelu silu mish tanh sigmoid elu celu softplus log_sigmoid log_sigmoid_forward glu"
@@ -119,7 +119,8 @@ class ModuleCodes:
     """
 
     def __init__(self, model: Callable[[Tensor], Tensor], example: Tensor) -> None:
-        check_model(model)
+        model = unwrapped(model)
+        check_mode(model)
         self._model = model
         # Convolutions are faster with the libraries, but recurrent layers are one operator there.
         self._libraries = True

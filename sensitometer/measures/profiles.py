@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from ..errors import InvalidInputError, check_whole_number, counted
+from ..models.adapting import as_model_takes, shape_taken, unwrapped
 from ..networks import MLP, MLPStack, as_stack
 from ..paths import Path
 from .jacobian.norm import jacobian_norm
@@ -75,6 +76,7 @@ def path_profile(
     bins = check_whole_number("bins", bins)
     if not isinstance(path, Path):
         raise InvalidInputError(f"path must be a Polyline or an Ellipse; got {type(path).__name__}")
+    model = unwrapped(model)
     measured = as_stack(model) if isinstance(model, MLP | MLPStack) else model
     count = transitions(measured, path, method=method, samples=samples, positions=True)
     positions = count.positions if isinstance(measured, MLPStack) else [count.positions]
@@ -83,6 +85,9 @@ def path_profile(
     points = path.points(angle * (path.span / (2 * math.pi)))
     if isinstance(measured, MLPStack):
         points = points.flatten(1).to(measured.weights[0])
+    else:
+        points = as_model_takes(measured, points)
+        points = points.reshape(-1, *shape_taken(measured, points))
     norms = jacobian_norm(measured, points, of=of).double().cpu()
     return PathProfile(angle, torch.stack(densities), norms.view(len(densities), bins))
 

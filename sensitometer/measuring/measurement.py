@@ -12,9 +12,9 @@ from torch import Tensor, nn
 from ..analysis.points import BoundShares, bound_shares, error_auroc
 from ..data import Dataset
 from ..errors import InvalidInputError, StoreError, check_whole_number, counted, described
-from ..measures.jacobian.norm import REFUSALS, first_line
 from ..measures.loops import counting_method, loop_transitions
 from ..measures.points import PointValues, point_values
+from ..models.adapting import REFUSALS, first_line
 from ..networks import MLP
 from ..randomness import generator
 

@@ -17,12 +17,13 @@ import torch
 from torch import Tensor
 
 from ...errors import InvalidInputError, check_whole_number, counted
-from .norm import check_arguments, gradient, number_of_classes, tracked
+from ...models.adapting import HALF, AdaptedModel, Inputs, unwrapped
+from .norm import adapted_model, check_arguments, check_outputs
+from .pullback import norms, plan_for, pulled_back, tracked
 from .softmax import through_softmax
 
-# Points whose forward pass is kept at once, and numbers in them, when the caller does not say.
-POINTS = 256
-NUMBERS = 2**20
+# Fewer projections have standard errors that say little.
+FEWEST = 8
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,7 +38,7 @@ class JacobianNormEstimate:
     standard_error
         Its standard error, `[N]`.
     projections
-        The number of random projections that each is the mean of.
+        The number of random projections that each is the mean of; 0 where the norms are exact, with a standard error of 0.
     """
 
     norm: Tensor
@@ -53,27 +54,24 @@ def jacobian_norm_estimate(
     x: Tensor,
     *,
     of: str = "probabilities",
+    output: str | int | None = None,
+    inputs: Inputs | None = None,
     projections: int = 16,
     generator: torch.Generator | None = None,
     chunk_size: int | None = None,
 ) -> JacobianNormEstimate:
     r"""
-    Estimate $\|\partial g(x) / \partial x^T\|_F$ at each point, where $g$ is the softmax of the logits, or the logits.
+    Estimate $\|\partial g(x) / \partial x^T\|_F$ at each point, where $g$ is the softmax of the logits, or another output.
 
-    One forward pass and `projections` backward passes for each point, one after the other; see the module for the formula, and
-    `jacobian_norm` for the exact norm, which takes as many backward passes as there are classes.
+    One forward pass and `projections` backward passes for each point; see the module for the formula. The exact norm takes a
+    backward pass per output: where there are no more outputs than projections, it is given instead.
 
     Parameters
     ----------
-    model
-        Any module or callable that maps points `[n, ...]` to logits `[n, C]`, each row of which depends on its own point alone
-        (normalisation and dropout layers must be in evaluation mode).
-    x
-        The points, `[N, ...]`.
-    of
-        `probabilities` or `logits`.
+    model, x, of, output, inputs
+        As in `jacobian_norm`, for a model of one network.
     projections
-        Random projections per point, at least 2.
+        Random projections per point, at least 8.
     generator
         Where the signs come from; torch's global one when None. Each point has its own.
     chunk_size
@@ -85,37 +83,45 @@ def jacobian_norm_estimate(
         An argument is not as above.
     """
     chunk_size = check_arguments(x, of, chunk_size)
-    projections = check_whole_number("projections", projections, least=2)
+    projections = check_whole_number("projections", projections, least=FEWEST)
     if not isinstance(generator, torch.Generator | None):
         raise InvalidInputError(f"generator must be a torch.Generator or None; got {type(generator).__name__}")
-    C = number_of_classes(model, x)
-    size = chunk_size or max(1, min(POINTS, NUMBERS // x[0].numel()))
+    adapted = adapted_model(unwrapped(model), x, output=output, inputs=inputs)
+    check_outputs(of, adapted.example)
+    K, dtype = adapted.example[0].numel(), torch.float32 if x.dtype in HALF else x.dtype
+    if projections >= K:
+        exact = norms(adapted, x, of, None, chunk_size).to(dtype)
+        return JacobianNormEstimate(exact, torch.zeros_like(exact), 0)
+    size = plan_for(adapted, x, chunk_size).points
     generator = generator or torch.default_generator
     chunks = []
     for start in range(0, len(x), size):
-        points = x[start : start + size]
-        signs = 2 * torch.randint(2, (len(points), projections, C), generator=generator, device=generator.device) - 1
-        chunks.append(_squares(model, points, signs.to(x.device, torch.float64), of))
+        place = slice(start, min(start + size, len(x)))
+        shape = (place.stop - start, projections, K)
+        signs = 2 * torch.randint(2, shape, generator=generator, device=generator.device) - 1
+        chunks.append(_squares(adapted, x, place, signs.to(x.device, torch.float64), of))
     squares, scale = (torch.cat(parts) for parts in zip(*chunks, strict=True))
     norm = squares.mean(1).sqrt()
     error = torch.where(norm == 0, 0.0, squares.std(1) / projections**0.5 / (2 * norm))
-    return JacobianNormEstimate((scale * norm).to(x.dtype), (scale * error).to(x.dtype), projections)
+    return JacobianNormEstimate((scale * norm).to(dtype), (scale * error).to(dtype), projections)
 
 
-def _squares(model: Callable[[Tensor], Tensor], x: Tensor, signs: Tensor, kind: str) -> tuple[Tensor, Tensor]:
+def _squares(model: AdaptedModel, x: Tensor, place: slice, signs: Tensor, kind: str) -> tuple[Tensor, Tensor]:
     r"""
-    Return the squares of $\|J^T v\|$, over the square of a scale, of the points `x` `[n, ...]` and the `signs` v `[n, K, C]`.
+    Return the squares of $\|J^T v\|$, over the square of a scale, of some of the points and the `signs` v `[n, projections, K]`.
 
-    They are float64 `[n, K]`, the scale is `[n]`: the probabilities of well-fitted points, let alone their squares, may be too
-    small for the numbers in which the model computes.
+    They are float64 `[n, projections]`, the scale is `[n]`: the probabilities of well-fitted points, let alone their squares, may
+    be too small for the numbers in which the model computes.
     """
-    K = signs.shape[1]
-    with torch.inference_mode(False), torch.enable_grad():
-        points, logits = tracked(model, x)
-        rows, scale = signs.transpose(1, 2).clone(), signs.new_ones(len(x), 1)
-        if kind == "probabilities":
-            rows, scale = through_softmax(logits.detach().double().unsqueeze(2), rows)
-        rows = rows.to(logits.dtype)
-        gradients = (gradient(logits, points, rows[:, :, k], keep=k < K - 1) for k in range(K))
-        squares = torch.stack([slope.flatten(1).double().square().sum(1) for slope in gradients], 1)
-    return squares, scale[:, 0]
+    points, outputs = tracked(model, x, place)
+    rows, scale, exact = signs.transpose(1, 2).clone(), signs.new_ones(len(points)), outputs.detach().double()
+    if kind == "probabilities":
+        rows, factor = through_softmax(exact.unsqueeze(2), rows)
+        scale = factor[:, 0]
+    elif kind == "sigmoid":
+        slopes = exact.sigmoid() * (-exact).sigmoid()
+        scale = torch.where(slopes.amax(1) == 0, 1.0, slopes.amax(1))
+        rows *= (slopes / scale.unsqueeze(1)).unsqueeze(2)
+    gradients = pulled_back(points, outputs, rows.to(outputs.dtype).transpose(1, 2))
+    squares = [torch.linalg.vector_norm(slopes.flatten(2), dim=2, dtype=torch.float64).square() for slopes in gradients]
+    return torch.cat(squares).T, scale

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from ...activations import activation
+from ...models.adapting import unwrapped
 from ...networks import MLP, MLPStack, as_stack
 from ...paths import Path, as_paths
 from .transitions import exact_crossings, path_graph
@@ -61,6 +62,7 @@ def curvature(model: MLP | MLPStack | Callable[[Tensor], Tensor], path: Path | S
     >>> curvature(torch.nn.ReLU(), line)
     tensor(0.5000, dtype=torch.float64)
     """
+    model = unwrapped(model)
     graph, paths = path_graph(model, as_paths(path))
     _, crossings = exact_crossings(graph, paths, keep=True)
     changes = torch.zeros(graph.networks, len(paths), dtype=torch.float64)

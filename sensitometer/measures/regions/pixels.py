@@ -8,13 +8,13 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
+from ...models.adapting import AdaptedModel, as_model_takes
 from ...networks import MLP, as_stack
 from ...paths import Slice
-from ..jacobian.norm import logits_of
+from ..jacobian.norm import check_outputs
 from ..module_codes import ModuleCodes
 from ..sampled import layer_codes, preactivations
 from .graph import layer_names
-from .modules.exporting import as_model_takes
 
 Model = MLP | Callable[[Tensor], Tensor]
 
@@ -87,6 +87,7 @@ class ModelPoints:
         self._plane = plane
         self._basis = plane_basis(plane)
         self.numbers = WIDTH * plane.x1.numel()
+        self._outputs: AdaptedModel | None = None
 
     @cached_property
     def _codes(self) -> ModuleCodes:
@@ -110,7 +111,11 @@ class ModelPoints:
 
     def logits(self, coordinates: Tensor) -> Tensor:
         """Return the logits, `[n, C]`."""
-        return logits_of(self._model, self._points(coordinates))
+        points = self._points(coordinates)
+        if self._outputs is None:
+            self._outputs = AdaptedModel(self._model, points)
+            check_outputs("logits", self._outputs.example)
+        return self._outputs(points)
 
     def _points(self, coordinates: Tensor) -> Tensor:
         return as_model_takes(self._model, self._plane.combine(self._basis, coordinates), self._plane.x1)

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from ...errors import InvalidInputError, TooManyRegionsError, check_whole_number, counted, described, dimensions
 from ...evaluation import all_finite
+from ...models.adapting import as_model_takes, check_mode, shape_taken, unwrapped
 from ...networks import MLP, MLPStack, as_stack
 from ...paths import Slice
 from .faces.arrangement import arrange
@@ -222,6 +223,7 @@ def boundaries(
     >>> boundaries(model, plane)
     ExactBoundaries(1 segment of 1 layer, 2 faces)
     """
+    model = unwrapped(model)
     plane = _checked(model, slice)
     if most_faces is not None:
         most_faces = check_whole_number("most_faces", most_faces)
@@ -250,6 +252,7 @@ def class_map(model: Model, slice: Slice, resolution: int = 1024) -> Tensor:  # 
     InvalidInputError
         An argument is not as above.
     """
+    model = unwrapped(model)
     plane = _checked(model, slice, hidden=0)
     resolution = check_whole_number("resolution", resolution)
     points = points_of(model, plane)
@@ -347,12 +350,14 @@ def _checked(model: Model, plane: object, *, hidden: int = 1) -> Slice:
         raise InvalidInputError(f"model must be an MLP, a module or another callable; got {type(model).__name__}")
     if not isinstance(plane, Slice):
         raise InvalidInputError(f"slice must be a Slice; got {type(plane).__name__}")
-    if not isinstance(model, MLP):
-        return plane
-    inputs = model.weights[0].shape[1]
-    if plane.x1.numel() != inputs:
-        raise InvalidInputError(f"slice must be through points [{inputs}]; got {list(plane.x1.shape)}")
-    return plane if plane.x1.ndim == 1 else Slice(plane.x1.flatten(), plane.x2.flatten(), plane.x3.flatten())
+    if isinstance(model, MLP):
+        shape: tuple[int, ...] = (model.weights[0].shape[1],)
+        if plane.x1.numel() != shape[0]:
+            raise InvalidInputError(f"slice must be through points {list(shape)}; got {list(plane.x1.shape)}")
+    else:
+        check_mode(model)
+        shape = shape_taken(model, as_model_takes(model, torch.stack([plane.x1, plane.x2])))
+    return Slice(*(point.reshape(shape) for point in (plane.x1, plane.x2, plane.x3)))
 
 
 def _layers(layer: object, names: Sequence[str]) -> tuple[int, ...]:

@@ -17,13 +17,14 @@ from torch import Tensor
 
 from ...errors import InvalidInputError, check_whole_number, counted, dimensions
 from ...evaluation import all_finite
+from ...models.adapting import as_model_takes, check_mode, shape_taken, unwrapped
 from ...networks import MLP, MLPStack, as_stack
-from ...paths import Ellipse, Path, Polyline, as_paths, flattened
+from ...paths import Ellipse, Path, Polyline, as_paths, reshaped
 from ..module_codes import ModuleCodes
 from ..sampled import Codes, Sampled, count_sampled, network_codes
 from .arcs import Arcs
 from .graph import Graph, layer_names, stack_graph
-from .modules.exporting import as_model_takes, module_graph
+from .modules.exporting import module_graph
 from .segments import Segments
 from .walk import Crossings, Walk
 
@@ -81,7 +82,8 @@ def transitions(
     model
         An `MLP`, an `MLPStack`, or any module or callable that maps points `[n, ...]` to outputs, each from its own point alone.
     path
-        One path, or a list of them, of points `[D]` or `[channels, height, width]`, as the model takes them.
+        One path, or a list of them, of points `[D]` or `[channels, height, width]`. Images are flattened, and flat points made
+        square images of one or three colours, for a model that takes these alone.
     method
         `exact`: every transition of a piecewise-linear model, found in float64. A module is read as a graph by `torch.export`
         once, and remembered; its parameters are read each time. `sampled`: at `samples` points of each path, evenly spaced by its
@@ -104,7 +106,7 @@ def transitions(
     >>> transitions(torch.nn.Hardtanh(), line)
     TransitionCount(2 transitions of 1 activation)
     """
-    paths = as_paths(path)
+    paths, model = as_paths(path), unwrapped(model)
     if method not in METHODS:
         raise InvalidInputError(f"method must be one of {', '.join(METHODS)}; got {method!r}")
     samples = check_whole_number("samples", samples, least=2)
@@ -125,7 +127,7 @@ def checked_paths(stack: MLPStack, paths: Sequence[Path]) -> list[Path]:
     for path in paths:
         if path.basis[0].numel() != D:
             raise InvalidInputError(f"path must be one of points [{D}], the network's inputs; got {list(path.basis.shape[1:])}")
-    return [flattened(path) for path in paths]
+    return [reshaped(path, (D,)) for path in paths]
 
 
 def path_graph(model: Model, paths: Sequence[Path]) -> tuple[Graph, list[Path]]:
@@ -137,11 +139,19 @@ def path_graph(model: Model, paths: Sequence[Path]) -> tuple[Graph, list[Path]]:
                 "exact transitions need a piecewise-linear activation; tanh has no pieces: use method='sampled'"
             )
         return stack_graph(stack), checked_paths(stack, paths)
+    paths = paths_taken(model, paths)
+    return module_graph(model, paths[0].points(paths[0].parameters(4))), paths
+
+
+def paths_taken(model: Callable[..., Any], paths: Sequence[Path]) -> list[Path]:
+    """Return paths of points of the shape that a model takes (`shape_taken`); InvalidInputError if their shapes differ."""
+    check_mode(model)
     shapes = {tuple(path.basis.shape[1:]) for path in paths}
     if len(shapes) > 1:
         got = ", ".join(str(list(shape)) for shape in sorted(shapes))
         raise InvalidInputError(f"paths must be of points of one shape; got {got}")
-    return module_graph(model, paths[0].points(paths[0].parameters(4))), list(paths)
+    shape = shape_taken(model, as_model_takes(model, paths[0].points(paths[0].parameters(2))))
+    return [reshaped(path, shape) for path in paths]
 
 
 def exact_crossings(graph: Graph, paths: Sequence[Path], *, keep: bool) -> tuple[Array, Crossings]:
@@ -184,6 +194,7 @@ def _sampled(model: Model, paths: Sequence[Path], *, samples: int, keep: bool) -
         paths, names = checked_paths(stack, paths), layer_names(stack)
         codes_along: list[_CodesAlong] = [partial(network_codes, stack[place]) for place in range(len(stack))]
     else:
+        paths = paths_taken(model, paths)
         codes_of_model, names = _model_codes(model, paths[0])
         codes_along = [codes_of_model]
     none = Sampled(torch.zeros(0, dtype=torch.int64), [])

@@ -9,7 +9,6 @@ where it is called, and what can be had instead.
 """
 
 import inspect
-import itertools
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
@@ -19,10 +18,9 @@ import torch
 from torch import Tensor, fx, nn
 from torch.export.graph_signature import InputKind, OutputKind
 from torch.fx.node import map_arg
-from torch.nn.parameter import is_lazy
 
 from ....errors import InvalidInputError, described
-from ...jacobian.norm import REFUSALS, check_model, first_line, not_taken
+from ....models.adapting import REFUSALS, as_model_takes, check_mode, first_line, not_taken
 from ..graph import Graph
 from .operations import (
     LINEAR,
@@ -60,11 +58,8 @@ def module_graph(model: Callable[[Tensor], Tensor], points: Tensor) -> Graph:
         The model is in training mode, cannot be exported, does not take the points, mixes them, has other than floating-point
         parameters, or has an operation that is not piecewise linear.
     """
-    if isinstance(model, torch.export.ExportedProgram):
-        model = model.module()
-    check_model(model)
+    check_mode(model)
     module = model if isinstance(model, nn.Module) else _Wrapped(model)
-    _check_values(module)
     points = as_model_takes(module, points[:PROBES])
     state, shape = _state(module), tuple(points.shape[1:])
     before, program = _PROGRAMS.get(module, {}).get(shape, (None, None))
@@ -82,15 +77,6 @@ def module_graph(model: Callable[[Tensor], Tensor], points: Tensor) -> Graph:
 
 # The newest program of each module for points of each shape, and the module's state when it was read.
 _PROGRAMS: "WeakKeyDictionary[nn.Module, dict[tuple[int, ...], tuple[Any, Program]]]" = WeakKeyDictionary()
-
-
-def _check_values(module: nn.Module) -> None:
-    """Refuse a module whose parameters have no values."""
-    for name, value in itertools.chain(module.named_parameters(), module.named_buffers()):
-        if is_lazy(value):
-            raise InvalidInputError(f"the model's {name} is not initialised: call the model once on points first")
-        if value.is_meta:
-            raise InvalidInputError(f"the model's {name} has no values: it is on the device meta")
 
 
 class _Wrapped(nn.Module):
@@ -120,13 +106,6 @@ def _attributes(part: nn.Module) -> Any:
 
 def _is_plain(value: Any) -> bool:
     return isinstance(value, bool | int | float | str | None) or (isinstance(value, tuple) and all(map(_is_plain, value)))
-
-
-def as_model_takes(model: Callable[[Tensor], Tensor], points: Tensor, like: Tensor | None = None) -> Tensor:
-    """Return points of the type and on the device of a module's parameters, or of `like` if it has none."""
-    tensors = itertools.chain(model.parameters(), model.buffers()) if isinstance(model, nn.Module) else ()
-    model_tensor = next((tensor for tensor in tensors if tensor.is_floating_point()), points if like is None else like)
-    return points.to(model_tensor.device, model_tensor.dtype)
 
 
 @torch.no_grad()

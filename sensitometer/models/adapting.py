@@ -1,0 +1,369 @@
+"""
+Makes anybody's model a function from points to outputs, and checks that the output of a point depends on that point alone.
+
+A model may be compiled, wrapped for several devices, or of half precision; it may take several inputs, and return a tensor, a
+dictionary, a tuple or an object. Each public function that measures a model begins here.
+"""
+
+import contextlib
+import copy
+import inspect
+import itertools
+import math
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
+
+from ..errors import InvalidInputError, counted, described
+from ..networks import MLP, MLPStack
+
+# A model may raise these when it is given points of a shape that it does not take.
+REFUSALS = (RuntimeError, TypeError, ValueError, LookupError, AttributeError, AssertionError)
+HALF = (torch.float16, torch.bfloat16)
+# Points whose outputs are looked at twice, and numbers in them, if they are large.
+PROBES = 8
+PROBE_NUMBERS = 2**19
+# Outputs of one point in two batches differ by rounding, by this much of the largest output: matrix products take other paths for
+# other numbers of points. On GPUs convolutions may round to 10 bits (TensorFloat-32).
+ROUNDING = {torch.float64: 1e-9, torch.float32: 1e-4}
+GPU_ROUNDING = 5e-3
+
+Inputs = Mapping[str, Any] | Sequence[Any]
+
+
+def unwrapped(model: Any) -> Any:
+    """
+    Return a model without what surrounds it: `torch.compile`, `DataParallel`, an exported program.
+
+    Raises
+    ------
+    InvalidInputError
+        It is an `MLP` or `MLPStack` with hooks or a `forward` of its own: measures of these read the weights alone.
+    """
+    wrapped = model
+    while True:
+        if isinstance(wrapped, torch.export.ExportedProgram):
+            wrapped = wrapped.module()
+        elif isinstance(wrapped, nn.DataParallel | nn.parallel.DistributedDataParallel):
+            wrapped = wrapped.module
+        elif isinstance(wrapped, nn.Module) and isinstance(getattr(wrapped, "_orig_mod", None), nn.Module):
+            wrapped = wrapped._orig_mod
+        else:
+            break
+    if isinstance(wrapped, MLP | MLPStack):
+        plain = MLP if isinstance(wrapped, MLP) else MLPStack
+        hooked = wrapped._forward_hooks or wrapped._forward_pre_hooks
+        if hooked or type(wrapped).forward is not plain.forward or "forward" in vars(wrapped):
+            changed = "has hooks" if hooked else f"is a {type(wrapped).__name__} with a forward of its own"
+            raise InvalidInputError(
+                f"model {changed}, which the measures of an {plain.__name__}, made from its weights alone, would leave out; "
+                "measure it as any other model: lambda x: model(x)"
+            )
+    return wrapped
+
+
+def check_mode(model: object) -> None:
+    """Raise InvalidInputError if a model cannot be called, lacks values, or mixes or drops points in training mode."""
+    if not callable(model):
+        raise InvalidInputError(f"model must be an MLP, an MLPStack, a module or another callable; got {type(model).__name__}")
+    if not isinstance(model, nn.Module):
+        return
+    for name, tensor in itertools.chain(model.named_parameters(), model.named_buffers()):
+        if is_lazy(tensor):
+            raise InvalidInputError(f"the model's {name} is not initialised: call the model once on points first")
+        if tensor.is_meta:
+            raise InvalidInputError(f"the model's {name} has no values: it is on the device meta")
+    for name, module in model.named_modules():
+        mixing = isinstance(module, nn.modules.batchnorm._NormBase | nn.modules.dropout._DropoutNd | nn.RReLU)
+        if module.training and mixing:
+            raise InvalidInputError(
+                f"model must be in evaluation mode, but its layer {name or type(module).__name__!r} is in training mode: "
+                "call model.eval() first"
+            )
+
+
+class AdaptedModel:
+    """
+    A model of one network as a function from points `[n, ...]` to outputs `[n, ...]`, tried on the first points.
+
+    Parameters
+    ----------
+    model
+        A module or another callable.
+    x
+        The points `[N, ...]` that will be measured.
+    output
+        The name or the place of the output, of a model that returns several. None for the only one, or for the one that is called
+        `logits`.
+    inputs
+        Further inputs: a mapping of names, passed by keyword, or a sequence, passed by position after the points. A tensor
+        `[N, ...]` belongs to the points, a row to each; anything else that is no tensor is passed as it is.
+
+    Attributes
+    ----------
+    example
+        The outputs of the first points, `[n, ...]`, at least two dimensions.
+    note
+        What was changed of the model, in words; empty if nothing was.
+
+    Raises
+    ------
+    InvalidInputError
+        The model does not take the points, gives no tensor of one row per point, or makes one point's output depend on other
+        points or on chance.
+    """
+
+    def __init__(
+        self, model: Callable[..., Any], x: Tensor, *, output: str | int | None = None, inputs: Inputs | None = None
+    ) -> None:
+        check_mode(model)
+        if isinstance(model, MLPStack):
+            raise InvalidInputError("model must be one network; got an MLPStack: measure its networks one by one, stack[i]")
+        self._output = output
+        self._model, self.note = _of_full_precision(model)
+        self._places, self._names = _checked_inputs(inputs, len(x))
+        self._points_name = _points_name(model)
+        self.example = _check_alone(self, self.points(x))
+
+    def points(self, x: Tensor) -> Tensor:
+        """Return points of the type in which the model computes: those of a half-precision model in float32."""
+        return x.float() if self.note and x.dtype in HALF else x
+
+    def __call__(self, points: Tensor, rows: slice | Tensor = slice(None)) -> Tensor:
+        """Return the outputs of some points `[n, ...]`; `rows` says which of all points they are, for the further inputs."""
+        places = [_rows_of(value, rows) for value in self._places]
+        names = {name: _rows_of(value, rows) for name, value in self._names.items()}
+        # A copy: a model may begin by changing its input in place.
+        given = points.clone()
+        try:
+            with _plainly(points.device):
+                if self._points_name:
+                    answer = self._model(*places, **{self._points_name: given}, **names)
+                else:
+                    answer = self._model(given, *places, **names)
+        except torch.OutOfMemoryError as error:
+            raise InvalidInputError(
+                f"out of memory with {counted(len(points), 'point')} at once: pass a smaller chunk_size"
+            ) from error
+        except REFUSALS as error:
+            if "nference tensor" in str(error):
+                raise InvalidInputError(
+                    "model holds tensors that were made under torch.inference_mode, through which no gradient passes; "
+                    "expected a differentiable model"
+                ) from error
+            raise not_taken(points, error) from error
+        outputs = _checked_output(_picked(answer, self._output), points)
+        return outputs.unsqueeze(1) if outputs.ndim == 1 else outputs
+
+    def parameters(self) -> Iterator[Tensor]:
+        """Return the parameters and buffers of a module, none of any other callable."""
+        return (
+            itertools.chain(self._model.parameters(), self._model.buffers()) if isinstance(self._model, nn.Module) else iter(())
+        )
+
+
+def as_model_takes(model: Callable[[Tensor], Tensor], points: Tensor, like: Tensor | None = None) -> Tensor:
+    """Return points of the type and on the device of a module's parameters, or of `like` if it has none."""
+    tensors = itertools.chain(model.parameters(), model.buffers()) if isinstance(model, nn.Module) else ()
+    model_tensor = next((tensor for tensor in tensors if tensor.is_floating_point()), points if like is None else like)
+    return points.to(model_tensor.device, model_tensor.dtype)
+
+
+@torch.no_grad()
+def shape_taken(model: Callable[..., Any], points: Tensor) -> tuple[int, ...]:
+    """
+    Return the shape of a point in which a model takes `points` `[n, ...]`, as `as_model_takes` returns them.
+
+    It is their own if the model takes it; else images flattened, or flat points as square images of one or three colours, if the
+    model takes just one of these; else their own.
+    """
+
+    def taken(shape: tuple[int, ...]) -> bool:
+        try:
+            with _plainly(points.device):
+                model(points[:2].reshape(-1, *shape).clone())
+        except REFUSALS:
+            return False
+        return True
+
+    shape, size = tuple(points.shape[1:]), points[0].numel()
+    if taken(shape):
+        return shape
+    images = [(channels, side, side) for channels in (1, 3) if channels * (side := math.isqrt(size // channels)) ** 2 == size]
+    others = [other for other in ([(size,)] if len(shape) > 1 else images) if taken(other)]
+    return others[0] if len(others) == 1 else shape
+
+
+def not_taken(x: Tensor, error: Exception) -> InvalidInputError:
+    """Return what to raise when a model raises one of `REFUSALS` at the points `x`."""
+    return InvalidInputError(f"model does not take {x.dtype} points {list(x.shape)}: {first_line(error)}")
+
+
+def first_line(error: Exception) -> str:
+    """Return the first line of an error, after the error's name where it says nothing, or only which key is missing."""
+    line = str(error).strip().partition("\n")[0]
+    return line if line and not isinstance(error, KeyError) else f"{type(error).__name__} {line}".rstrip()
+
+
+def _of_full_precision(model: Callable[..., Any]) -> tuple[Callable[..., Any], str]:
+    """Return a model of half precision as a float32 copy, and a note that says so; any other model as it is."""
+    tensors = itertools.chain(model.parameters(), model.buffers()) if isinstance(model, nn.Module) else ()
+    halves = sorted({str(tensor.dtype).removeprefix("torch.") for tensor in tensors if tensor.dtype in HALF})
+    if not halves:
+        return model, ""
+    precise = copy.deepcopy(cast(nn.Module, model))
+    precise._apply(  # type: ignore[no-untyped-call]
+        lambda tensor: tensor.float() if tensor.dtype in HALF else tensor
+    )
+    return precise, f"measured in a float32 copy of the {' and '.join(halves)} model"
+
+
+def _points_name(model: Callable[..., Any]) -> str:
+    """Return the name of the argument that takes the points, if it is not the first, as in language models."""
+    if isinstance(model, nn.Module) and not isinstance(model, torch.jit.ScriptModule):
+        names = list(inspect.signature(model.forward).parameters)
+        if names[:1] == ["input_ids"] and "inputs_embeds" in names:
+            return "inputs_embeds"
+    return ""
+
+
+def _checked_inputs(inputs: Inputs | None, count: int) -> tuple[list[Any], dict[str, Any]]:
+    """Return the further inputs by place and by name; InvalidInputError unless each tensor has a row per point."""
+    if inputs is None:
+        return [], {}
+    if not isinstance(inputs, Mapping | list | tuple):
+        raise InvalidInputError(f"inputs must be a mapping of names or a list of further inputs; got {described(inputs)}")
+    places = [] if isinstance(inputs, Mapping) else list(inputs)
+    names = dict(inputs) if isinstance(inputs, Mapping) else {}
+    for name, value in [*enumerate(places), *names.items()]:
+        if isinstance(value, Tensor) and (not value.ndim or len(value) != count):
+            raise InvalidInputError(
+                f"inputs[{name!r}] must have one row per point, [{count}, ...]; got {described(value)}: expand what all share"
+            )
+    return places, names
+
+
+def _rows_of(value: Any, rows: slice | Tensor) -> Any:
+    return value[rows] if isinstance(value, Tensor) else value
+
+
+@contextlib.contextmanager
+def _plainly(device: torch.device) -> Iterator[None]:
+    """Run compiled models as they were before, and without mixed precision: gradients pass once through what is compiled."""
+    with contextlib.ExitStack() as stack:
+        if "torch._dynamo" in sys.modules:
+            stack.enter_context(torch.compiler.set_stance("force_eager"))
+        if torch.is_autocast_enabled(device.type):
+            stack.enter_context(torch.autocast(device.type, enabled=False))
+        yield
+
+
+def _picked(answer: Any, output: str | int | None) -> Any:
+    """Return the output that is meant of a model's answer, or raise InvalidInputError."""
+    if isinstance(answer, Tensor):
+        if output is not None:
+            raise InvalidInputError(f"output must be None: the model returns one tensor; got {output!r}")
+        return answer
+    fields = getattr(answer, "_fields", None)
+    if isinstance(answer, Mapping):
+        outputs: dict[Any, Any] = dict(answer)
+    elif fields:
+        outputs = dict(zip(fields, answer, strict=True))
+    elif isinstance(answer, tuple | list):
+        outputs = dict(enumerate(answer))
+    else:
+        outputs = dict(vars(answer)) if hasattr(answer, "__dict__") else {}
+    tensors = {name: value for name, value in outputs.items() if isinstance(value, Tensor)}
+    if not tensors:
+        raise InvalidInputError(f"model must return a tensor, or several by name or place; it returns {described(answer)}")
+    if output is None:
+        output = "logits" if "logits" in tensors else next(iter(tensors)) if len(tensors) == 1 else None
+    elif isinstance(output, int) and not isinstance(output, bool) and output not in tensors and 0 <= output < len(outputs):
+        output = list(outputs)[output]
+    if output not in tensors:
+        shapes = ", ".join(f"{name!r} {list(tensor.shape)}" for name, tensor in tensors.items())
+        raise InvalidInputError(f"output must name one of the model's outputs: {shapes}; got {output!r}")
+    return tensors[output]
+
+
+def _checked_output(outputs: Any, points: Tensor) -> Tensor:
+    if not isinstance(outputs, Tensor) or not outputs.is_floating_point() or not outputs.ndim or len(outputs) != len(points):
+        raise InvalidInputError(
+            f"model must map points [n, ...] to floating-point outputs, one row per point; "
+            f"it maps {list(points.shape)} to {described(outputs)}"
+        )
+    if outputs.dtype in HALF:
+        name = str(outputs.dtype).removeprefix("torch.")
+        raise InvalidInputError(
+            f"model gives {name} outputs, whose rounding would drown its sensitivity: pass the module itself, of which a float32 "
+            "copy is measured, or model.float()"
+        )
+    return outputs
+
+
+@torch.no_grad()
+def _check_alone(model: AdaptedModel, x: Tensor) -> Tensor:
+    """
+    Return the outputs of the first points; InvalidInputError if one depends on other points, on their number, or on chance.
+
+    Two forward passes: the points stand at other places among other points. Random states and buffers are left as they were.
+    """
+    N, k = len(x), min(PROBES, max(1, PROBE_NUMBERS // x[0].numel()))
+    rows = torch.arange(k, device=x.device) % N
+    others = torch.arange(N - 1, N + k, device=x.device) % N
+    batches = (
+        (torch.cat([x[rows], x[others[1:]]]), torch.cat([rows, others[1:]])),
+        # Inside of the range of the points, as a model may check it.
+        (torch.cat([x[others] * 0.5 + 0.25, x[rows.flip(0)]]), torch.cat([others, rows.flip(0)])),
+    )
+    with _left_as_it_was(model._model, x.device) as changed:
+        first, second = (model(points, places) for points, places in batches)
+        chance, buffer = changed()
+        before, after = first[:k], second[k + 1 :].flip(0)
+        if buffer:
+            raise InvalidInputError(f"model must not change at a forward pass, but its {buffer} does: call model.eval() first")
+        rounding = ROUNDING.get(first.dtype, 1e-4) if x.device.type == "cpu" else GPU_ROUNDING
+        scale = float(torch.nan_to_num(before, 0.0, 0.0, 0.0).abs().max())
+        same = torch.allclose(before, after, rtol=0.0, atol=rounding * scale, equal_nan=True)
+        if chance or not (same or torch.equal(model(*batches[0]).nan_to_num(), first.nan_to_num())):
+            raise InvalidInputError(
+                "model must not depend on chance, but its forward pass does (dropout or noise): call model.eval(), and write "
+                "F.dropout(x, training=self.training)"
+            )
+        if not same:
+            raise InvalidInputError(
+                "model must treat each point alone, but the output of one point changes with the others of its batch: call "
+                "model.eval(), keep running statistics in BatchNorm, and take no means over the batch"
+            )
+    return before[: min(k, N)]
+
+
+@contextlib.contextmanager
+def _left_as_it_was(model: Any, device: torch.device) -> Iterator[Callable[[], tuple[bool, str]]]:
+    """Put random states and buffers back at the end; yield a test whether numbers were drawn, and which buffer changed."""
+    cuda = [device] if device.type == "cuda" else []
+    states = [torch.get_rng_state(), *(torch.cuda.get_rng_state(index) for index in cuda)]
+    buffers = {name: (buffer, buffer.clone()) for name, buffer in model.named_buffers()} if isinstance(model, nn.Module) else {}
+
+    def changed() -> tuple[bool, str]:
+        now = [torch.get_rng_state(), *(torch.cuda.get_rng_state(index) for index in cuda)]
+        drawn = not all(torch.equal(state, later) for state, later in zip(states, now, strict=True))
+        return drawn, next((name for name, (buffer, kept) in buffers.items() if not _same(buffer, kept)), "")
+
+    try:
+        yield changed
+    finally:
+        torch.set_rng_state(states[0])
+        for index, state in zip(cuda, states[1:], strict=True):
+            torch.cuda.set_rng_state(state, index)
+        for buffer, kept in buffers.values():
+            if not _same(buffer, kept):
+                buffer.copy_(kept)
+
+
+def _same(tensor: Tensor, kept: Tensor) -> bool:
+    return torch.equal(tensor.nan_to_num(), kept.nan_to_num()) if tensor.is_floating_point() else torch.equal(tensor, kept)
