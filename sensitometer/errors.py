@@ -82,3 +82,8 @@ def counted(count: int, name: str) -> str:
 def dimensions(shape: Iterable[int]) -> str:
     """Return the sizes of an image or a grid, as in `1 x 28 x 28`."""
     return " x ".join(f"{size:,}" for size in shape)
+
+
+def one_line(error: Exception) -> str:
+    """Return the message of an error on one line; its name where it has none."""
+    return " ".join(str(error).split()) or type(error).__name__

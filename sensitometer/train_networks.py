@@ -51,8 +51,8 @@ def train(
     Raises
     ------
     InvalidInputError
-        A configuration names another data set, a minibatch is larger than the training set, the device is not there, or the
-        images are too narrow for a translation.
+        A configuration names another data set, a minibatch is larger than the training set, the device is not there, the data
+        lack training points or classes, or the points are no images, or too narrow ones, for a translation.
     """
     check_device(device)
     if jacobian_points is not None:
@@ -61,6 +61,11 @@ def train(
         transition_points = check_whole_number("transition_points", transition_points, least=0)
     transition_samples = check_whole_number("transition_samples", transition_samples, least=2)
     _check(configurations, dataset)
+    if transition_points != 0 and len(dataset.shape) != 3:
+        raise InvalidInputError(
+            "transition_points must be 0 for points that are no images [channels, height, width], which have no translation; "
+            f"those of {dataset.name} are {dimensions(dataset.shape)}"
+        )
     if transition_points != 0 and dataset.image_shape[2] < 2:
         raise InvalidInputError(
             "transition_points must be 0 for images less than 2 pixels wide, which have no translation; "
@@ -84,6 +89,7 @@ def _check(configurations: Sequence[Configuration], dataset: Dataset) -> None:
     """Raise InvalidInputError unless all of them are configurations for this data set."""
     if not isinstance(dataset, Dataset):
         raise InvalidInputError(f"dataset must be a Dataset, as load_dataset returns it; got {dataset!r}")
+    _check_trainable(dataset)
     if not isinstance(configurations, Sequence):
         raise InvalidInputError(f"configurations must be a list of Configuration; got {configurations!r}")
     for configuration in configurations:
@@ -93,3 +99,19 @@ def _check(configurations: Sequence[Configuration], dataset: Dataset) -> None:
             raise InvalidInputError(
                 f"the data set is {dataset.name}; configuration {configuration.id} is for {configuration.dataset}"
             )
+
+
+def _check_trainable(dataset: Dataset) -> None:
+    """Raise InvalidInputError unless a data set has training and test points with classes."""
+    if not len(dataset.train.y):
+        raise InvalidInputError(
+            f"dataset must have training points; {dataset.name} has 0: give x_train and y_train, train_loader, or a folder train/"
+        )
+    for name, points in (("training", dataset.train), ("test", dataset.test)):
+        if points.y.is_floating_point():
+            raise InvalidInputError(
+                f"dataset must have classes, whole numbers, to train on; the {name} points of {dataset.name} have floats, "
+                "targets of a regression"
+            )
+        if (points.y < 0).any():
+            raise InvalidInputError(f"dataset must have labels to train on; {name} points of {dataset.name} have none")

@@ -46,7 +46,7 @@ def toy():
     for points in (46, 20):
         y = torch.randint(3, (points,), generator=stream)
         parts.append(Points(centres[y] + 1.2 * torch.randn(points, 6, generator=stream), y))
-    return Dataset("toy", *parts, classes=3, image_shape=(1, 2, 3))
+    return Dataset("toy", *parts, classes=3, shape=(1, 2, 3))
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -25,7 +25,7 @@ BIG = sm.Dataset("mnist", *(Points(torch.zeros(n, 1), torch.zeros(n).long()) for
 @pytest.mark.parametrize(
     ("make", "expected"),
     [
-        (lambda: BIG, "Dataset(mnist, 60,000 train and 10,000 test points, 1 x 28 x 28, 10 classes)"),
+        (lambda: BIG, "Dataset(mnist, 60,000 train and 10,000 test points, 1 x 28 x 28, 10 classes, none)"),
         (lambda: BIG.train, "Points(60,000 points of 1 input)"),
         (lambda: LOOP, "Polyline(4 vertices, closed, 5 inputs)"),
         (lambda: sm.paths.Polyline(IMAGES, closed=False), "Polyline(3 vertices, open, 1 x 4 x 6 inputs)"),

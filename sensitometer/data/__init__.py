@@ -1,11 +1,20 @@
 """
-The data sets: what they are, where they are looked for, and how they become points on a sphere.
+Data sets: the known ones and where they are looked for, data of one's own, and how both become points.
 
 `fetching`, which downloads them, is imported by those who need it: it loads libraries that nothing else does.
 """
 
-from .datasets import Dataset, Points, load_dataset
+from .datasets import Dataset, Points
 from .locations import DatasetStatus, list_datasets
+from .named import load_dataset, usual_normalisations
 from .sources import dataset_names
 
-__all__ = ["Dataset", "DatasetStatus", "Points", "dataset_names", "list_datasets", "load_dataset"]
+__all__ = [
+    "Dataset",
+    "DatasetStatus",
+    "Points",
+    "dataset_names",
+    "list_datasets",
+    "load_dataset",
+    "usual_normalisations",
+]

@@ -179,7 +179,7 @@ def square():
     for points in (46, 20):
         y = torch.randint(3, (points,), generator=stream)
         parts.append(Points(patterns[y] + 0.5 * torch.randn(points, math.prod(SQUARE), generator=stream), y))
-    return Dataset("square", *parts, classes=3, image_shape=SQUARE)
+    return Dataset("square", *parts, classes=3, shape=SQUARE)
 
 
 def several(*changes):

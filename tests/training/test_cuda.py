@@ -267,7 +267,7 @@ def captured(monkeypatch):
 def square(toy):
     """The toy data with images that can be rotated."""
     train, test = (dataclasses.replace(points, x=points.x[:, :4].contiguous()) for points in (toy.train, toy.test))
-    return dataclasses.replace(toy, train=train, test=test, image_shape=(1, 2, 2))
+    return dataclasses.replace(toy, train=train, test=test, shape=(1, 2, 2))
 
 
 @on_a_gpu

@@ -248,7 +248,7 @@ kills, folder = int(sys.argv[1]), Path(sys.argv[2])
 what = dict(zip(("optimizer", "learning_rate", "augmentation", "steps"), (sys.argv[3], *map(eval, sys.argv[4:])), strict=True))
 stream = torch.Generator().manual_seed(0)
 points = [Points(torch.randn(n, 36, generator=stream), torch.randint(3, (n,), generator=stream)) for n in (200, 20)]
-dataset = Dataset("noise", *points, classes=3, image_shape=(1, 6, 6))
+dataset = Dataset("noise", *points, classes=3, shape=(1, 6, 6))
 scales_and_seeds = [(scale, seed) for seed in (1, 2, 3) for scale in (0.01, 1.0, 4.0)]
 configurations = [Configuration("noise", 32, 3, batch_size=20, init_scale=a, seed=b, **what) for a, b in scales_and_seeds]
 schedule = Schedule(stop_at_accuracy=1.0)

@@ -81,7 +81,7 @@ def test_a_loss_that_is_infinite_on_one_of_the_sets_is_enough(toy, part, steps):
     x = getattr(toy, part).x.clone()
     x[-1] = 3e38
     parts = {"train": toy.train, "test": toy.test, part: Points(x, getattr(toy, part).y)}
-    (one,) = train_stack([configuration("sgd", steps=steps)], Dataset("toy", **parts, classes=3, image_shape=(1, 2, 3)))
+    (one,) = train_stack([configuration("sgd", steps=steps)], Dataset("toy", **parts, classes=3, shape=(1, 2, 3)))
     assert all(weight.isfinite().all() for weight in one.network.weights)
     assert one.state == "diverged"
 

@@ -91,7 +91,7 @@ def test_a_network_whose_boundaries_cannot_be_told_apart_has_no_transitions_and_
 
 def test_images_without_a_translation_are_refused_before_anything_is_trained(refused):
     parts = [Points(torch.randn(20, 6), torch.arange(20) % 2) for _ in range(2)]
-    narrow = Dataset("narrow", *parts, classes=2, image_shape=(1, 6, 1))
+    narrow = Dataset("narrow", *parts, classes=2, shape=(1, 6, 1))
     one = sm.Configuration("narrow", 4, 2, batch_size=10, steps=1)
     with refused("transition_points must be 0 for images less than 2 pixels wide.*; those of narrow are 1 x 6 x 1"):
         sm.train([one], narrow, transition_points=1)
