@@ -48,8 +48,8 @@ ALLOWED = {
         *("measures.sampled", "models.adapting", "networks", "paths"),
     },
     "measures": {
-        *("activations", "errors", "evaluation", "losses", "measures.jacobian", "measures.regions", "models.adapting"),
-        *("networks", "paths"),
+        *("activations", "errors", "evaluation", "losses", "measures.jacobian", "measures.module_codes", "measures.regions"),
+        *("measures.sampled", "models.adapting", "networks", "paths", "randomness"),
     },
     "analysis": {"configuration", "errors", "store"},
     "figures.drawing": {"analysis", "data", "errors", "store"},

@@ -10,7 +10,7 @@ Small passes are made together, for many rows at once (`vmap`); large ones row a
 
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import torch
 from torch import Tensor
@@ -32,7 +32,7 @@ WEIGHTS = 2**20
 WHOLE = 2**23
 
 
-class _Rows(NamedTuple):
+class Rows(NamedTuple):
     """The weights on the outputs that make a Jacobian's rows."""
 
     # From classes int64 `[k]`, or `[n, 1]`, one per point: the weights over the factor, float64 `[n, k, K]`.
@@ -101,63 +101,58 @@ def norms(
     for start in range(0, len(x), plan.points):
         place = slice(start, start + plan.points)
         points, outputs = tracked(model, x, place, create_graph=create_graph)
-        rows = _rows(kind, outputs if create_graph else outputs.detach())
+        rows = jacobian_rows(kind, outputs if create_graph else outputs.detach())
         classes = None if target is None else target[place].unsqueeze(1)
-        squares = _sum_of_squares(points, outputs, rows, classes, plan, create_graph)
+        slopes = row_slopes(points, outputs, rows, classes, plan, create_graph=create_graph)
+        squares = _sum_of_squares(slopes, create_graph=create_graph)
         # The square root of 0 has no slope.
         norm = torch.where(squares == 0, 0.0, torch.where(squares == 0, 1.0, squares).sqrt())
         parts.append(rows.factor * norm)
     return torch.cat(parts)
 
 
-def _rows(kind: str, outputs: Tensor) -> _Rows:
+def jacobian_rows(kind: str, outputs: Tensor) -> Rows:
     """Return the rows of a Jacobian from the outputs `[n, K]`."""
     exact, (n, K) = outputs.double(), outputs.shape
     if kind == "probabilities":
-        return _Rows(*softmax_rows(exact))
+        return Rows(*softmax_rows(exact))
 
     def unit(classes: Tensor) -> Tensor:
         index = classes.expand(n, -1).unsqueeze(2) if classes.ndim == 2 else classes.view(1, -1, 1).expand(n, -1, 1)
         return exact.new_zeros(n, index.shape[1], K).scatter_(2, index, 1.0)
 
     if kind != "sigmoid":
-        return _Rows(unit, exact.new_ones(n))
+        return Rows(unit, exact.new_ones(n))
     # 1 - sigmoid(f) would be rounded to 0 where the sigmoid is 1.
     slopes = exact.sigmoid() * (-exact).sigmoid()
     factor = slopes.detach().amax(1)
     factor = torch.where(factor == 0, 1.0, factor)
     scaled = (slopes / factor.unsqueeze(1)).unsqueeze(1)
-    return _Rows(lambda classes: unit(classes) * scaled, factor)
+    return Rows(lambda classes: unit(classes) * scaled, factor)
 
 
-def _sum_of_squares(
-    points: Tensor, outputs: Tensor, rows: _Rows, classes: Tensor | None, plan: Plan, create_graph: bool
-) -> Tensor:
-    """Return the sum over the rows of their squared norms, over the square of the factor; float64 `[n]`."""
+def row_slopes(
+    points: Tensor, outputs: Tensor, rows: Rows, classes: Tensor | None, plan: Plan, *, create_graph: bool = False
+) -> Iterator[Tensor]:
+    """Yield the rows of the Jacobian, or those of `classes` `[n, 1]`, over the factor, some at once: `[r, n, ...]`."""
     n, K = outputs.shape
-    if classes is not None:
-        return _squares(points, outputs, rows.weights(classes), 1, create_graph)
     together = 1 if create_graph else plan.rows
     size = max(1, together, min(K, WEIGHTS // (n * K)) // together * together)
-    squares = outputs.new_zeros(n, dtype=torch.float64)
-    for start in range(0, K, size):
-        block = torch.arange(start, min(start + size, K), device=outputs.device)
-        squares = squares + _squares(points, outputs, rows.weights(block), together, create_graph)
-    return squares
+    blocks = [torch.arange(start, min(start + size, K), device=outputs.device) for start in range(0, K, size)]
+    for block in blocks if classes is None else [classes]:
+        weights = rows.weights(block).to(outputs.dtype)
+        yield from pulled_back(points, outputs, weights, together if classes is None else 1, create_graph=create_graph)
 
 
-def _squares(points: Tensor, outputs: Tensor, weights: Tensor, together: int, create_graph: bool) -> Tensor:
-    """Return the sum of the squared norms of the rows of `weights` `[n, k, K]`; float64 `[n]`."""
-    weights = weights.to(outputs.dtype)
-    squares = torch.zeros(len(points), dtype=torch.float64, device=points.device)
-    for slopes in pulled_back(points, outputs, weights, together, create_graph=create_graph):
-        flat = slopes.flatten(2)
-        squares = squares + (
-            flat.double().square().sum((0, 2))
-            if create_graph
-            else torch.linalg.vector_norm(flat, dim=2, dtype=torch.float64).square().sum(0)
-        )
-    return squares
+def _sum_of_squares(slopes: Iterator[Tensor], *, create_graph: bool) -> Tensor:
+    """Return the sum over the rows `[r, n, ...]` of their squared norms; float64 `[n]`."""
+    squares: Tensor | float = 0.0
+    for several in slopes:
+        flat = several.flatten(2)
+        # The norm of a row of zeros has no slope.
+        norms = flat.double().square().sum(2) if create_graph else torch.linalg.vector_norm(flat, dim=2, dtype=torch.float64) ** 2
+        squares = squares + norms.sum(0)
+    return cast(Tensor, squares)
 
 
 def pulled_back(
