@@ -9,7 +9,8 @@ if TYPE_CHECKING:
     from .configuration import Configuration
     from .data import Dataset, load_dataset
     from .errors import SensitometerError
-    from .measures import boundaries, jacobian_norm, transitions
+    from .measures import boundaries, jacobian_norm, jacobian_norm_estimate, transitions
+    from .measuring import compare, measure
     from .networks import MLP, MLPStack
     from .store import open_survey
     from .survey import run_survey
@@ -26,8 +27,11 @@ __all__ = [
     "Schedule",
     "SensitometerError",
     "boundaries",
+    "compare",
     "jacobian_norm",
+    "jacobian_norm_estimate",
     "load_dataset",
+    "measure",
     "open_survey",
     "paths",
     "run_survey",
@@ -44,8 +48,11 @@ _HOMES = {
     "Schedule": ".training",
     "SensitometerError": ".errors",
     "boundaries": ".measures",
+    "compare": ".measuring",
     "jacobian_norm": ".measures",
+    "jacobian_norm_estimate": ".measures",
     "load_dataset": ".data",
+    "measure": ".measuring",
     "open_survey": ".store",
     "run_survey": ".survey",
     "train": ".train_networks",

@@ -75,18 +75,8 @@ ALLOWED = {
         *("survey.scheduling", "survey.scheduling.cost", "survey.spec"),
     },
     "measuring": {
-        *(
-            "analysis",
-            "data",
-            "errors",
-            "files",
-            "measures",
-            "measures.jacobian",
-            "models.adapting",
-            "networks",
-            "paths",
-            "randomness",
-        ),
+        *("analysis", "data", "errors", "files", "measures", "measures.jacobian", "measures.regions", "models.adapting"),
+        *("networks", "paths", "randomness"),
     },
     "train_networks": {
         *("configuration", "data", "device", "errors", "survey.job", "survey.scheduling", "survey.scheduling.cost", "training"),

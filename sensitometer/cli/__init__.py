@@ -10,7 +10,7 @@ import click
 from .. import __version__
 from ..errors import SensitometerError
 from .machine import data, doctor
-from .models import measure
+from .models import compare, measure
 from .results import claims, export, figures
 from .surveys import check, plan, run, status
 
@@ -21,7 +21,7 @@ def cli() -> None:
     """Measure how sensitive trained networks are to their inputs, and what that says about how well they generalise."""
 
 
-for command in (run, plan, status, check, export, figures, claims, measure, data, doctor):
+for command in (run, plan, status, check, export, figures, claims, measure, compare, data, doctor):
     cli.add_command(command)
 
 

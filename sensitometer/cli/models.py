@@ -1,63 +1,192 @@
-"""The command that measures somebody's model."""
+"""The commands that measure somebody's models: one, or several on the same points."""
 
 from __future__ import annotations
 
+import json
 import math
+import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from ..errors import SensitometerError
+from ..errors import InvalidInputError, SensitometerError
+
+if TYPE_CHECKING:
+    from ..measuring import Measurement
+
+KINDS = "probabilities, logits, sigmoid, outputs"
+Command = Callable[..., Any]
+_OPTIONS = (
+    click.option("--data", required=True, help="A known name, FILE.npz, a folder of images, or package.module:factory."),
+    click.option("--normalise", help="sphere, none or MEAN/STD; default: sphere for known names, none for other data."),
+    click.option("--crop", type=click.IntRange(min=1), help="Keep the centre CROP x CROP of each image of a known data set."),
+    click.option("--size", type=click.IntRange(min=1), help="Resize the images of a folder to SIZE x SIZE."),
+    click.option("--of", default="probabilities", show_default=True, help=f"The output that is measured: {KINDS}."),
+    click.option("--output", help="The name or place of the output, of a model that returns several."),
+    click.option("--points", type=click.IntRange(min=1), help="Random test points; default: all for an MLP, else 1,000."),
+    click.option("--transitions", type=click.IntRange(min=0), default=0, help="Count transitions on the loops of N points."),
+    click.option("--samples", type=click.IntRange(min=2), default=2**14, show_default=True, help="Points on each sampled loop."),
+    click.option("--exact", is_flag=True, help="Count transitions exactly, of any piecewise-linear model."),
+    click.option("--local-complexity", is_flag=True, help="Measure how many units change near each point."),
+    click.option("--trust-pickle", is_flag=True, help="Unpickle what MODEL holds, which may run any code in it."),
+    click.option("--json", "as_json", is_flag=True, help="Print JSON."),
+)
+
+
+def _options(command: Command) -> Command:
+    for option in reversed(_OPTIONS):
+        command = option(command)
+    return command
+
+
+def _measuring_options(output: str | None, exact: bool, **options: Any) -> dict[str, Any]:
+    place = int(output) if output is not None and output.isdigit() else output
+    return {"output": place, "method": "exact" if exact else None, **options}
 
 
 @click.command()
 @click.argument("model")
-@click.option("--data", "name", required=True, help="The data set whose test points are taken.")
-@click.option("--crop", type=click.IntRange(min=1), help="Keep the centre CROP x CROP of each image.")
-@click.option("--weights", type=click.Path(path_type=Path), help="A safetensors file of the weights, for package.module:factory.")
-@click.option("--trust-pickle", is_flag=True, help="Unpickle what MODEL holds, which may run any code in it.")
-@click.option("--points", type=click.IntRange(min=1), help="So many random test points; default: all for an MLP, else 1,000.")
-@click.option("--transitions", type=click.IntRange(min=0), help="On so many points' loops; default: 10, if they can be counted.")
-@click.option("--samples", type=click.IntRange(min=2), default=2**14, show_default=True, help="Points on each sampled loop.")
-@click.option("--out", type=click.Path(path_type=Path, dir_okay=False), help="CSV of the points; default: MODEL-DATA-points.csv.")
+@click.option("--weights", type=click.Path(path_type=Path), help="The weights of package.module:factory: safetensors, or .pt.")
+@click.option("--out", help="CSV or .parquet file of the points, - for standard output; default: MODEL-DATA-points.csv.")
+@_options
 def measure(
     model: str,
-    name: str,
-    crop: int | None,
     weights: Path | None,
+    out: str | None,
+    data: str,
+    normalise: str | None,
+    crop: int | None,
+    size: int | None,
     trust_pickle: bool,
-    points: int | None,
-    transitions: int | None,
-    samples: int,
-    out: Path | None,
+    as_json: bool,
+    **options: Any,
 ) -> None:
     """
-    Measure one trained MODEL on test points.
+    Measure one trained MODEL on test points: accuracy, Jacobian norms, and how well the norm finds errors.
 
-    MODEL is a .pt2 file of torch.export, package.module:factory (with --weights FILE.safetensors), a .safetensors file of
-    MLP.save, or, with --trust-pickle, a pickled module (.pt, .pth).
+    MODEL is a .pt2 file of torch.export, package.module:factory (with --weights FILE), a .safetensors file of MLP.save, or, with
+    --trust-pickle, a pickled module (.pt, .pth).
     """
-    from ..data import load_dataset
-    from ..measuring import measure as measure_model
-    from ..measuring import write_points
+    # Before torch is imported, which takes seconds.
+    click.echo(f"measuring {model} on {data}", err=True)
+    from ..data.opening import open_data
+    from ..measuring.model_on_data import measure as measure_model
     from ..models.opening import open_model
 
-    dataset = load_dataset(name, crop=crop)
+    dataset = open_data(data, normalise=normalise, crop=crop, size=size)
     opened = open_model(model, weights=weights, trust_pickle=trust_pickle)
-    out = out or Path(f"{model.replace(':', '.') if ':' in model else Path(model).with_suffix('')}-{name}-points.csv")
-    if not out.absolute().parent.is_dir():
-        raise SensitometerError(f"cannot write the points to {out}: No such folder")
-    done = measure_model(opened, dataset, points=points, transitions=transitions, samples=samples)
-    click.echo(f"{model} on {len(done.points):,} of {len(dataset.test.y):,} test points of {name}")
-    click.echo(f"{'':32}{'mean':>12}{'std. error':>12}{'points':>8}")
-    for label, mean in done.table(samples).items():
-        click.echo(f"{label:32}{mean.value:>12.4g}{mean.standard_error:>12.2g}{mean.count:>8,}")
-    if done.uncounted:
-        click.echo(f"transitions not counted: {done.uncounted}")
-    if math.isfinite(done.auroc):
-        click.echo(f"a wrong point has the higher Jacobian norm than a correct one in {done.auroc:.1%} of pairs (AUROC)")
+    target = out or f"{_stem(model)}-{dataset.name}-points.csv"
+    if target != "-" and not Path(target).absolute().parent.is_dir():
+        raise SensitometerError(f"cannot write the points to {target}: No such folder")
+    if target == "-" and as_json:
+        raise InvalidInputError("--json and --out - both print to standard output: leave one out")
+    done = measure_model(opened, dataset, **_measuring_options(**options))
+    if as_json:
+        click.echo(json.dumps({"model": model, **done.as_dict()}, indent=2))
+    else:
+        _print_measurement(model, done, to_stderr=target == "-")
+    if target == "-":
+        done.frame().to_csv(sys.stdout, index=False, lineterminator="\n")
+    else:
+        done.write(target)
+        click.echo(f"points in {target}", err=as_json)
+
+
+def _stem(model: str) -> str:
+    return model.replace(":", ".") if ":" in model else str(Path(model).with_suffix(""))
+
+
+def _print_measurement(model: str, done: Measurement, *, to_stderr: bool) -> None:
+    def say(line: str = "") -> None:
+        click.echo(line, err=to_stderr)
+
+    dataset = done.dataset
+    points = f"{len(done.points):,} of {len(dataset.test.y):,} test points of {dataset.name}"
+    say(f"{model} on {points}, normalise: {dataset.normalise}")
+    for note in done.notes:
+        say(note)
+    say(f"\n{'':32}{'mean':>12}{'std. error':>12}{'points':>8}")
+    for label, mean in done.table().items():
+        say(f"{label:32}{mean.value:>12.4g}{mean.standard_error:>12.2g}{mean.count:>8,}")
+    if done.detection is not None:
+        say("\nscores as detectors of wrong points, with 95% intervals")
+        say(f"{'':16}{'AUROC':>24}{'AUGRC':>26}{'AUROC less that of 1 - max p':>32}")
+        for name, row in done.detection.iterrows():
+            cells = [_interval(row, column) for column in ("auroc", "augrc", "auroc_difference")]
+            say(f"{name!s:16}{cells[0]:>24}{cells[1]:>26}{cells[2] if name != '1 - max p' else '':>32}")
+        say(done.verdict)
     if done.bounds:
         shares = f"{done.bounds.inside:.1%} within (5), {done.bounds.above:.1%} above (6)"
-        click.echo(f"bounds of the paper's A.3: {shares}, {done.bounds.near:.1%} within a factor of two of (7)")
-    write_points(done, out)
-    click.echo(f"points in {out}")
+        say(f"bounds of the paper's A.3: {shares}, {done.bounds.near:.1%} within a factor of two of (7)")
+
+
+def _interval(row: Any, column: str) -> str:
+    sign = "+" if column.endswith("difference") else ""
+    value, low, high = (row[f"{column}{end}"] for end in ("", "_low", "_high"))
+    return f"{value:{sign}.3f} [{low:{sign}.3f}, {high:{sign}.3f}]"
+
+
+@click.command()
+@click.argument("models", nargs=-1, required=True, metavar="MODEL MODEL...")
+@click.option(
+    "--weights", type=click.Path(path_type=Path), multiple=True, help="Of package.module:factory; once per such model, in order."
+)
+@_options
+def compare(
+    models: tuple[str, ...],
+    weights: tuple[Path, ...],
+    data: str,
+    normalise: str | None,
+    crop: int | None,
+    size: int | None,
+    trust_pickle: bool,
+    as_json: bool,
+    **options: Any,
+) -> None:
+    """
+    Compare two or more MODELs on the same test points: differences with paired standard errors, and what can be told.
+
+    Give MODEL as for measure; a factory may be given several times, with one --weights per time.
+    """
+    click.echo(f"comparing {' and '.join(models)} on {data}", err=True)
+    from ..data.opening import open_data
+    from ..measuring.comparison import CAUTION
+    from ..measuring.comparison import compare as compare_models
+    from ..models.opening import open_model
+
+    factories = [place for place, model in enumerate(models) if ":" in model]
+    if weights and len(weights) != len(factories):
+        raise InvalidInputError(
+            f"--weights must be given once per package.module:factory, {len(factories)} times; got {len(weights)}"
+        )
+    weights_of = dict(zip(factories, weights, strict=False))
+    names = [str(weights_of.get(place, model)) for place, model in enumerate(models)]
+    if len(set(names)) < len(names):
+        raise InvalidInputError(f"the models must be different ones; got {', '.join(names)}")
+    dataset = open_data(data, normalise=normalise, crop=crop, size=size)
+    opened = {
+        name: open_model(model, weights=weights_of.get(place), trust_pickle=trust_pickle)
+        for place, (name, model) in enumerate(zip(names, models, strict=True))
+    }
+    comparison = compare_models(opened, dataset, **_measuring_options(**options))
+    table = comparison.table()
+    notes = {name: list(measurement.notes) for name, measurement in comparison.measurements.items() if measurement.notes}
+    if as_json:
+        plain = json.loads(json.dumps(table.to_dict("records"), default=float), parse_constant=lambda _: None)
+        click.echo(json.dumps({"data": dataset.name, "normalise": dataset.normalise, "notes": notes, "rows": plain}, indent=2))
+        return
+    click.echo(f"{len(models)} models on the same test points of {dataset.name}, normalise: {dataset.normalise}")
+    for name, lines in notes.items():
+        for line in lines:
+            click.echo(f"{name}: {line}")
+    for (a, b), rows in table.groupby(["a", "b"], sort=False):
+        click.echo(f"\nA = {a}\nB = {b}\n{'':24}{'A':>10}{'B':>10}{'A - B':>12}  {'95% interval':24}")
+        for row in rows.itertuples():
+            low: Any = row.low
+            interval = f"[{low:+.4g}, {row.high:+.4g}]" if math.isfinite(low) else "[too few points]"
+            click.echo(
+                f"{row.quantity:24}{row.value_a:>10.4g}{row.value_b:>10.4g}{row.difference:>+12.4g}  {interval:24}{row.verdict}"
+            )
+    click.echo(f"\n{CAUTION}")

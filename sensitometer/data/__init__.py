@@ -7,6 +7,7 @@ Data sets: the known ones and where they are looked for, data of one's own, and 
 from .datasets import Dataset, Points
 from .locations import DatasetStatus, list_datasets
 from .named import load_dataset, usual_normalisations
+from .opening import open_data
 from .sources import dataset_names
 
 __all__ = [
@@ -16,5 +17,6 @@ __all__ = [
     "dataset_names",
     "list_datasets",
     "load_dataset",
+    "open_data",
     "usual_normalisations",
 ]

@@ -14,15 +14,21 @@ def counting_method(model: Model) -> str:
 
 
 def loop_transitions(
-    model: Model, x: Tensor, image_shape: tuple[int, int, int], *, samples: int, at_once: int | None = None
+    model: Model,
+    x: Tensor,
+    image_shape: tuple[int, int, int],
+    *,
+    samples: int,
+    method: str | None = None,
+    at_once: int | None = None,
 ) -> Tensor:
     """
     Return the transitions along the translation loop of each of P points; int64 `[P]`, or `[S, P]` for a stack.
 
-    The points `x` are `[P, D]`, or `[P, channels, height, width]` for models of images. Loops are sampled at `samples` points
-    where `counting_method` says so, and counted `at_once`, all together when None.
+    The points `x` are `[P, D]`, or `[P, channels, height, width]` for models of images. The `method` is that of `counting_method`
+    when None; `sampled` takes `samples` points per loop. Loops are counted `at_once`, all together when None.
     """
-    method = counting_method(model)
+    method = method or counting_method(model)
     counts = []
     for images in torch.split(x.view(-1, *image_shape), at_once or len(x)):
         loops = [translation(image, flat=x.ndim == 2) for image in images]

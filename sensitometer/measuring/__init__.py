@@ -1,5 +1,7 @@
 """Measures models that somebody trained: one, several on the same points, or one during its training."""
 
-from .measurement import Mean, Measurement, measure, write_points
+from .comparison import Comparison, compare
+from .measurement import Mean, Measurement
+from .model_on_data import measure
 
-__all__ = ["Mean", "Measurement", "measure", "write_points"]
+__all__ = ["Comparison", "Mean", "Measurement", "compare", "measure"]

@@ -1,31 +1,25 @@
-"""Measures one trained model on a data set, for the command `measure`: means over points, and the values at each point."""
+"""The measures of one model on a data set: means over points with their standard errors, tables, and the values at each point."""
 
+import json
 import math
-from collections.abc import Callable
-from dataclasses import dataclass
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
-import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from ..analysis.points import BoundShares, bound_shares, error_auroc
+from ..analysis.error_detection import BASELINE, detection_verdict, error_detection, scores_of
+from ..analysis.points import BoundShares, bound_shares
 from ..data import Dataset
-from ..errors import InvalidInputError, StoreError, check_whole_number, counted, described
-from ..measures.loops import counting_method, loop_transitions
-from ..measures.points import PointValues, point_values
-from ..models.adapting import REFUSALS, first_line
-from ..networks import MLP
-from ..randomness import generator
+from ..errors import InvalidInputError, StoreError, counted
+from ..files import replacing
+from ..measures.points import PointValues
 
-# Test points when the caller does not say, for models whose Jacobians take a backward pass per class.
-GENERIC_POINTS = 1000
-# Test points on whose loops transitions are counted when the caller does not say.
-LOOPS = 10
-COLUMNS = (
-    *("label", "predicted", "correct", "confidence", "cross_entropy", "jacobian_norm", "label_jacobian_norm"),
-    "logit_jacobian_norm",
-)
+NORM = "Jacobian norm"
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,65 +34,177 @@ class Mean:
 @dataclass(frozen=True, eq=False)
 class Measurement:
     """
-    The measures of a model.
+    The measures of a model on a data set.
 
     Attributes
     ----------
+    dataset
+        The data, normalised as they were measured.
+    of
+        The output whose Jacobian norm was measured, as in `jacobian_norm`.
     points
         The indices of the points in the test set, int64 `[N]`, in random order.
     values
         The measures at each of them.
-    classes
-        The number of classes, C.
     transitions
         Along the translation loops of the first P of them, int64 `[P]`; None if they were not counted.
-    uncounted
-        Why they were not; empty if they were, or if none were asked for.
     method
-        `exact` or `sampled`, of the transitions.
+        `exact`, or `N samples`, of the transitions.
+    local_complexity
+        At each point, int64 `[N]`; None if it was not measured.
+    notes
+        What the reader should know of the numbers, a line each.
     """
 
+    dataset: Dataset
+    of: str
     points: Tensor
     values: PointValues
-    classes: int
-    transitions: Tensor | None
-    uncounted: str
-    method: str
+    transitions: Tensor | None = None
+    method: str = ""
+    local_complexity: Tensor | None = None
+    notes: tuple[str, ...] = ()
 
     def __repr__(self) -> str:
-        loops = 0 if self.transitions is None else len(self.transitions)
-        return f"Measurement({counted(len(self.points), 'point')}, transitions on {counted(loops, 'loop')})"
+        loops = "" if self.transitions is None else f", transitions on {counted(len(self.transitions), 'loop')}"
+        return f"Measurement({counted(len(self.points), 'point')} of {self.dataset.name}{loops})"
 
-    def table(self, samples: int) -> dict[str, Mean]:
-        """Return the means over the points by their names; `samples` is the number of points sampled on each loop."""
-        values = self.values
-        rows = {
-            "accuracy": values.correct,
+    def table(self) -> dict[str, Mean]:
+        """Return the means over the points by their names: fit, norms, and what else was measured."""
+        values, correct = self.values, self.values.correct
+        of = "" if self.of == "probabilities" else f" of the {'sigmoid' if self.of == 'sigmoid' else self.of}"
+        norm = f"{NORM}{of}"
+        rows: dict[str, Tensor | None] = {
+            "accuracy": correct,
             "cross-entropy": values.cross_entropy,
-            "Jacobian norm": values.jacobian_norm,
-            "  of correct points": values.jacobian_norm[values.correct],
-            "  of wrong points": values.jacobian_norm[~values.correct],
-            "logit Jacobian norm": values.logit_jacobian_norm,
+            "squared error": values.squared_error,
+            norm: values.jacobian_norm,
+            "  of correct points": None if correct is None else values.jacobian_norm[correct],
+            "  of wrong points": None if correct is None else values.jacobian_norm[~correct],
+            "logit Jacobian norm": values.logit_jacobian_norm if self.of != "logits" else None,
+            f"transitions ({self.method})": self.transitions,
+            "local complexity": self.local_complexity,
         }
+        return {name: mean(row) for name, row in rows.items() if row is not None}
+
+    def frame(self) -> pd.DataFrame:
+        """Return a table of one row per point: its index in the test set, and all its values and scores."""
+        columns: dict[str, Any] = {"point": self.points}
+        for name in ("label", "predicted", "correct", "confidence", "cross_entropy", "squared_error", "jacobian_norm"):
+            columns[name] = getattr(self.values, name)
+        columns |= {name: getattr(self.values, name) for name in ("label_jacobian_norm", "logit_jacobian_norm")}
+        columns["local_complexity"] = self.local_complexity
+        table = pd.DataFrame({name: column.cpu().numpy() for name, column in columns.items() if column is not None})
+        for name, scores in self._confidence_scores.items():
+            table[_column(name)] = scores
         if self.transitions is not None:
-            how = "exact" if self.method == "exact" else f"{samples:,} samples"
-            rows[f"transitions ({how})"] = self.transitions
-        return {name: mean(row) for name, row in rows.items()}
+            table["transitions"] = pd.Series(self.transitions.tolist(), dtype="Int64")
+        return table
+
+    def per_class(self) -> pd.DataFrame:
+        """
+        Return a table of one row per class: its name, points, accuracy, and mean Jacobian norm, with their standard errors.
+
+        Raises
+        ------
+        InvalidInputError
+            The points have no classes.
+        """
+        correct, label = self.values.correct, self.values.label
+        if correct is None or label is None:
+            raise InvalidInputError("per_class needs a classifier and labels; these points were measured without")
+        rows = []
+        for number in range(self.dataset.classes):
+            here = label == number
+            accuracy, norm = mean(correct[here]), mean(self.values.jacobian_norm[here])
+            name = self.dataset.class_names[number] if self.dataset.class_names else str(number)
+            rows.append(
+                {
+                    "class": name,
+                    "points": accuracy.count,
+                    "accuracy": accuracy.value,
+                    "accuracy_error": accuracy.standard_error,
+                    "jacobian_norm": norm.value,
+                    "jacobian_norm_error": norm.standard_error,
+                }
+            )
+        return pd.DataFrame(rows)
+
+    @cached_property
+    def detection(self) -> pd.DataFrame | None:
+        """How well the norm and the model's confidence find wrong points (`error_detection`); None where nobody can tell."""
+        correct = self.values.correct
+        if correct is None or not self._confidence_scores or bool(correct.all()) or not bool(correct.any()):
+            return None
+        finite = self.values.jacobian_norm.isfinite()
+        if not bool(finite.all()):
+            return None
+        scores = {NORM: self.values.jacobian_norm.cpu().numpy(), **self._confidence_scores}
+        return error_detection(scores, ~correct.cpu().numpy())
 
     @property
-    def auroc(self) -> float:
-        """How often a wrong point has a higher Jacobian norm than a correct one, where both are finite: see `error_auroc`."""
-        finite = self.values.jacobian_norm.isfinite()
-        norms, wrong = (values[finite].cpu().numpy() for values in (self.values.jacobian_norm, ~self.values.correct))
-        return error_auroc(norms, wrong)
+    def verdict(self) -> str:
+        """A sentence that says whether the norm finds errors better than plain confidence; empty where nobody can tell."""
+        return "" if self.detection is None else detection_verdict(self.detection)
+
+    @cached_property
+    def _confidence_scores(self) -> Mapping[str, Any]:
+        logits = self.values.class_logits
+        if logits is None or not bool(logits.isfinite().all()):
+            return {}
+        scores = scores_of(logits.cpu().numpy())
+        if self.of not in ("probabilities", "logits"):
+            # The logits are made up from probabilities, up to a constant.
+            del scores["energy"]
+        return scores
 
     @property
     def bounds(self) -> BoundShares | None:
-        """The shares of the points that lie to the bounds as the paper derives (A.3); None for a model of one class."""
+        """The shares of the points that lie to the bounds as the paper derives (A.3); None without labels or probabilities."""
         values = self.values
         columns = (values.cross_entropy, values.label_jacobian_norm, values.jacobian_norm, values.logit_jacobian_norm)
-        losses, label_norms, norms, logit_norms = (column.cpu().numpy() for column in columns)
-        return bound_shares(losses, label_norms, norms, logit_norms, self.classes) if self.classes > 1 else None
+        losses, label_norms, norms, logit_norms = (None if column is None else column.cpu().numpy() for column in columns)
+        if losses is None or label_norms is None or norms is None or logit_norms is None or values.class_logits is None:
+            return None
+        return bound_shares(losses, label_norms, norms, logit_norms, values.class_logits.shape[1])
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return everything but the single points as plain values, as `--json` prints them; nan is None."""
+        detection = self.detection
+        result = {
+            "data": self.dataset.name,
+            "normalise": self.dataset.normalise,
+            "of": self.of,
+            "points": len(self.points),
+            "test_points": len(self.dataset.test.y),
+            "means": {
+                name.strip(): {field.name: getattr(row, field.name) for field in fields(Mean)}
+                for name, row in self.table().items()
+            },
+            "per_class": [] if self.values.correct is None else self.per_class().to_dict("records"),
+            "error_detection": {} if detection is None else detection.to_dict("index"),
+            "verdict": self.verdict,
+            "bounds": self.bounds._asdict() if self.bounds else None,
+            "notes": list(self.notes),
+        }
+        plain: dict[str, Any] = json.loads(json.dumps(result, default=float), parse_constant=lambda _: None)
+        return plain
+
+    def write(self, path: str | os.PathLike[str]) -> None:
+        """Write `frame()` to a `.parquet` file, or as CSV to any other; StoreError if that fails."""
+        path = Path(path)
+        try:
+            with replacing(path) as unfinished:
+                if path.suffix == ".parquet":
+                    self.frame().to_parquet(unfinished, index=False)
+                else:
+                    self.frame().to_csv(unfinished, index=False, lineterminator="\n")
+        except OSError as error:
+            raise StoreError(f"cannot write the points to {path}: {error.strerror or error}") from error
+
+
+def _column(name: str) -> str:
+    return {BASELINE: "one_minus_max_p", "-margin": "minus_margin"}.get(name, name)
 
 
 def mean(values: Tensor) -> Mean:
@@ -106,101 +212,3 @@ def mean(values: Tensor) -> Mean:
     values, count = values.double(), len(values)
     error = float(values.std()) / math.sqrt(count) if count > 1 else math.nan
     return Mean(float(values.mean()), error, count)
-
-
-def measure(
-    model: Callable[[Tensor], Tensor],
-    dataset: Dataset,
-    *,
-    points: int | None = None,
-    transitions: int | None = None,
-    samples: int = 2**14,
-) -> Measurement:
-    """
-    Measure a model on the test points of a data set.
-
-    Parameters
-    ----------
-    model
-        An `MLP`, or any module or callable that maps flat points `[n, D]`, or else images `[n, channels, height, width]`, to
-        logits `[n, C]`.
-    dataset
-        The points, normalised as the package does it: a model that was trained on other inputs is measured where it never was.
-    points
-        The number of test points, a random choice that is the same for every model; None for all of them for an `MLP`, and
-        for 1,000 (or all, if there are fewer) for any other model.
-    transitions
-        The number of these points along whose translation loops transitions are counted: exactly for an `MLP` of a
-        piecewise-linear activation, by sampling for any other model. None for 10 (or all), if the model has activations that
-        can be seen.
-    samples
-        Points on each loop that is sampled.
-
-    Raises
-    ------
-    InvalidInputError
-        The model takes the points in neither shape or gives other classes, a number is too large, or transitions are asked for
-        that cannot be counted.
-    """
-    available = len(dataset.test.y)
-    default = available if isinstance(model, MLP) else min(available, GENERIC_POINTS)
-    count = check_whole_number("points", default if points is None else points, most=available)
-    loops = check_whole_number("transitions", min(LOOPS, count) if transitions is None else transitions, least=0, most=count)
-    samples = check_whole_number("samples", samples, least=2, most=2**30)
-    chosen = torch.randperm(available, generator=generator(0, "measured points"))[:count]
-    shape = _point_shape(model, dataset)
-    x, y = dataset.test.x[chosen].view(-1, *shape).to(_dtype(model)), dataset.test.y[chosen]
-    try:
-        values = point_values(model, x, y)
-    except (RuntimeError, NotImplementedError) as error:
-        raise InvalidInputError(f"the model's Jacobian cannot be computed: {first_line(error)}") from error
-    counted, uncounted = None, ""
-    try:
-        counted = loop_transitions(model, x[:loops], dataset.image_shape, samples=samples) if loops else None
-    except InvalidInputError as error:
-        if transitions is not None:
-            raise
-        uncounted = str(error)
-    return Measurement(chosen, values, dataset.classes, counted, uncounted, counting_method(model))
-
-
-def _dtype(model: Callable[[Tensor], Tensor]) -> torch.dtype:
-    """Return the type of numbers in which the model computes."""
-    parameters = model.parameters() if isinstance(model, nn.Module) else ()
-    return next((parameter.dtype for parameter in parameters if parameter.is_floating_point()), torch.float32)
-
-
-@torch.no_grad()
-def _point_shape(model: Callable[[Tensor], Tensor], dataset: Dataset) -> tuple[int, ...]:
-    """Return the shape of a point that the model takes, `(D,)` or `(channels, height, width)`; InvalidInputError if neither."""
-    x = dataset.test.x[:2].to(_dtype(model))
-    expected = [len(x), dataset.classes]
-    shapes: list[tuple[int, ...]] = [(x.shape[1],)] if isinstance(model, MLP) else [(x.shape[1],), dataset.image_shape]
-    faults = []
-    for shape in shapes:
-        try:
-            logits = model(x.view(-1, *shape).clone())
-        except REFUSALS as error:
-            fault = f"it says: {first_line(error)}"
-        else:
-            if not isinstance(logits, Tensor) or not logits.is_floating_point():
-                fault = f"it gives {described(logits)}, not logits"
-            elif list(logits.shape) != expected:
-                fault = f"it gives {list(logits.shape)}, not logits {expected} of {dataset.classes} classes"
-            else:
-                return shape
-        faults.append(f"for points {[len(x), *shape]} {fault}")
-    raise InvalidInputError(f"model does not take the points of {dataset.name}: {'; '.join(faults)}")
-
-
-def write_points(measurement: Measurement, path: Path) -> None:
-    """Write the values at each point to a CSV file; StoreError if that fails."""
-    columns = {"point": measurement.points} | {name: getattr(measurement.values, name) for name in COLUMNS}
-    table = pd.DataFrame({name: column.cpu().numpy() for name, column in columns.items()}).astype({"correct": int})
-    counts = [] if measurement.transitions is None else measurement.transitions.tolist()
-    table["transitions"] = pd.Series(counts, dtype="Int64")
-    try:
-        with path.open("w", newline="", encoding="utf-8") as file:
-            table.to_csv(file, index=False, lineterminator="\n")
-    except OSError as error:
-        raise StoreError(f"cannot write the points to {path}: {error.strerror}") from error

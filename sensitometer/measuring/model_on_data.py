@@ -1,0 +1,254 @@
+"""Measures one trained model on a data set: opens the data, fits points and model together, and says how it is going."""
+
+import os
+import warnings
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import fields, replace
+from typing import Any
+
+import torch
+from rich.console import Console
+from rich.progress import track
+from torch import Tensor
+
+from ..data import Dataset, Points, open_data, usual_normalisations
+from ..errors import InvalidInputError, check_whole_number, described
+from ..measures import local_complexity as complexity_of
+from ..measures.loops import counting_method, loop_transitions
+from ..measures.points import PointValues, point_values
+from ..models.adapting import AdaptedModel, Inputs, as_model_takes, first_line, shape_taken, unwrapped
+from ..networks import MLP
+from ..randomness import generator
+from .measurement import Measurement
+
+# Test points when the caller does not say, for models whose Jacobians take a backward pass per class.
+GENERIC_POINTS = 1000
+# Parts of the points between which the progress is shown, and points of a part: each begins with a few forward passes.
+PARTS, PART = 50, 64
+# Points at which the accuracy under other normalisations is looked at, and by how much one must be better to be named.
+LOOKED_AT, BETTER = 500, 0.05
+
+
+def measure(
+    model: Callable[..., Any],
+    data: Dataset | str | os.PathLike[str],
+    *,
+    of: str = "probabilities",
+    output: str | int | None = None,
+    inputs: Inputs | None = None,
+    points: int | None = None,
+    transitions: int = 0,
+    method: str | None = None,
+    samples: int = 2**14,
+    local_complexity: bool = False,
+    normalise: str | None = None,
+    progress: bool = True,
+) -> Measurement:
+    """
+    Measure a model on the test points of a data set.
+
+    Parameters
+    ----------
+    model, of, output
+        As in `jacobian_norm`. The model takes the points in their shape, or flattened.
+    data
+        A `Dataset`, or what `open_data` opens: a known name, an `.npz` file, a folder of images, `package.module:factory`. Points
+        without labels are measured without accuracy and loss.
+    inputs
+        Further inputs, as in `jacobian_norm`; tensors have a row per test point of the data.
+    points
+        The number of test points, a random choice that is the same for every model; None for all of them for an `MLP`, and
+        for 1,000 (or all, if there are fewer) for any other model.
+    transitions
+        The number of these points along whose translation loops transitions are counted; the points must be images.
+    method, samples
+        As in `transitions`: `exact`, or `sampled` at `samples` points per loop. None for `exact` for an `MLP` of piecewise-linear
+        activation, and `sampled` for any other model.
+    local_complexity
+        Whether to measure `measures.local_complexity` at each point.
+    normalise
+        As in `Dataset.renormalised`; None for `sphere` for known names, `none` for data of one's own, and a `Dataset` as it is.
+    progress
+        Whether to show a progress bar in a terminal.
+
+    Raises
+    ------
+    InvalidInputError
+        The model does not take the points, gives outputs that do not fit `of` or the labels, mixes points or depends on chance; a
+        number is too large; or transitions are asked for that cannot be counted.
+    DataError
+        The data are missing or damaged.
+
+    Examples
+    --------
+    >>> import torch
+    >>> data = Dataset.from_arrays(torch.rand(40, 6), torch.arange(40) % 3)
+    >>> measurement = measure(torch.nn.Linear(6, 3), data)
+    >>> measurement
+    Measurement(40 points of data)
+    >>> measurement.table()["accuracy"].count
+    40
+    """
+    dataset = data if isinstance(data, Dataset) else open_data(data, normalise=normalise)
+    if isinstance(data, Dataset) and normalise is not None:
+        dataset = data.renormalised(normalise)
+    model = unwrapped(model)
+    available = len(dataset.test.y)
+    default = available if isinstance(model, MLP) else min(available, GENERIC_POINTS)
+    count = check_whole_number("points", default if points is None else points, most=available)
+    loops = check_whole_number("transitions", transitions, least=0, most=count)
+    chosen = torch.randperm(available, generator=generator(0, "measured points"))[:count]
+    x, inputs_chosen = _points_for(model, dataset, chosen, inputs)
+    y = dataset.test.y[chosen] if dataset.is_regression or dataset.has_labels else None
+    notes = [*dataset.notes]
+    if y is None and bool((dataset.test.y >= 0).any()):
+        notes.append("some points have no label: accuracy and loss are left out")
+    options = {"of": of, "output": output}
+    notes += _note_of_classes(model, x, y, inputs_chosen, dataset, options)
+    bar = _Progress(progress)
+    values = _values(model, x, y, inputs_chosen, options, bar)
+    notes += _notes_of(model, x[:1], output, _rows(inputs_chosen, slice(0, 1)))
+    notes += _better_normalisations(model, dataset, values, chosen, output, inputs)
+    counts, how = (None, "")
+    if loops:
+        if inputs is not None or output is not None:
+            raise InvalidInputError("transitions must be 0 with inputs or output: they are counted for models of points alone")
+        how = method or counting_method(model)
+        loop_points = bar.over([x[place : place + 1] for place in range(loops)], "transitions")
+        counts = torch.cat(
+            [loop_transitions(model, point, dataset.image_shape, samples=samples, method=how) for point in loop_points]
+        )
+        how = how if how == "exact" else f"{samples:,} samples"
+    complexity = complexity_of(model, x) if local_complexity else None
+    return Measurement(dataset, of, chosen, values, counts, how, complexity, tuple(notes))
+
+
+class _Progress:
+    """A progress bar in a terminal, or none."""
+
+    def __init__(self, shown: bool) -> None:
+        self._console = Console(stderr=True)
+        self._shown = shown and self._console.is_terminal
+
+    def over(self, items: Sequence[Any], name: str) -> Iterable[Any]:
+        """Yield the items, and show how many are done."""
+        return track(items, name, console=self._console, disable=not self._shown, transient=True)
+
+
+def _points_for(
+    model: Callable[..., Any], dataset: Dataset, chosen: Tensor, inputs: Inputs | None
+) -> tuple[Tensor, Inputs | None]:
+    """Return the chosen test points in the shape, of the type and on the device in which a model takes them, and their inputs."""
+    x = dataset.test.x[chosen]
+    if isinstance(model, MLP):
+        return as_model_takes(model, x), inputs
+    moved = as_model_takes(model, x)
+    # Half precision is left to the model's float32 copy.
+    x = (moved if moved.dtype in (torch.float32, torch.float64) else x.to(moved.device)).view(-1, *dataset.shape)
+    if inputs is None:
+        return x.view(-1, *shape_taken(model, x)), None
+    return x, _rows(_checked(inputs, len(dataset.test.y)), chosen)
+
+
+def _checked(inputs: Inputs, count: int) -> Inputs:
+    values = inputs.values() if isinstance(inputs, Mapping) else inputs
+    for value in values:
+        if isinstance(value, Tensor) and (not value.ndim or len(value) != count):
+            raise InvalidInputError(f"inputs must have one row per test point, [{count}, ...]; got {described(value)}")
+    return inputs
+
+
+def _rows(inputs: Inputs | None, rows: Tensor | slice) -> Inputs | None:
+    """Return the further inputs of some points."""
+    if inputs is None:
+        return None
+    if isinstance(inputs, Mapping):
+        return {name: value[rows] if isinstance(value, Tensor) else value for name, value in inputs.items()}
+    return [value[rows] if isinstance(value, Tensor) else value for value in inputs]
+
+
+def _values(
+    model: Callable[..., Any],
+    x: Tensor,
+    y: Tensor | None,
+    inputs: Inputs | None,
+    options: Mapping[str, Any],
+    bar: _Progress,
+) -> PointValues:
+    """Measure the points, part after part."""
+    y = None if y is None else y.to(x.device)
+    if isinstance(model, MLP):
+        return point_values(model, x, y, **options)
+    size = max(PART, len(x) // PARTS)
+    parts = []
+    for start in bar.over(range(0, len(x), size), "Jacobians"):
+        place = slice(start, start + size)
+        labels = None if y is None else y[place]
+        try:
+            with warnings.catch_warnings():
+                # That a copy is measured is among the notes.
+                warnings.filterwarnings("ignore", "the model is measured in a float32 copy")
+                parts.append(point_values(model, x[place], labels, inputs=_rows(inputs, place), **options))
+        except (RuntimeError, NotImplementedError) as error:
+            raise InvalidInputError(f"the model's Jacobian cannot be computed: {first_line(error)}") from error
+    columns = {field.name: [getattr(part, field.name) for part in parts] for field in fields(PointValues)}
+    joined: dict[str, Any] = {name: None if column[0] is None else torch.cat(column) for name, column in columns.items()}
+    return PointValues(**joined)
+
+
+def _notes_of(model: Callable[..., Any], x: Tensor, output: str | int | None, inputs: Inputs | None) -> list[str]:
+    note = "" if isinstance(model, MLP) else AdaptedModel(model, x, output=output, inputs=inputs).note
+    return [note] if note else []
+
+
+def _note_of_classes(
+    model: Callable[..., Any],
+    x: Tensor,
+    y: Tensor | None,
+    inputs: Inputs | None,
+    dataset: Dataset,
+    options: Mapping[str, Any],
+) -> list[str]:
+    """Refuse a classifier of other classes than the data have; note one of more classes than labels of one's own data."""
+    if y is None or y.is_floating_point() or options["of"] not in ("probabilities", "logits") or isinstance(model, MLP):
+        classes = len(model.weights[-1]) if isinstance(model, MLP) and y is not None else dataset.classes
+    else:
+        adapted = AdaptedModel(model, x[:1], output=options["output"], inputs=_rows(inputs, slice(0, 1)))
+        classes = adapted.example.shape[1] if adapted.example.ndim == 2 and adapted.example.shape[1] > 1 else dataset.classes
+    if classes == dataset.classes or not dataset.classes:
+        return []
+    if classes < dataset.classes or usual_normalisations(dataset):
+        raise InvalidInputError(f"model must give {dataset.classes} logits, one per class of {dataset.name}; it gives {classes}")
+    return [f"the model has {classes} classes and the labels only {dataset.classes}: check that they are the same ones"]
+
+
+def _better_normalisations(
+    model: Callable[..., Any],
+    dataset: Dataset,
+    values: PointValues,
+    chosen: Tensor,
+    output: str | int | None,
+    inputs: Inputs | None,
+) -> list[str]:
+    """Note which usual normalisation of a known data set gives the model a far better accuracy than the one measured under."""
+    others = [how for how in usual_normalisations(dataset) if how != dataset.normalise]
+    correct, raw = values.correct, dataset.test.raw
+    if correct is None or raw is None or not others:
+        return []
+    rows = chosen[:LOOKED_AT]
+    test = Points(dataset.test.x[rows], dataset.test.y[rows], raw[rows])
+    few = replace(dataset, test=test, train=Points(test.x[:0], test.y[:0], raw[:0]))
+    accuracies = {}
+    for how in others:
+        x, here = _points_for(model, few.renormalised(how), torch.arange(len(rows)), _rows(inputs, rows))
+        with torch.no_grad():
+            outputs = AdaptedModel(model, x, output=output, inputs=here)(x)
+        predicted = outputs[:, 0] > 0 if outputs.shape[1] == 1 else outputs.argmax(1)
+        accuracies[how] = float((predicted.cpu() == test.y).double().mean())
+    best, now = max(accuracies, key=lambda how: accuracies[how]), float(correct[: len(rows)].double().mean())
+    if accuracies[best] < now + BETTER:
+        return []
+    return [
+        f"WARNING: the model was hardly trained on {dataset.normalise!r} inputs: its accuracy on {len(rows)} points "
+        f"is {now:.1%}, and {accuracies[best]:.1%} under {best!r}; measure it with --normalise {best}"
+    ]
