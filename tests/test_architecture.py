@@ -28,7 +28,7 @@ ALLOWED = {
     "data": {"errors", "files", "importing"},
     "paths": {"errors", "randomness"},
     "models.adapting": {"errors", "networks"},
-    "models": {"errors", "networks"},
+    "models": {"errors", "importing", "networks"},
     "losses": {"configuration", "errors"},
     "optimizers": {"errors"},
     "evaluation": {"losses", "networks"},

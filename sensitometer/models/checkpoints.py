@@ -1,11 +1,8 @@
 """Reads files of `torch.save`: a `state_dict`, a checkpoint that has one, or, if the file is trusted, any object."""
 
 import re
-import sys
 import warnings
 import zipfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
@@ -13,8 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..errors import InvalidInputError
-from .exported import one_line
+from ..errors import InvalidInputError, one_line
+from ..importing import current_folder
 
 State = dict[str, Tensor]
 
@@ -84,14 +81,3 @@ def _is_state(part: Any) -> bool:
             isinstance(name, str) and (isinstance(value, Tensor) or name.endswith("_extra_state")) for name, value in part.items()
         )
     )
-
-
-@contextmanager
-def current_folder() -> Iterator[None]:
-    """Let modules be imported from the current folder, as `python -m` does."""
-    here = str(Path.cwd())
-    sys.path.insert(0, here)
-    try:
-        yield
-    finally:
-        sys.path.remove(here)

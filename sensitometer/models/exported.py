@@ -27,7 +27,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..errors import InvalidInputError
+from ..errors import InvalidInputError, one_line
 
 # The records that are taken over, under the archive's root folder.
 _RAW = re.compile(r"data/(weights/weight_\d+|constants/tensor_\d+)|archive_format|archive_version|byteorder|\.data/\w+|version")
@@ -98,11 +98,6 @@ def load_exported(path: str | Path, *, trust_pickle: bool = False) -> Callable[[
         raise InvalidInputError(f"{path} is not a program that torch.export.save wrote: {one_line(error)}") from error
     _check_program(program, path)
     return module
-
-
-def one_line(error: Exception) -> str:
-    """Return the message of an error on one line; its name where it has none."""
-    return " ".join(str(error).split()) or type(error).__name__
 
 
 @contextmanager

@@ -1,6 +1,5 @@
 """Opens trained models of any origin: a network of this package, an exported program, a module built by code, a pickle."""
 
-import importlib
 import re
 import warnings
 from collections.abc import Callable
@@ -11,14 +10,14 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
-from ..errors import InvalidInputError
+from ..errors import InvalidInputError, one_line
+from ..importing import FACTORY, call_factory
 from ..networks import MLP
-from .checkpoints import NotPlainError, current_folder, read_checkpoint, states, unpickled
-from .exported import load_exported, one_line
+from .checkpoints import NotPlainError, read_checkpoint, states, unpickled
+from .exported import load_exported
 from .recognising import CURES, Format, recognised
 from .weights import load_weights
 
-FACTORY = re.compile(r"([A-Za-z_][\w.]*):([A-Za-z_]\w*)")
 _IN_A_FILE = re.compile(r"(?:.*[/\\])?(\w+)\.py:(\w+)")
 KINDS = (
     "a .pt2 file of torch.export, package.module:factory, a .safetensors file of MLP.save, or, with --trust-pickle, a pickled "
@@ -94,23 +93,9 @@ def _from_file(path: Path, trusted: bool) -> Callable[[Tensor], Tensor] | nn.Mod
 
 
 def _from_factory(name: str, weights: str | Path | None, trusted: bool) -> nn.Module:
-    home, _, attribute = name.partition(":")
     if weights is not None and not Path(weights).exists():
         raise InvalidInputError(f"no weights {weights}: there is no such file")
-    # The user's code may raise anything.
-    with current_folder():
-        try:
-            factory = getattr(importlib.import_module(home), attribute)
-        except (ImportError, AttributeError) as error:
-            raise InvalidInputError(f"no factory {name}: {one_line(error)}") from error
-        except Exception as error:
-            raise InvalidInputError(f"{home} cannot be imported: {type(error).__name__}: {one_line(error)}") from error
-        if not callable(factory):
-            raise InvalidInputError(f"{name} must be a function that returns a module; it is {type(factory).__name__}")
-        try:
-            module = factory()
-        except Exception as error:
-            raise InvalidInputError(f"{name}() failed: {type(error).__name__}: {one_line(error)}") from error
+    module = call_factory(name, "a module")
     if not isinstance(module, nn.Module):
         raise InvalidInputError(f"{name}() must return a torch.nn.Module; it returned {type(module).__name__}")
     if any(tensor.is_meta for tensor in (*module.parameters(), *module.buffers())):

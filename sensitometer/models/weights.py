@@ -9,9 +9,8 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
-from ..errors import InvalidInputError, counted
+from ..errors import InvalidInputError, counted, one_line
 from .checkpoints import NotPlainError, State, read_checkpoint, states, unpickled
-from .exported import one_line
 from .recognising import CURES, Format, recognised
 
 # torch.compile and DataParallel put these before the names of the module that they wrap.

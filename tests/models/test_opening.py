@@ -382,3 +382,27 @@ def test_torchscript_is_opened_with_trust_alone_and_without_a_warning(scripted, 
                 part.writestr(name, whole.read(name))
     with refused("part.pt cannot be opened as TorchScript: "):
         open_model("part.pt", trust_pickle=True)
+
+
+class Bomb:
+    """Makes a file when it is unpickled."""
+
+    def __reduce__(self):
+        return Path.touch, (Path("exploded"),)
+
+
+def test_nothing_is_run_without_trust(zoo, refused):
+    model = convolutional()
+    model.bomb = Bomb()
+    for content in (model, {"state_dict": convolutional().state_dict(), "bomb": Bomb()}, Bomb()):
+        for legacy in (False, True):
+            torch.save(content, "net.pt", _use_new_zipfile_serialization=not legacy)
+            with refused("--trust-pickle"):
+                open_model("net.pt")
+            with refused("--trust-pickle"):
+                open_model("zoo:conv", weights="net.pt")
+    assert not Path("exploded").exists()
+    # With trust it is: the bomb works.
+    torch.save({"state_dict": convolutional().state_dict(), "bomb": Bomb()}, "net.pt")
+    open_model("zoo:conv", weights="net.pt", trust_pickle=True)
+    assert Path("exploded").exists()
