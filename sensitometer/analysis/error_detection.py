@@ -230,24 +230,26 @@ def detection_verdict(table: pd.DataFrame, score: str = "Jacobian norm", *, base
     >>> wrong = np.arange(400) % 4 == 0
     >>> scores = {"Jacobian norm": np.arange(400.0), "1 - max p": np.arange(400.0) + 500 * wrong}
     >>> print(detection_verdict(error_detection(scores, wrong)))
-    The Jacobian norm finds errors worse than 1 - max p: AUROC 0.495 against 1.000, difference -0.505 (95% interval -0.571 to \
--0.437); Spearman correlation of the two 0.62.
+    The Jacobian norm finds errors worse than 1 - max p: AUROC 0.495 against 1.000, difference -0.51 (95% interval -0.57 to \
+-0.44); Spearman correlation of the two 0.619.
     """
     for name in (score, baseline):
         if name not in table.index:
             raise InvalidInputError(f"no score {name!r} in the table; it has {', '.join(map(str, table.index))}")
     row, rival = (table.loc[[name]].iloc[0] for name in (score, baseline))
     name = score if score[:1] in "-0123456789" else f"the {score}"
-    relation = f"Spearman correlation of the two {row['spearman']:.2f}"
-    if row["spearman"] >= SAME_ORDER:
+    relation = f"Spearman correlation of the two {row['spearman']:.3f}"
+    if math.isnan(row["spearman"]):
+        relation = "one of the two is the same at all points"
+    elif row["spearman"] >= SAME_ORDER:
         relation += ", nearly the same order of points"
     question = f"Cannot tell whether {name} finds errors better than {baseline}"
     if math.isnan(row["auroc"]):
         return f"{question}: the points are all correct or all wrong; {relation}."
     low, high = row["auroc_difference_low"], row["auroc_difference_high"]
     numbers = (
-        f"AUROC {row['auroc']:.3f} against {rival['auroc']:.3f}, difference {row['auroc_difference']:+.3f} "
-        f"(95% interval {low:+.3f} to {high:+.3f}); {relation}."
+        f"AUROC {row['auroc']:.3f} against {rival['auroc']:.3f}, difference {row['auroc_difference']:+.2g} "
+        f"(95% interval {low:+.2g} to {high:+.2g}); {relation}."
     )
     if low > 0 or high < 0:
         how = "better" if low > 0 else "worse"
