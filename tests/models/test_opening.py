@@ -181,6 +181,11 @@ def test_archives_and_folders_that_are_no_models_are_refused(zoo, refused):
         archive.writestr("notes.txt", "no model")
     with refused("zip.pt2 is no model, or damaged"):
         open_model("zip.pt2")
+    # As torch before 2.9 wrote them, without a root folder.
+    with zipfile.ZipFile("old.pt2", "w") as archive:
+        archive.writestr("serialized_exported_program.json", "{}")
+    with refused("old.pt2 is not a program that torch.export.save wrote"):
+        open_model("old.pt2")
     Path("folder").mkdir()
     with refused(r"folder is a folder; name a file in it, or, .*AutoModel...from_pretrained\('folder'\)"):
         open_model("./folder")
