@@ -46,6 +46,12 @@ def _measuring_options(output: str | None, exact: bool, **options: Any) -> dict[
     return {"output": place, "method": "exact" if exact else None, **options}
 
 
+def _say_begun(line: str, *, to_stdout: bool) -> None:
+    """Print what has begun, before torch is imported, which takes seconds; where output is for programs, only in a terminal."""
+    if to_stdout or sys.stderr.isatty():
+        click.echo(line, err=not to_stdout)
+
+
 @click.command()
 @click.argument("model")
 @click.option("--weights", type=click.Path(path_type=Path), help="The weights of package.module:factory: safetensors, or .pt.")
@@ -69,8 +75,7 @@ def measure(
     MODEL is a .pt2 file of torch.export, package.module:factory (with --weights FILE), a .safetensors file of MLP.save, or, with
     --trust-pickle, a pickled module (.pt, .pth).
     """
-    # Before torch is imported, which takes seconds.
-    click.echo(f"measuring {model} on {data}", err=True)
+    _say_begun(f"measuring {model} on {data}", to_stdout=not as_json and out != "-")
     from ..data.opening import open_data
     from ..measuring.model_on_data import measure as measure_model
     from ..models.opening import open_model
@@ -150,7 +155,7 @@ def compare(
 
     Give MODEL as for measure; a factory may be given several times, with one --weights per time.
     """
-    click.echo(f"comparing {' and '.join(models)} on {data}", err=True)
+    _say_begun(f"comparing {' and '.join(models)} on {data}", to_stdout=not as_json)
     from ..data.opening import open_data
     from ..measuring.comparison import CAUTION
     from ..measuring.comparison import compare as compare_models
