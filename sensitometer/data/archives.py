@@ -2,12 +2,13 @@
 
 import zipfile
 import zlib
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from ..errors import DataError, InvalidInputError, one_line
+from ..errors import DataError, InvalidInputError, SensitometerError, one_line
 from .arrays import ARGUMENTS, Arrays, Names, check_arrays, check_name
 
 EXPECTED = "x (and y), or x_test (and y_test, x_train, y_train)"
@@ -19,33 +20,35 @@ def read_archive(path: Path, *, name: str | None = None, classes: int | None = N
     if not path.exists():
         raise DataError(f"no data {path}: there is no such file")
     try:
-        archive = np.load(path, allow_pickle=False)
+        with path.open("rb") as stream:
+            archive = np.load(stream, allow_pickle=False)
+            if not isinstance(archive, np.lib.npyio.NpzFile):
+                raise DataError(
+                    f"{path} must be an .npz file, as numpy.savez writes it; it holds a single array: numpy.savez(FILE, x=x, y=y)"
+                )
+            names = _names(f"{path}", archive.files, DataError)
+            arrays = [_read(archive, key, path) if key in archive.files else None for key in names]
     except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
         raise DataError(f"{path} must be an .npz file, as numpy.savez writes it; it cannot be read: {_reason(error)}") from error
-    if not isinstance(archive, np.lib.npyio.NpzFile):
-        raise DataError(
-            f"{path} must be an .npz file, as numpy.savez writes it; it holds a single array: numpy.savez(FILE, x=x, y=y)"
-        )
-    with archive:
-        there = set(archive.files)
-        names = Names("x", "y", "", "") if "x" in there or "y" in there else ARGUMENTS
-        wrong = there - set(names)
-        if names.x_test not in there or wrong:
-            holds = ", ".join(sorted(there)) or "nothing"
-            raise DataError(f"{path} must hold {EXPECTED}; it holds {holds}")
-        arrays = [_read(archive, key, path) if key in there else None for key in names]
     try:
         return check_arrays(*arrays, name=name, classes=classes, names=names)
     except InvalidInputError as error:
         raise DataError(f"{path}: {error}") from error
 
 
-def read_mapping(origin: str, arrays: dict[Any, Any], *, name: str) -> Arrays:
-    """Return the data set that a dictionary of arrays holds, under the names of an `.npz` file; `origin` is where it is from."""
-    names = Names("x", "y", "", "") if "x" in arrays or "y" in arrays else ARGUMENTS
-    if names.x_test not in arrays or set(arrays) - set(names):
-        raise InvalidInputError(f"{origin} must hold {EXPECTED}; it holds {', '.join(map(str, arrays)) or 'nothing'}")
+def read_mapping(arrays: dict[Any, Any], *, name: str) -> Arrays:
+    """Return the data set that a dictionary of arrays holds, under the names of an `.npz` file."""
+    names = _names("the dictionary", arrays, InvalidInputError)
     return check_arrays(*map(arrays.get, names), name=name, names=names)
+
+
+def _names(origin: str, keys: Iterable[Any], refusal: type[SensitometerError]) -> Names:
+    """Return the names of the arrays, test set first, or raise if they are none that are known."""
+    there = set(keys)
+    names = Names("x", "y", "", "") if there & {"x", "y"} else ARGUMENTS
+    if names.x_test not in there or there - set(names):
+        raise refusal(f"{origin} must hold {EXPECTED}; it holds {', '.join(sorted(map(str, there))) or 'nothing'}")
+    return names
 
 
 def _read(archive: Any, key: str, path: Path) -> Any:

@@ -164,22 +164,25 @@ def _divided(place: str, batch: Any) -> tuple[npt.NDArray[Any], npt.NDArray[Any]
 
 def _array(argument: str, value: Any) -> npt.NDArray[Any]:
     """Return a tensor or an array as an array."""
-    if hasattr(value, "detach"):
-        value = value.detach().cpu()
-        if not hasattr(np, str(value.dtype).removeprefix("torch.")):
-            # bfloat16, which numpy does not have.
-            value = value.float()
-        value = value.numpy()
     try:
+        if hasattr(value, "detach"):
+            value = value.detach().cpu()
+            # numpy has no bfloat16.
+            value = (value.float() if "bfloat16" in str(value.dtype) else value).numpy()
         return np.asarray(value)
-    except (ValueError, TypeError) as error:
-        raise InvalidInputError(f"{argument} must be a tensor or an array; got {described(value)} ({error})") from error
+    except (ValueError, TypeError, RuntimeError) as error:
+        raise InvalidInputError(f"{argument} must be a tensor or an array of numbers; got {described(value)}") from error
+
+
+def _shown(array: npt.NDArray[Any], value: Any) -> str:
+    """Return what a message says of an array that was refused."""
+    return f"{array.dtype} {list(array.shape)}" if array.ndim else described(value)
 
 
 def _points(argument: str, value: Any, notes: dict[str, None]) -> Raw:
     """Return a copy of the points, uint8 or float32, channels first."""
     x = _array(argument, value)
-    shown = f"{x.dtype} {list(x.shape)}"
+    shown = _shown(x, value)
     if x.dtype != np.uint8 and x.dtype.kind != "f":
         cure = "; pixels are x.astype('uint8'), all else x.astype('float32')" if x.dtype.kind in "biu" else ""
         raise InvalidInputError(f"{argument} must hold floats, or pixels as uint8; got {shown}{cure}")
@@ -230,7 +233,7 @@ def _channels_seem_last(x: npt.NDArray[Any]) -> bool:
 def _labels(argument: str, value: Any, points: int, classes: int | None) -> Labels:
     """Return classes as int64 `[N]`, floats as targets, float32 `[N]` or `[N, K]`."""
     y = _array(argument, value)
-    shown = f"{y.dtype} {list(y.shape)}"
+    shown = _shown(y, value)
     if y.dtype.kind not in "biuf":
         cure = "; whole numbers for names: numpy.unique(y, return_inverse=True)[1]" if y.dtype.kind in "US" else ""
         raise InvalidInputError(f"{argument} must hold whole numbers, classes, or floats, targets; got {shown}{cure}")
@@ -248,7 +251,8 @@ def _labels(argument: str, value: Any, points: int, classes: int | None) -> Labe
     if wrong.any():
         point = int(wrong.argmax())
         expected = "classes from 0" if classes is None else f"classes from 0 to {classes - 1}"
-        raise InvalidInputError(f"{argument} must hold {expected}; point {point} has {y[point]}")
+        cure = "; points without labels have none, not -1" if y[point] == -1 else ""
+        raise InvalidInputError(f"{argument} must hold {expected}; point {point} has {y[point]}{cure}")
     return y.astype(np.int64)
 
 

@@ -129,7 +129,7 @@ class Dataset:
                 raise InvalidInputError(
                     f"normalise must be {self.normalise} for {self.name}, whose raw numbers were not kept; got {how!r}"
                 )
-            parts.append(_normalised(raw.numpy(), points.y, chosen, self.shape))
+            parts.append(_normalised(raw.detach().cpu().numpy(), points.y, chosen, self.shape))
         return replace(self, train=parts[0], test=parts[1], normalise=chosen.text)
 
     @classmethod
@@ -236,8 +236,8 @@ class Dataset:
         path
             The folder.
         size
-            Images of other sizes are scaled, bilinearly, until their shorter side is `size`, and cut to the centre `size` x
-            `size`. None: all images must be of one size.
+            Images of other sizes are cut to their centre square and scaled to `size` x `size`, bilinearly. None: all images must
+            be of one size.
         name
             The folder's when None.
         normalise

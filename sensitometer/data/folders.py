@@ -34,7 +34,7 @@ def read_folder(path: Path, *, size: int | None = None, name: str | None = None)
     if not path.is_dir():
         raise DataError(f"no data {path}: there is no such folder")
     try:
-        test, train = _split(path)
+        test, train, notes = _split(path)
         class_names = tuple(sorted({label for files in (test, train) for label, _ in files if label is not None}))
         files = [file for _, file in (*test, *train)]
         looks = [_look(file) for file in files]
@@ -47,7 +47,8 @@ def read_folder(path: Path, *, size: int | None = None, name: str | None = None)
     labels = np.array([-1 if label is None else place[label] for label, _ in (*test, *train)], dtype=np.int64)
     parts = [Part(x, y) for x, y in zip(np.split(images, [len(test)]), np.split(labels, [len(test)]), strict=True)]
     few = 0 if grey else sum(mode in _GREY for mode, _ in looks)
-    notes = (f"{counted(few, 'grey image')} of {len(files):,} became RGB, as the others are",) if few else ()
+    if few:
+        notes += (f"{counted(few, 'grey image')} of {len(files):,} became RGB, as the others are",)
     return Arrays(name, parts[1], parts[0], len(class_names), images.shape[1:], class_names, notes)
 
 
@@ -55,16 +56,17 @@ def read_folder(path: Path, *, size: int | None = None, name: str | None = None)
 Labelled = list[tuple[str | None, Path]]
 
 
-def _split(path: Path) -> tuple[Labelled, Labelled]:
-    """Return the images of the test and of the training set."""
+def _split(path: Path) -> tuple[Labelled, Labelled, tuple[str, ...]]:
+    """Return the images of the test and of the training set, and what was decided on the way."""
     folders = {folder.name: folder for folder in _listed(path) if folder.is_dir()}
     # A class may be called train or test, too: then there are images in its folder, and no folders.
     sets = {key: folders[key] for key in ("train", "test", "val") if key in folders and _has_folders(folders[key])}
     if not sets:
-        return (_classes(path) if folders else _alone(path)), []
+        return (_classes(path) if folders else _alone(path)), [], ()
     if "test" not in sets and "val" not in sets:
         raise DataError(f"{path} must hold {_LAYOUTS}; it has train/ and no test/")
-    return _classes(sets.get("test") or sets["val"]), _classes(sets["train"]) if "train" in sets else []
+    notes = () if "test" in sets else (f"the test points are those of {sets['val']}",)
+    return _classes(sets.get("test", sets.get("val", path))), _classes(sets["train"]) if "train" in sets else [], notes
 
 
 def _listed(folder: Path) -> list[Path]:
@@ -119,7 +121,7 @@ def _look(file: Path) -> tuple[str, tuple[int, int]]:
     """Return the mode of an image and its height and width, from its header."""
     try:
         with Image.open(file, formats=[FORMATS[file.suffix.lower()]]) as image:
-            mode, (width, height) = image.mode, image.size
+            mode, (width, height), frames = image.mode, image.size, getattr(image, "n_frames", 1)
     except Exception as error:
         # Pillow does not say what it raises for damaged files.
         raise DataError(_broken(file, error)) from error
@@ -128,6 +130,8 @@ def _look(file: Path) -> tuple[str, tuple[int, int]]:
             f"{file} must have 8 bits per channel; its mode is {mode}: save it with 8, "
             "or hand its numbers over with Dataset.from_arrays"
         )
+    if frames > 1:
+        raise DataError(f"{file} must hold one image; it holds {frames}: take them apart")
     return mode, (height, width)
 
 

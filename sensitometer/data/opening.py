@@ -78,16 +78,16 @@ def _from_factory(name: str, normalise: str | None) -> Dataset:
         return made if normalise is None else made.renormalised(normalise)
     called = name.partition(":")[2]
     chosen = normalise or NORMALISE
+    if isinstance(made, torch.utils.data.DataLoader):
+        # It runs the user's code, too.
+        made = guarded(lambda: read_loader("the loader", made), f"{name}()")
     try:
         if isinstance(made, Mapping):
-            return make_dataset(read_mapping(f"{name}()", dict(made), name=called), chosen)
+            return make_dataset(read_mapping(dict(made), name=called), chosen)
         if isinstance(made, torch.Tensor | np.ndarray):
             return make_dataset(check_arrays(made, name=called), chosen)
         if isinstance(made, tuple) and len(made) == 2:
             return make_dataset(check_arrays(*made, name=called), chosen)
-        if isinstance(made, torch.utils.data.DataLoader):
-            x, y = guarded(lambda: read_loader("the loader", made), f"{name}()")
-            return make_dataset(check_arrays(x, y, name=called), chosen)
     except SensitometerError as error:
         raise type(error)(f"{name}(): {error}") from error
     raise InvalidInputError(f"{name}() must return {RETURNS}; it returned {described(made)}")

@@ -117,8 +117,9 @@ class Normalisation:
         if channels > 1:
             self._check_channels(shape)
         mean, deviation = (np.array(numbers, np.float32)[:, None] for numbers in (self.mean, self.deviation))
-        x = x.reshape(len(raw), channels, inputs // channels) - mean
-        x /= deviation
+        with np.errstate(over="ignore"):  # the caller looks whether all are finite
+            x = x.reshape(len(raw), channels, inputs // channels) - mean
+            x /= deviation
         return x.reshape(len(raw), inputs)
 
     def _check_channels(self, shape: tuple[int, ...]) -> None:
