@@ -18,7 +18,7 @@ class DatasetStatus:
     """One data set, and whether it is on this machine."""
 
     source: Source  # its name, classes, shapes and numbers of points
-    folder: Path | None  # where its files are looked for; None for a data set that is part of a library
+    folder: Path | None  # where its files are, or should be; None for a data set that is part of a library
     missing: tuple[str, ...]  # the files that are not below `folder`; the others may be damaged
 
 
@@ -30,7 +30,8 @@ def list_datasets(*, root: str | os.PathLike[str] | None = None) -> tuple[Datase
     """
     folders = ((source, data_root(root) / source.name) for source in SOURCES.values())
     return tuple(
-        DatasetStatus(source, folder if source.downloads else None, missing_files(source, folder)) for source, folder in folders
+        DatasetStatus(source, _home(source, folder) if source.downloads else None, missing_files(source, folder))
+        for source, folder in folders
     )
 
 
@@ -42,9 +43,22 @@ def data_root(root: str | os.PathLike[str] | None = None) -> Path:
 
 
 def find_file(file: DataFile, folder: Path) -> Path | None:
-    """Return where `file` is below its data set's `folder`, as it is published or unpacked; None when it is not there."""
-    places = (folder / file.name, folder / file.name.removesuffix(".gz"))
-    return next((place for place in places if place.is_file()), None)
+    """
+    Return where `file` is below its data set's `folder`, as it is published or unpacked, or where torchvision or Kaggle puts it.
+
+    None when it is not there.
+    """
+    places = (file.name, file.name.removesuffix(".gz"), *file.elsewhere)
+    # The folder itself need not be there, and may be a link.
+    return next((path for place in places if (path := Path(os.path.normpath(folder / place))).is_file()), None)
+
+
+def _home(source: Source, folder: Path) -> Path:
+    """Return `folder`, or the one that all files of `source` are in, if that is another one."""
+    paths = [find_file(file, folder) for file in (*source.train.files, *source.test.files)]
+    if any(path is None or path.is_relative_to(folder) for path in paths):
+        return folder
+    return Path(os.path.commonpath([path.parent for path in paths if path is not None]))
 
 
 def missing_files(source: Source, folder: Path) -> tuple[str, ...]:

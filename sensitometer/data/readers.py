@@ -1,15 +1,19 @@
-"""Reads the formats that the data sets come in, IDX, CIFAR binary and a table, into numpy arrays, and trusts no byte of them."""
+"""Reads the formats that the data sets come in, IDX, CIFAR and a table, into numpy arrays, and trusts no byte of them."""
 
 import gzip
 import importlib.util
+import io
 import math
+import pickle
 import zlib
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
 
-from ..errors import DataError, dimensions
+from ..errors import DataError, dimensions, one_line
 from .locations import fetch_command, find_file, require_files
 from .sources import DataFile, Source, Split
 
@@ -53,6 +57,78 @@ def read_cifar(path: Path, points: int, image_shape: tuple[int, int, int], label
     _check_size(path, content, points * record)
     records = np.frombuffer(content, dtype=np.uint8).reshape(points, record)
     return records[:, label_bytes:].reshape(points, *image_shape), records[:, label_bytes - 1]
+
+
+def read_pickled_cifar(
+    path: Path, points: int, image_shape: tuple[int, int, int], label_key: str
+) -> tuple[UInt8Array, UInt8Array]:
+    """
+    Read a CIFAR file for Python, a pickle of N = `points` images and labels; DataError if it is anything else.
+
+    Nothing in the file is run: where the pickle asks for the classes and functions of numpy, it is given stand-ins that keep what
+    they are told, and any other name is refused. The labels are under `label_key`.
+
+    Returns
+    -------
+    uint8 images `[N, channels, height, width]` and uint8 labels `[N]`, as `read_cifar` does.
+    """
+    pixels = math.prod(image_shape)
+    # Each image comes with the name of its file.
+    most = points * (pixels + 200) + 10_000
+    content = _read_bytes(path, most)
+    if len(content) > most:
+        raise DataError(f"{path} holds more than {most} bytes; expected a CIFAR file for Python of {points} images")
+    try:
+        batch = {_text(key): value for key, value in _CifarUnpickler(io.BytesIO(content), encoding="bytes").load().items()}
+        images, labels = _bytes_of(batch["data"], (points, pixels)), np.array(batch[label_key], dtype=np.uint8)
+        if labels.shape != (points,):
+            raise ValueError(f"{label_key} holds {dimensions(labels.shape)} labels; expected {points}")
+    except Exception as error:
+        # A pickle may raise anything.
+        raise DataError(f"{path} is no CIFAR file for Python: {type(error).__name__}: {one_line(error)}") from error
+    return images.reshape(points, *image_shape), labels
+
+
+class _Told:
+    """Stands for an array or its type in a pickle, and keeps what it is told."""
+
+    def __init__(self, *arguments: Any) -> None:
+        self.arguments = arguments
+        self.state: Any = ()
+
+    def __setstate__(self, state: Any) -> None:
+        self.state = state
+
+
+class _CifarUnpickler(pickle.Unpickler):
+    """Unpickles dictionaries of numbers, bytes and numpy arrays of bytes; see `read_pickled_cifar`."""
+
+    _stand_ins: ClassVar[dict[tuple[str, str], Callable[..., Any]]] = {
+        **{(module, "_reconstruct"): lambda *_: _Told() for module in ("numpy.core.multiarray", "numpy._core.multiarray")},
+        ("numpy", "ndarray"): _Told,
+        ("numpy", "dtype"): _Told,
+        # Bytes, as Python 3 pickles them for Python 2.
+        ("_codecs", "encode"): lambda text, encoding: text.encode("latin1"),
+    }
+
+    def find_class(self, module: str, name: str) -> Any:
+        """Return the stand-in of a function or class of numpy."""
+        if (module, name) not in self._stand_ins:
+            raise pickle.UnpicklingError(f"it asks for {module}.{name}, which it does not need")
+        return self._stand_ins[module, name]
+
+
+def _bytes_of(array: _Told, shape: tuple[int, ...]) -> UInt8Array:
+    """Return an array of bytes of this shape, from what its stand-in was told; ValueError if it is another one."""
+    _, shape_told, dtype, in_columns, content = array.state
+    kind = _text(dtype.arguments[0])
+    if (kind, shape_told, bool(in_columns)) != ("u1", shape, False):
+        raise ValueError(f"data holds {dimensions(shape_told)} numbers of {kind}; expected {dimensions(shape)} bytes by rows")
+    return np.frombuffer(content, dtype=np.uint8).reshape(shape)
+
+
+def _text(name: Any) -> Any:
+    return name.decode("latin1") if isinstance(name, bytes) else name
 
 
 def read_digits(points: int, image_shape: tuple[int, int, int]) -> tuple[UInt8Array, UInt8Array]:
@@ -114,7 +190,11 @@ def read_file(source: Source, file: DataFile, folder: Path) -> tuple[UInt8Array 
     images = labels = None
     try:
         if file.holds == "records":
-            images, labels = read_cifar(path, file.points, source.image_shape, source.label_bytes)
+            if path.suffix == ".bin":
+                images, labels = read_cifar(path, file.points, source.image_shape, source.label_bytes)
+            else:
+                key = "labels" if source.label_bytes == 1 else "fine_labels"
+                images, labels = read_pickled_cifar(path, file.points, source.image_shape, key)
         elif file.holds == "images":
             images = read_idx(path, (file.points, height, width))[:, None]
         else:

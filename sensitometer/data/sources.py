@@ -1,6 +1,6 @@
 """The data sets: their files, shapes, counts, classes, and where its authors' files can be had, with their SHA-256."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, NamedTuple
 
 from ..errors import InvalidInputError
@@ -13,6 +13,8 @@ class DataFile:
     name: str  # path below the data set's folder; a name in `.gz` may also be there without it, unpacked
     holds: Literal["images", "labels", "records"]  # of an IDX file; records, a label and an image in turn, of a CIFAR file
     points: int  # images, labels or records in it
+    # Where else it may lie, as torchvision or Kaggle has it: paths below the data set's folder, and, from `../`, below the root.
+    elsewhere: tuple[str, ...] = ()
 
 
 class Split(NamedTuple):
@@ -51,6 +53,25 @@ class Source:
     label_bytes: int = 1  # before each image in a CIFAR record; the last is the label
 
 
+def idx_elsewhere(name: str, torchvision: str) -> tuple[str, ...]:
+    """
+    Return where else the IDX file `name` may lie; `torchvision` is the folder that torchvision makes for the data set.
+
+    Below the root it is looked for in that folder alone: MNIST and Fashion-MNIST have the same names of files.
+    """
+    stem = name.removesuffix(".gz")
+    dotted = stem.replace("-idx", ".idx")
+    places = [f"{torchvision}/raw/{stem}", f"../{torchvision}/raw/{stem}", dotted, f"{stem}/{stem}", f"{dotted}/{dotted}"]
+    return tuple(f"{place}{ending}" for place in places for ending in (".gz", ""))
+
+
+def records_elsewhere(name: str, python: str) -> tuple[str, ...]:
+    """Return where else the CIFAR file `name` may lie, or the one of the same points for Python, in the folder `python`."""
+    file = name.rpartition("/")[2]
+    pickled = f"{python}/{file.removesuffix('.bin')}"
+    return f"../{name}", file, pickled, f"../{pickled}", file.removesuffix(".bin")
+
+
 # The four files of MNIST, whose names Fashion-MNIST took over.
 _MNIST_FILES = (
     DataFile("train-images-idx3-ubyte.gz", "images", 60_000),
@@ -60,24 +81,28 @@ _MNIST_FILES = (
 )
 
 
-def _mnist_like(name: str, *published: tuple[int, str], mirrors: tuple[str, ...]) -> Source:
-    """Describe a data set that comes as MNIST does, from the sizes and SHA-256 of its four files."""
+def _mnist_like(name: str, torchvision: str, *published: tuple[int, str], mirrors: tuple[str, ...]) -> Source:
+    """Describe a data set that comes as MNIST does, from torchvision's name and the sizes and SHA-256 of its four files."""
+    files = tuple(replace(file, elsewhere=idx_elsewhere(file.name, torchvision)) for file in _MNIST_FILES)
     return Source(
         name=name,
         classes=10,
         image_shape=(1, 28, 28),
         # 60,000 are shipped and the paper trained on 50,000 (A.5). Which ones it does not say: the first, as we read it.
-        train=Split(_MNIST_FILES[:2], 50_000),
-        test=Split(_MNIST_FILES[2:], 10_000),
-        downloads=tuple(
-            Download(file.name, *size_and_sum, (file,)) for file, size_and_sum in zip(_MNIST_FILES, published, strict=True)
-        ),
+        train=Split(files[:2], 50_000),
+        test=Split(files[2:], 10_000),
+        downloads=tuple(Download(file.name, *size_and_sum, (file,)) for file, size_and_sum in zip(files, published, strict=True)),
         mirrors=mirrors,
     )
 
 
-def _cifar(name: str, classes: int, label_bytes: int, archive: tuple[str, int, str], *files: DataFile) -> Source:
-    """Describe CIFAR10 or CIFAR100 from its archive's (name, size, SHA-256) and its files, of which the last is the test set."""
+def _cifar(name: str, classes: int, label_bytes: int, archive: tuple[str, int, str], python: str, *published: DataFile) -> Source:
+    """
+    Describe CIFAR10 or CIFAR100 from its archive's (name, size, SHA-256) and its files, of which the last is the test set.
+
+    The folder `python` has the files of the version for Python.
+    """
+    files = tuple(replace(file, elsewhere=records_elsewhere(file.name, python)) for file in published)
     return Source(
         name=name,
         classes=classes,
@@ -98,6 +123,7 @@ _SOURCES = (
     Source(name="digits", classes=10, image_shape=(1, 8, 8), train=Split((), 1_297), test=Split((), 500)),
     _mnist_like(
         "mnist",
+        "MNIST",
         (9_912_422, "440fcabf73cc546fa21475e81ea370265605f56be210a4024d2ca8f203523609"),
         (28_881, "3552534a0a558bbed6aed32b30c495cca23d567ec52cac8be1a0730e8010255c"),
         (1_648_877, "8d422c7b0a1c1c79245a5bcf07fe86e33eeafee792b84584aec276f5a2dbc4e6"),
@@ -107,6 +133,7 @@ _SOURCES = (
     ),
     _mnist_like(
         "fashion-mnist",
+        "FashionMNIST",
         (26_421_880, "3aede38d61863908ad78613f6a32ed271626dd12800ba2636569512369268a84"),
         (29_515, "a04f17134ac03560a47e3764e11b92fc97de4d1bfaf8ba1a3aa29af54cc90845"),
         (4_422_102, "346e55b948d973a97e58d2351dde16a484bd415d4595297633bb08f03db6a073"),
@@ -121,6 +148,7 @@ _SOURCES = (
         10,
         1,
         ("cifar-10-binary.tar.gz", 170_052_171, "c4a38c50a1bc5f3a1c5537f2155ab9d68f9f25eb1ed8d9ddda3db29a59bca1dd"),
+        "cifar-10-batches-py",
         *(DataFile(f"cifar-10-batches-bin/data_batch_{i}.bin", "records", 10_000) for i in range(1, 6)),
         DataFile("cifar-10-batches-bin/test_batch.bin", "records", 10_000),
     ),
@@ -129,6 +157,7 @@ _SOURCES = (
         100,
         2,  # the superclass, then the class
         ("cifar-100-binary.tar.gz", 168_513_733, "58a81ae192c23a4be8b1804d68e518ed807d710a4eb253b1f2a199162a40d8ec"),
+        "cifar-100-python",
         DataFile("cifar-100-binary/train.bin", "records", 50_000),
         DataFile("cifar-100-binary/test.bin", "records", 10_000),
     ),
