@@ -5,12 +5,12 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from . import paths
+    from . import paths, plot
     from .configuration import Configuration
     from .data import Dataset, load_dataset
     from .errors import SensitometerError
     from .measures import boundaries, jacobian_norm, jacobian_norm_estimate, transitions
-    from .measuring import compare, measure
+    from .measuring import Monitor, compare, measure
     from .networks import MLP, MLPStack
     from .store import open_survey
     from .survey import run_survey
@@ -24,6 +24,7 @@ __all__ = [
     "Configuration",
     "Dataset",
     "MLPStack",
+    "Monitor",
     "Schedule",
     "SensitometerError",
     "boundaries",
@@ -34,6 +35,7 @@ __all__ = [
     "measure",
     "open_survey",
     "paths",
+    "plot",
     "run_survey",
     "train",
     "transitions",
@@ -45,6 +47,7 @@ _HOMES = {
     "Dataset": ".data",
     "MLP": ".networks",
     "MLPStack": ".networks",
+    "Monitor": ".measuring",
     "Schedule": ".training",
     "SensitometerError": ".errors",
     "boundaries": ".measures",
@@ -61,8 +64,8 @@ _HOMES = {
 
 
 def __getattr__(name: str) -> Any:
-    if name == "paths":
-        return import_module(".paths", __name__)
+    if name in ("paths", "plot"):
+        return import_module(f".{name}", __name__)
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(import_module(_HOMES[name], __name__), name)

@@ -7,39 +7,25 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.collections import LineCollection
-from matplotlib.patches import Circle
-from matplotlib.patheffects import Normal, Stroke
 from numpy.typing import NDArray
 
 from ..errors import MissingDataError
 from ..store import Store
 from .drawing import style
 from .drawing.interface import FigureData, Panel
+from .drawing.slices import CENTRES, LOOKS, draw_image, draw_point, draw_segments, lengths, square_axes
 
 CAPTION = (
     "A slice through three training points, and the boundaries of the last hidden layer. One network per data set: the\n"
     "one of median change of distance. Distance: to the nearest boundary, in the coordinates of the slice, in which the\n"
     "points are 0.8 from the centre, and rings have a radius of 0.05; a mean over the points, and elsewhere over their triangle."
 )
-LOOKS = (style.Look("boundary", "black", "_"), style.Look("training point", "#f08a1c", "o"))
 MOMENTS = ("before", "after")
 ENDS = ("x0", "y0", "x1", "y1")
 STATES = ("fitted", "unfitted")
 COLUMNS = ("id", "dataset", "seed", "state", "labels", "train_accuracy")
 # The columns of the network in the table of training points.
 OF_NETWORK = ("id", "seed", "state", "train_accuracy", "change", "networks")
-# In the coordinates of the slice: the ring around a point, in which and near which boundaries are seen, the side of its image,
-# in which a digit can just be read, and where the images' centres are, outside the triangle between the points.
-RADIUS, SIDE = 0.05, 0.22
-CENTRES = ((0.84, 0.84), (-0.84, 0.32), (0.84, -0.84))
-# In typographic points, the white on either side of what would not be seen among the lines.
-HALO = 0.7
-# Segments of a panel beyond which a vector file holds them as a bitmap.
-MOST_SEGMENTS = 20_000
-# The boundaries' length in all, in the coordinates of the slice, up to which a panel's lines have the full width, in
-# typographic points, and opacity. Beyond, both fall with the root of the length, to the least of a line that is seen alone.
-LENGTH, WIDTHS, OPACITIES = 150.0, (0.35, 0.8), (0.35, 0.9)
 
 
 def collect(store: Store) -> FigureData:
@@ -129,37 +115,18 @@ def draw(data: FigureData, axes: Sequence[Axes]) -> None:
         both, points = (table[table["dataset"] == panel.dataset] for table in data.tables.values())
         segments, points = (table[table["when"] == panel.quantity] for table in (both, points))
         # One pen for before and after, or their densities could not be compared.
-        x0, y0, x1, y1 = both[list(ENDS)].to_numpy().T
-        lengths = np.hypot(x1 - x0, y1 - y0)
-        _draw_segments(ax, segments, max(lengths[both["when"] == when].sum() for when in MOMENTS))
-        ax.grid(visible=False)
-        ax.spines[:].set_visible(True)
-        ax.set(xlim=(-1, 1), ylim=(-1, 1), xticks=(-1, 0, 1), yticks=(-1, 0, 1))
+        longest = max(lengths(_ends(both[both["when"] == when])).sum() for when in MOMENTS)
+        draw_segments(ax, _ends(segments), longest)
+        square_axes(ax)
         for point, image, centre in zip(points[["x", "y"]].to_numpy(), data.images[panel.dataset], CENTRES, strict=True):
-            _draw_point(ax, point, image, centre)
+            draw_point(ax, point)
+            draw_image(ax, point, image, centre)
         style.title(ax, f"{panel.dataset}, {panel.quantity} training", _lines(points, len(segments), panel))
 
 
-def _draw_segments(ax: Axes, segments: pd.DataFrame, longest: float) -> None:
-    share = (LENGTH / max(longest, LENGTH)) ** 0.5
-    width, opacity = (max(least, most * share) for least, most in (WIDTHS, OPACITIES))
-    ends = segments[list(ENDS)].to_numpy().reshape(-1, 2, 2)
-    many = len(ends) > MOST_SEGMENTS
-    lines = LineCollection(list(ends), colors=LOOKS[0].colour, linewidths=width, alpha=opacity, rasterized=many, zorder=2)
-    ax.add_collection(lines)
-
-
-def _draw_point(ax: Axes, point: NDArray[np.float64], image: NDArray[np.uint8], centre: tuple[float, float]) -> None:
-    """Mark a training point by a dot and a ring, both small, and join them to its image."""
-    colour = LOOKS[1].colour
-    halo = [Stroke(linewidth=0.9 + 2 * HALO, foreground="white"), Normal()]
-    x, y = point
-    ax.add_patch(Circle((x, y), RADIUS, fill=False, edgecolor=colour, linewidth=0.9, path_effects=halo, zorder=4))
-    away = centre - point
-    start = point + RADIUS * away / np.linalg.norm(away)
-    ax.plot(*zip(start, centre, strict=True), color=colour, linewidth=0.9, path_effects=halo, zorder=4)
-    ax.plot(x, y, "o", color=colour, markersize=2.4, markeredgewidth=0.4, markeredgecolor="white", zorder=4)
-    style.picture(ax, image, centre, SIDE, colour)
+def _ends(segments: pd.DataFrame) -> NDArray[np.float64]:
+    """Return the ends of segments, `[M, 2, 2]`."""
+    return segments[list(ENDS)].to_numpy().reshape(-1, 2, 2)
 
 
 def _lines(points: pd.DataFrame, segments: int, panel: Panel) -> list[str]:

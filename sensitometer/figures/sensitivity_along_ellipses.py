@@ -20,8 +20,9 @@ from ..analysis.means import average_profiles
 from ..analysis.seeds import NETWORK_COLUMNS, fitted_networks
 from ..errors import MissingDataError, counted
 from ..store import Store
-from .drawing import scales, style
+from .drawing import style
 from .drawing.interface import FigureData, Panel
+from .drawing.profiles import ANCHORS, Profile, angle_axis, draw_profiles
 
 CAPTION = (
     "Mean over fitted networks of true labels, each along ellipses of its own; bands: ± one standard error.\n"
@@ -39,11 +40,8 @@ QUANTITIES = {
     "jacobian_norm": ("Jacobian norm", r"Mean of $\|\partial\,\mathrm{softmax}(f)\,/\,\partial x\|_F$"),
     "transition_density": ("Transition density", "Mean of transitions a radian"),
 }
-ANCHORS = {"π/3": math.pi / 3, "π": math.pi, "5π/3": 5 * math.pi / 3}
 # In radii of the circle of the sketch: how far from its centre the images are, and how large.
 DISTANCE, SIZE = 1.55, 0.8
-# Markers on a line: enough to name it, too few to hide it; and their size in a panel of our own look, in typographic points.
-MARKERS, MARKER_SIZE = 12, 4
 
 
 def collect(store: Store) -> FigureData:
@@ -150,25 +148,9 @@ def _draw_ellipse(points: pd.DataFrame, images: NDArray[np.uint8] | None, ax: Ax
 
 
 def _draw_quantity(kinds: dict[str, pd.DataFrame], quantity: str, ax: Axes) -> None:
-    profiles = pd.concat(kinds.values())
-    scales.log_axis(ax, profiles[quantity], profiles[f"{quantity}_sem"], "y")
-    positions, size = scales.log_positions(profiles[quantity]), MARKER_SIZE * style.panel_scale(ax)
-    for place, (kind, profile) in enumerate(kinds.items()):
-        look, angles, middle, sem = KINDS[kind], profile["angle"], positions[profile.index], profile[f"{quantity}_sem"]
-        step = max(1, len(profile) // MARKERS)
-        (line,) = ax.plot(angles, middle, color=look.colour, label=look.name, linewidth=1.2, linestyle=DASHES[kind], zorder=3)
-        # No marker at the angle of one on another line.
-        line.set(marker=look.marker, markersize=size, markevery=(place * step // len(kinds), step))
-        if sem.notna().all():
-            # Where all networks but one have 0, the error is as large as the mean, and 0 has no place on the axis.
-            low = (middle - sem).clip(lower=ax.get_ylim()[0])
-            high = middle + sem
-            ax.fill_between(angles, low, high, color=look.colour, alpha=0.22, linewidth=0, label=look.name, zorder=2)
-    # One turn from left to right, with the angles of the three points.
-    names = [f"{name}\npoint {number}" for number, name in enumerate(ANCHORS, 1)]
-    ax.set_xlim(0, 2 * math.pi)
-    ax.set_xticks([0, *ANCHORS.values(), 2 * math.pi], ["0", *names, "2π"])
-    ax.grid(visible=False, axis="x")
-    for angle in ANCHORS.values():
-        ax.axvline(angle, color=style.GREY, linewidth=0.8, linestyle=(0, (4, 3)), zorder=1)
+    lines = {
+        KINDS[kind]: Profile(profile["angle"], profile[quantity], profile[f"{quantity}_sem"]) for kind, profile in kinds.items()
+    }
+    draw_profiles(ax, lines, {KINDS[kind]: DASHES[kind] for kind in kinds})
+    angle_axis(ax, anchors=True)
     ax.set(xlabel="Angle on the ellipse θ (radians)", ylabel=QUANTITIES[quantity][1])

@@ -59,7 +59,11 @@ class _Call(NamedTuple):
     boundaries: Sequence[float]
 
 
-class _FusedError(InvalidInputError):
+class UnseenError(InvalidInputError):
+    """The model has no activation that can be seen."""
+
+
+class _FusedError(UnseenError):
     """The model has activations inside an operator."""
 
 
@@ -136,14 +140,14 @@ class ModuleCodes:
         fewer, more, changed = (self._calls(points) for points in (repeated[:FEWER], repeated, changed_first))
         if not more:
             known = "relu, hardtanh, leaky_relu, gelu, tanh and others"
-            raise InvalidInputError(f"model has no activation whose boundaries are known ({known}): there are no codes to take")
+            raise UnseenError(f"model has no activation whose boundaries are known ({known}): there are no codes to take")
         if not len(fewer) == len(more) == len(changed):
             raise InvalidInputError(f"{SAME}; it called {len(fewer)} and {len(more)}")
         # None for a tensor that has nothing to do with the points.
         self._layouts = [_layout(*calls) for calls in zip(fewer, more, changed, strict=True)]
         self.names = [call.name for call, layout in zip(more, self._layouts, strict=True) if layout]
         if not self.names:
-            raise InvalidInputError("model has no activation that depends on the points: there are no codes to take")
+            raise UnseenError("model has no activation that depends on the points: there are no codes to take")
 
     def __call__(self, points: Tensor) -> list[Tensor]:
         """Return the codes of each call of an activation at the points `[n, ...]`, int8 `[n, units]`, in the order of `names`."""

@@ -3,5 +3,6 @@
 from .comparison import Comparison, compare
 from .measurement import Mean, Measurement
 from .model_on_data import measure
+from .monitor import Monitor
 
-__all__ = ["Comparison", "Mean", "Measurement", "compare", "measure"]
+__all__ = ["Comparison", "Mean", "Measurement", "Monitor", "compare", "measure"]

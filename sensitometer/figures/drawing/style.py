@@ -7,7 +7,7 @@ of them. Nothing here touches pyplot, and matplotlib's settings are as before af
 
 import math
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from pathlib import Path
@@ -114,15 +114,15 @@ def dataset_looks(names: Iterable[str]) -> dict[str, Look]:
     return {name: Look(name, *_DATASETS[index % len(_DATASETS)]) for index, name in enumerate(sorted(names))}
 
 
-def new_figure(panels: int, columns: int) -> tuple[Figure, list[Axes]]:
-    """Return a figure with `panels` axes, `columns` side by side."""
+def new_figure(panels: int, columns: int, make: Callable[..., Figure] = Figure) -> tuple[Figure, list[Axes]]:
+    """Return a figure with `panels` axes, `columns` side by side; `make` is `Figure`, or the function of pyplot."""
     rows = math.ceil(panels / columns)
     size = _width(columns), 3.3 * rows + 0.7
     if in_paper():
         # Panels shrink more than the type around them.
         size = PAPER_WIDTH, (2.4 * PAPER_WIDTH / size[0] + 0.6) * rows + 0.3
     layout = ConstrainedLayoutEngine(w_pad=0.08, h_pad=0.06, wspace=0.03, hspace=0.03)
-    figure = Figure(figsize=size, layout=layout)
+    figure = make(figsize=size, layout=layout)
     return figure, [figure.add_subplot(rows, columns, index + 1) for index in range(panels)]
 
 
@@ -132,9 +132,10 @@ def _width(columns: int) -> float:
 
 
 def panel_scale(ax: Axes) -> float:
-    """Return how wide a panel is, in units of its width in our own look."""
+    """Return how wide a panel is, in units of its width in our own look; 1 for axes that stand in no grid of a whole figure."""
     spec, figure = ax.get_subplotspec(), ax.get_figure()
-    assert spec is not None and isinstance(figure, Figure)
+    if spec is None or not isinstance(figure, Figure):
+        return 1.0
     return float(figure.get_figwidth() / _width(spec.get_gridspec().ncols))
 
 

@@ -1,6 +1,5 @@
 """The common part of the figures with the generalization gap on the vertical axis."""
 
-import math
 from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
 
@@ -12,6 +11,7 @@ from ...analysis.seeds import NETWORK_COLUMNS, average_over_seeds, configuration
 from ...errors import MissingDataError
 from ...store import Store
 from ..drawing import scales, style
+from ..drawing.correlations import tau_words
 from ..drawing.interface import FigureData, Panel
 
 X_LABELS = {
@@ -92,8 +92,4 @@ def draw(data: FigureData, axes: Sequence[Axes]) -> None:
 
 def _tau_line(row: Mapping[Hashable, Any]) -> str:
     name = "all networks" if row["labels"] == "all" else style.LABELS[row["labels"]].name
-    if math.isnan(row["tau"]):
-        return f"{name}: τ undefined, n = {row['networks']}"
-    tau, low, high = (f"{row[end]:z.2f}".replace("-", "−") for end in ("tau", "low", "high"))
-    interval = "no interval" if math.isnan(row["low"]) else f"{low} to {high}"
-    return f"{name}: τ = {tau} ({interval}), n = {row['networks']}"
+    return f"{name}: {tau_words(row['tau'], row['low'], row['high'], row['networks'])}"
