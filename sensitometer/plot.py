@@ -177,8 +177,8 @@ def scatter(
             scales.log_axis(ax, across)
             across = scales.log_positions(across)
         else:
-            _fit(ax, across, "x")
-        _fit(ax, up, "y")
+            scales.linear_axis(ax, across, on="x")
+        scales.linear_axis(ax, up, on="y")
         lines = style.points(ax, {POINT: pd.DataFrame({"x": across, "y": up})}, style.MOST_POINTS)
         ax.set(xlabel=labels[0], ylabel=labels[1])
         style.title(ax, "", [tau_words(*correlation[:4]), *lines])
@@ -291,7 +291,9 @@ def records(frame: pd.DataFrame, details: Mapping[str, str], *, axes: Sequence[A
                 ax.annotate("no finite value", (0.5, 0.5), xycoords="axes fraction", ha="center", va="center")
             else:
                 sem = finite.get(f"{quantity}_sem", pd.Series(math.nan, finite.index))
-                draw_profiles(ax, {LINE: Profile(finite["step"], finite[quantity], sem)}, {LINE: "solid"})
+                line = Profile(finite["step"], finite[quantity], sem)
+                # Counts change by percents, norms by factors.
+                draw_profiles(ax, {LINE: line}, {LINE: "solid"}, logarithmic=quantity == "jacobian_norm")
             ax.set(xlabel="Optimizer step", ylabel=label)
             style.title(ax, name, [detail])
     return panels
@@ -357,10 +359,3 @@ def _displayable(name: str, images: ArrayLike) -> NDArray[np.generic]:
     if not np.isfinite(array).all():
         raise InvalidInputError(f"{name} must be finite; some are not")
     return pictures.displayable(array)
-
-
-def _fit(ax: Axes, values: pd.Series, on: str) -> None:
-    """Give an axis room for the values."""
-    low, high = float(values.min()), float(values.max())
-    margin = 0.06 * (high - low) or 0.06 * abs(high) or 1.0
-    getattr(ax, f"set_{on}lim")(low - margin, high + margin)

@@ -22,11 +22,17 @@ class Profile(NamedTuple):
     sem: pd.Series
 
 
-def draw_profiles(ax: Axes, profiles: Mapping[style.Look, Profile], dashes: Mapping[style.Look, Any]) -> None:
-    """Draw lines with bands on a logarithmic vertical axis that is fitted to them; their markers take turns."""
+def draw_profiles(
+    ax: Axes, profiles: Mapping[style.Look, Profile], dashes: Mapping[style.Look, Any], *, logarithmic: bool = True
+) -> None:
+    """Draw lines with bands on a vertical axis that is fitted to them; their markers take turns."""
     values, sems = (pd.concat([profile[place] for profile in profiles.values()], ignore_index=True) for place in (1, 2))
-    scales.log_axis(ax, values, sems, "y")
-    positions, size = scales.log_positions(values), MARKER_SIZE * style.panel_scale(ax)
+    positions, size = values, MARKER_SIZE * style.panel_scale(ax)
+    if logarithmic:
+        scales.log_axis(ax, values, sems, "y")
+        positions = scales.log_positions(values)
+    else:
+        scales.linear_axis(ax, values, sems, "y")
     start = 0
     for place, (look, (x, y, sem)) in enumerate(profiles.items()):
         middle = positions.iloc[start : start + len(y)].set_axis(y.index)

@@ -85,6 +85,14 @@ def log_axis(ax: Axes, values: pd.Series, sems: pd.Series | None = None, on: Lit
     return axis
 
 
+def linear_axis(ax: Axes, values: pd.Series, sems: pd.Series | None = None, on: Literal["x", "y"] = "x") -> None:
+    """Fit a linear axis of `ax` to `values` with one standard error each way."""
+    spread = 0.0 if sems is None else sems.fillna(0.0)
+    low, high = float((values - spread).min()), float((values + spread).max())
+    margin = 0.06 * (high - low) or 0.06 * abs(high) or 1.0
+    getattr(ax, f"set_{on}lim")(low - margin, high + margin)
+
+
 def _short_number(tick: float, _: int | None = None) -> str:
     """Write a digit times a power of ten: in full where that is short, else as a product."""
     if 1e-4 <= tick < 1e5:
