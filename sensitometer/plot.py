@@ -321,8 +321,8 @@ def _image_figure(blocks: Mapping[str, int], rows: int, ratio: float, *, labelle
     """Return the axes of a new figure for images of the `ratio` height to width: each block's rows, from left to right."""
     columns = max(blocks.values())
     # In inches: a picture with the gap beside it, the four lines below, a block's title, and the caption.
-    wide, text, title, caption = 0.95, 0.66, 0.22, 0.3
-    width = max(columns * wide, 4.5)
+    wide, text, title, caption = 0.95, 0.7, 0.25, 0.35
+    width = max(columns * wide, 4.9)
     height = len(blocks) * (rows * wide * ratio + text + title) + caption
     figure = plt.figure(figsize=(width + 0.1, height), layout=ConstrainedLayoutEngine(w_pad=0.03, h_pad=0.04, hspace=0, wspace=0))
     panels: list[Axes] = []

@@ -37,6 +37,7 @@ BIG = sm.Dataset("mnist", *(Points(torch.zeros(n, 1), torch.zeros(n).long()) for
         (lambda: path_profile(NETWORK, LOOP, bins=16), "PathProfile(1 network, 16 bins)"),
         (lambda: point_values(NETWORK, X, torch.tensor([0, 1, 2, 0])), "PointValues(4 points)"),
         (lambda: jacobian_norm_estimate(NETWORK, X, projections=8), "JacobianNormEstimate(4 points, 8 projections)"),
+        (lambda: sm.Monitor(NETWORK, X, every=1), "Monitor(4 points, every 1 step, 0 records)"),
     ],
     ids=lambda value: value.partition("(")[0] if isinstance(value, str) else "",
 )
