@@ -10,12 +10,14 @@ Each such unit has a boundary that cuts the cross-polytope. A boundary that ente
 """
 
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from ..activations import activation
 from ..errors import InvalidInputError, check_whole_number
+from ..models.adapting import AdaptedModel, unwrapped
 from ..networks import MLP, MLPStack
 from ..randomness import generator
 from .jacobian.norm import check_arguments
@@ -29,12 +31,13 @@ MODULE_CHUNK = 2**22
 
 
 def local_complexity(
-    model: MLP | MLPStack | Callable[[Tensor], Tensor],
+    model: MLP | MLPStack | Callable[..., Any],
     x: Tensor,
     *,
     radius: float = 0.05,
     directions: int | None = None,
     seed: int = 0,
+    output: str | int | None = None,
 ) -> Tensor:
     r"""
     Return how many hidden units change their linear piece near each point: the module's docstring has the formula.
@@ -43,7 +46,8 @@ def local_complexity(
     ----------
     model
         An `MLP`, an `MLPStack`, or any module or callable that maps points `[n, ...]` to outputs, each from its own point alone,
-        and calls activations that `ModuleCodes` knows. A smooth activation has one boundary, where its argument changes sign.
+        and calls activations that `ModuleCodes` knows. A smooth activation has one boundary, where its argument changes sign. A
+        model of half precision is measured in a float32 copy.
     x
         The points: `[N, D]` for an `MLP` or `MLPStack`, `[N, ...]` for any other model.
     radius
@@ -54,6 +58,8 @@ def local_complexity(
         inputs that have fewer.
     seed
         Of the random directions.
+    output
+        As in `jacobian_norm`, of a model that returns several.
 
     Returns
     -------
@@ -77,13 +83,15 @@ def local_complexity(
     check_arguments(x, "logits", None)
     if not isinstance(radius, int | float) or isinstance(radius, bool) or not 0 < radius < float("inf"):
         raise InvalidInputError(f"radius must be a number above 0, such as 0.05; got {radius!r}")
+    model = unwrapped(model)
     D = x[0].numel()
     P = check_whole_number("directions", min(DIRECTIONS, D) if directions is None else directions, most=D)
     frame = _frame(D, P, check_whole_number("seed", seed, least=0))
     with torch.no_grad():
         if isinstance(model, MLP | MLPStack):
             return _of_networks(model, x, radius, frame)
-        return _of_module(model, x, radius, frame)
+        adapted = AdaptedModel(model, x, output=output)
+        return _of_module(adapted, adapted.points(x), radius, frame)
 
 
 def _frame(D: int, P: int, seed: int) -> Tensor:

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from ..errors import InvalidInputError, check_whole_number, counted
 from ..measures import jacobian_norm, local_complexity, transitions
 from ..measures.module_codes import UnseenError
+from ..models.adapting import unwrapped
 from ..networks import MLPStack
 from ..paths import Path
 
@@ -50,8 +51,9 @@ class Monitor:
     path
         A `Polyline` or an `Ellipse` of such points, along which transitions are counted: exactly, if the model is piecewise
         linear, else at 16,384 samples. Which of the two is decided once, now. None: none are.
-    of
-        As in `jacobian_norm`: `probabilities` or `logits`.
+    of, output
+        As in `jacobian_norm`: `probabilities`, `logits`, `sigmoid`, or `outputs`, such as those of a regression;
+        and the name or the place of the output, of a model that returns several.
 
     Attributes
     ----------
@@ -86,13 +88,15 @@ class Monitor:
 
     def __init__(
         self,
-        model: Callable[[Tensor], Tensor],
+        model: Callable[..., Any],
         x: Tensor,
         *,
         every: int = 100,
         path: Path | None = None,
         of: str = "probabilities",
+        output: str | int | None = None,
     ) -> None:
+        model = unwrapped(model)
         if isinstance(model, MLPStack):
             raise InvalidInputError("model must be one network; got an MLPStack: monitor its networks one by one, stack[i]")
         if path is not None and not isinstance(path, Path):
@@ -102,7 +106,8 @@ class Monitor:
         self.every = check_whole_number("every", every)
         self.reasons: dict[str, str] = {}
         self.method: str | None = None if path is None else "exact"
-        self._model, self._x, self._path, self._of = _inner(model), x.detach().clone(), path, of
+        self._model, self._x, self._path, self._of = model, x.detach().clone(), path, of
+        self._output = output
         self._records: list[dict[str, float]] = []
         self._step = self._due = -1
         self._first_call, self._last_call, self._inside = math.nan, math.nan, 0.0
@@ -112,9 +117,9 @@ class Monitor:
     def _try(self) -> None:
         """Find what can be measured, or raise InvalidInputError."""
         x = self._points()[:TRIED]
-        jacobian_norm(self._model, x, of=self._of)
+        jacobian_norm(self._model, x, of=self._of, output=self._output)
         try:
-            local_complexity(self._model, x)
+            local_complexity(self._model, x, output=self._output)
         except UnseenError as error:
             self.reasons["local_complexity"] = str(error)
             warnings.warn(f"local complexity is not recorded: {error}", stacklevel=3)
@@ -173,10 +178,13 @@ class Monitor:
         norms, count = None, math.nan
         complexities: Tensor | None = None
         if all(bool(tensor.isfinite().all()) for tensor in _numbers(self._model)):
-            norms = jacobian_norm(self._model, self._points(), of=self._of)
+            with warnings.catch_warnings():
+                # That a copy is measured was said at the beginning.
+                warnings.filterwarnings("ignore", "the model is measured in a float32 copy")
+                norms = jacobian_norm(self._model, self._points(), of=self._of, output=self._output)
             if norms.isfinite().all():
                 if "local_complexity" not in self.reasons:
-                    complexities = local_complexity(self._model, self._points())
+                    complexities = local_complexity(self._model, self._points(), output=self._output)
                 if self._path is not None and self.method is not None:
                     count = int(transitions(self._model, self._path, method=self.method, samples=SAMPLES).total)
         columns = _mean("jacobian_norm", norms)
@@ -244,19 +252,6 @@ def _mean(name: str, values: Tensor | None) -> dict[str, float]:
     values = values.double()
     error = float(values.std()) / math.sqrt(len(values)) if len(values) > 1 else math.nan
     return {name: float(values.mean()), f"{name}_sem": error}
-
-
-def _inner(model: Any) -> Any:
-    """Return the module that a compiled or data-parallel one runs: they share their parameters."""
-    parallel = (nn.DataParallel, nn.parallel.DistributedDataParallel)
-    while isinstance(model, nn.Module):
-        if isinstance(model, parallel):
-            model = model.module
-        elif isinstance(getattr(model, "_orig_mod", None), nn.Module):
-            model = model._orig_mod
-        else:
-            break
-    return model
 
 
 def _numbers(model: Any) -> Iterator[Tensor]:

@@ -1,5 +1,6 @@
 """Local complexity: by hand, and against a twin that goes through neighbours, layers and units one at a time."""
 
+import copy
 import itertools
 from importlib import import_module
 
@@ -130,6 +131,13 @@ def test_a_stack_is_its_networks_one_by_one():
     stack = MLPStack([torch.stack(weights) for weights in zip(*(net.weights for net in networks), strict=True)], "relu")
     x = normals(5, 12)
     assert torch.equal(local_complexity(stack, x), torch.stack([local_complexity(net, x) for net in networks]))
+
+
+def test_half_precision_is_measured_in_a_float32_copy():
+    torch.manual_seed(3)
+    model = nn.Sequential(nn.Linear(12, 30), nn.ReLU(), nn.Linear(30, 3)).bfloat16()
+    x = normals(6, 12).bfloat16()
+    assert torch.equal(local_complexity(model, x), local_complexity(copy.deepcopy(model).float(), x.float()))
 
 
 def test_float32_differs_at_boundaries_alone():

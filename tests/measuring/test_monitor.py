@@ -92,9 +92,8 @@ def test_records_are_the_measures_of_the_model_at_that_step():
         assert row["seconds"] > 0
 
 
-@pytest.mark.parametrize("extra", [(), (Counting(),)], ids=["plain", "counting"])
-def test_a_monitored_training_is_the_same_as_one_that_is_not(extra):
-    plain, monitored = (model(extra=copy.deepcopy(extra)) for _ in range(2))
+def test_a_monitored_training_is_the_same_as_one_that_is_not():
+    plain, monitored = model(), model()
     monitor = sm.Monitor(monitored, X[:10], every=2, path=LOOP)
     assert train(plain, 8) == train(monitored, 8, monitor)
     assert same(plain, monitored)
@@ -102,10 +101,10 @@ def test_a_monitored_training_is_the_same_as_one_that_is_not(extra):
 
 
 def test_nothing_changes_in_the_model_or_in_torch():
-    network = model(extra=(Counting(),))
+    network = model()
     # Partly frozen, as in fine-tuning: normalisation in evaluation mode, a parameter without a gradient.
-    network[2].eval()
-    network[1].weight.requires_grad_(False)
+    network[1].eval()
+    network[0].weight.requires_grad_(False)
     nn.functional.cross_entropy(network(X), Y).backward()
     monitor = sm.Monitor(network, X[:10], every=1, path=LOOP)
     modes = {name: module.training for name, module in network.named_modules()}
@@ -119,12 +118,24 @@ def test_nothing_changes_in_the_model_or_in_torch():
     assert all(buffer is buffers[name] for name, buffer in network.named_buffers())
     assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
     for name, parameter in network.named_parameters():
-        assert parameter is held[name] and parameter.requires_grad == (name != "1.weight")
+        assert parameter is held[name] and parameter.requires_grad == (name != "0.weight")
         assert (parameter.grad is None) == (gradients[name] is None)
         assert parameter.grad is None or torch.equal(parameter.grad, gradients[name])
     assert torch.equal(torch.get_rng_state(), states[0])
     assert (np.random.get_state()[1].tolist(), random.getstate()) == states[1:]
     assert (torch.is_grad_enabled(), torch.backends.mha.get_fastpath_enabled(), torch.get_default_dtype()) == settings
+
+
+def test_a_model_that_changes_at_each_forward_pass_is_refused_unchanged(refused):
+    network = model(extra=(Counting(),))
+    network(X)
+    counting = network[0]
+    before = counting.calls, counting.last, counting.last.clone()
+    with refused("model must not change at a forward pass, but its 0.calls does"):
+        sm.Monitor(network, X[:10])
+    assert counting.calls is before[0] and counting.calls == 1
+    assert counting.last is before[1] and counting.last == before[2]
+    assert network.training
 
 
 def test_a_failure_leaves_the_model_as_it_was(refused):
@@ -183,6 +194,42 @@ def test_a_network_of_this_package_trained_by_hand():
         norms.append(float(sm.jacobian_norm(network, x[:10]).double().mean()))
     assert monitor.frame()["jacobian_norm"].tolist() == norms[1::2]
     assert monitor.frame()["transitions"].iloc[-1] == int(sm.transitions(network, sm.paths.Polyline(x[:3])).total)
+
+
+def test_regression_has_the_norm_of_its_outputs():
+    network = nn.Sequential(nn.Flatten(), nn.Linear(72, 9), nn.ReLU(), nn.Dropout(), nn.Linear(9, 1))
+    monitor = sm.Monitor(network, X[:10], every=1, of="outputs")
+    monitor()
+    expected = sm.jacobian_norm(copy.deepcopy(network).eval(), X[:10], of="outputs").double().mean()
+    assert monitor.frame()["jacobian_norm"].item() == float(expected)
+
+
+def test_half_precision_is_measured_in_a_copy_which_is_said_once():
+    network = nn.Sequential(nn.Flatten(), nn.Linear(72, 9), nn.ReLU(), nn.Linear(9, 3)).bfloat16()
+    with pytest.warns(UserWarning, match="float32 copy"):
+        monitor = sm.Monitor(network, X[:10].bfloat16(), every=1)
+    monitor()
+    (norm,) = monitor.frame()["jacobian_norm"]
+    precise = copy.deepcopy(network).float()
+    assert norm == pytest.approx(float(sm.jacobian_norm(precise, X[:10].bfloat16().float()).double().mean()), rel=1e-6)
+    assert network[1].weight.dtype == torch.bfloat16
+
+
+def test_one_of_several_outputs():
+    class Several(nn.Module):
+        def __init__(self, network):
+            super().__init__()
+            self.network = network
+
+        def forward(self, x):
+            return {"first": x, "scores": self.network(x)}
+
+    network = model()
+    monitors = [sm.Monitor(network, X[:5], every=1), sm.Monitor(Several(network), X[:5], every=1, output="scores")]
+    for monitor in monitors:
+        monitor()
+    first, second = (monitor.frame().drop(columns="seconds") for monitor in monitors)
+    assert first.equals(second)
 
 
 def test_of_the_logits():
