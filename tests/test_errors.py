@@ -42,9 +42,9 @@ def test_without_a_largest_number_the_message_names_the_smallest_one(refused):
 
 @pytest.mark.parametrize("number", [np.int64(2), np.uint8(2)])
 def test_functions_take_whole_numbers_of_any_type(number):
-    network, x = MLP([torch.ones(4, 3), torch.ones(2, 4)], "relu"), torch.rand(5, 3)
+    network, x = MLP([torch.ones(4, 3), torch.ones(9, 4)], "relu"), torch.rand(5, 3)
     assert jacobian_norm(network, x, chunk_size=number).equal(jacobian_norm(network, x, chunk_size=2))
-    assert jacobian_norm_estimate(network, x, projections=number, chunk_size=number).projections == 2
+    assert jacobian_norm_estimate(network, x, projections=4 * number, chunk_size=number).projections == 8
     assert len(point_values(network, x, torch.zeros(5, dtype=torch.int64), chunk_size=number).label) == 5
     first, last = (boundaries(network, Slice(*x[:3]), layer=layer) for layer in (number - number, 0))
     assert first.segments.equal(last.segments)

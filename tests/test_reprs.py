@@ -15,6 +15,7 @@ def normals(*shape):
 
 
 NETWORK = sm.MLP([normals(6, 5), normals(3, 6)], "relu")
+WIDE = sm.MLP([normals(9, 5)], "relu")
 X = normals(4, 5)
 LOOP, PLANE = sm.paths.Polyline(X), sm.paths.Slice(*X[:3])
 IMAGES = normals(3, 1, 4, 6)
@@ -36,8 +37,8 @@ BIG = sm.Dataset("mnist", *(Points(torch.zeros(n, 1), torch.zeros(n).long()) for
         (lambda: sm.boundaries(NETWORK, PLANE, method="sampled", resolution=12), "SampledBoundaries(12 x 12 pixels, 1 layer)"),
         (lambda: path_profile(NETWORK, LOOP, bins=16), "PathProfile(1 network, 16 bins)"),
         (lambda: point_values(NETWORK, X, torch.tensor([0, 1, 2, 0])), "PointValues(4 points)"),
-        (lambda: jacobian_norm_estimate(NETWORK, X, projections=8), "JacobianNormEstimate(4 points, 8 projections)"),
         (lambda: sm.Monitor(NETWORK, X, every=1), "Monitor(4 points, every 1 step, 0 records)"),
+        (lambda: jacobian_norm_estimate(WIDE, X, projections=8), "JacobianNormEstimate(4 points, 8 projections)"),
     ],
     ids=lambda value: value.partition("(")[0] if isinstance(value, str) else "",
 )

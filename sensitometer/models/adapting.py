@@ -127,6 +127,9 @@ class AdaptedModel:
         self._model, self.note = _of_full_precision(model)
         self._places, self._names = _checked_inputs(inputs, len(x))
         self._points_name = _points_name(model)
+        if self._points_name and self._places:
+            raise InvalidInputError("inputs of a model that takes inputs_embeds must be a mapping of names; got a list")
+        self._shape = list(x.shape)
         self.example = _check_alone(self, self.points(x))
 
     def points(self, x: Tensor) -> Tensor:
@@ -155,7 +158,7 @@ class AdaptedModel:
                     "model holds tensors that were made under torch.inference_mode, through which no gradient passes; "
                     "expected a differentiable model"
                 ) from error
-            raise not_taken(points, error) from error
+            raise not_taken(points, error, self._shape) from error
         outputs = _checked_output(_picked(answer, self._output), points)
         return outputs.unsqueeze(1) if outputs.ndim == 1 else outputs
 
@@ -198,9 +201,9 @@ def shape_taken(model: Callable[..., Any], points: Tensor) -> tuple[int, ...]:
     return others[0] if len(others) == 1 else shape
 
 
-def not_taken(x: Tensor, error: Exception) -> InvalidInputError:
-    """Return what to raise when a model raises one of `REFUSALS` at the points `x`."""
-    return InvalidInputError(f"model does not take {x.dtype} points {list(x.shape)}: {first_line(error)}")
+def not_taken(x: Tensor, error: Exception, shape: Sequence[int] | None = None) -> InvalidInputError:
+    """Return what to raise when a model raises one of `REFUSALS` at points `x`; `shape` is that of all points, if it is given."""
+    return InvalidInputError(f"model does not take {x.dtype} points {list(shape or x.shape)}: {first_line(error)}")
 
 
 def first_line(error: Exception) -> str:

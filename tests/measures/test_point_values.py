@@ -36,6 +36,8 @@ def twins(model, x, y):
         "jacobian_norm": slow_norm(model, x),
         "label_jacobian_norm": slow_norm(model, x, target=y),
         "logit_jacobian_norm": slow_norm(model, x, "logits"),
+        "class_logits": logits,
+        "squared_error": None,
     }
 
 

@@ -8,6 +8,7 @@ from reference import jacobian_norm as slow_norm
 from reference import jacobians
 from torch import nn
 
+from sensitometer.measures import jacobian_norm
 from sensitometer.measures.jacobian.estimate import jacobian_norm_estimate
 from sensitometer.networks import MLP, MLPStack, initial_weights, layer_shapes
 
@@ -29,9 +30,9 @@ def points(count, inputs):
 @pytest.mark.parametrize("of", KINDS)
 def test_one_projection_after_the_other(of):
     """The squares of J^T v with the same signs, from whole Jacobians."""
-    model, x, K = network(6, 8, 3, 4), points(5, 6), 3
+    model, x, K = network(6, 8, 3, 10), points(5, 6), 9
     found = jacobian_norm_estimate(model, x, of=of, projections=K, generator=seeded())
-    signs = 2.0 * torch.randint(2, (5, K, 4), generator=seeded()) - 1
+    signs = 2.0 * torch.randint(2, (5, K, 10), generator=seeded()) - 1
     squares = torch.einsum("nkc,ncd->nkd", signs.double(), jacobians(model, x, of)).square().sum(2)
     norm = squares.mean(1).sqrt()
     torch.testing.assert_close(found.norm, norm, rtol=1e-10, atol=0)
@@ -42,7 +43,7 @@ def test_one_projection_after_the_other(of):
 
 @pytest.mark.parametrize("of", KINDS)
 def test_estimates_are_within_their_standard_errors(of):
-    model, x = network(8, 16, 3, 20), points(400, 8)
+    model, x = network(8, 16, 3, 120), points(400, 8)
     found = jacobian_norm_estimate(model, x, of=of, projections=100, generator=seeded())
     exact = slow_norm(model, x, of)
     z = (found.norm - exact) / found.standard_error
@@ -55,36 +56,43 @@ def test_estimates_are_within_their_standard_errors(of):
 
 
 def test_squares_are_unbiased_and_the_root_is_as_small_as_said():
-    model, x = network(4, 6, 2, 5), points(1, 4)
+    model, x = network(4, 6, 2, 10), points(1, 4)
     many = x.expand(20000, -1)
-    found = jacobian_norm_estimate(model, many, of="logits", projections=4, generator=seeded())
+    found = jacobian_norm_estimate(model, many, of="logits", projections=8, generator=seeded())
     exact = float(slow_norm(model, x, "logits")[0])
     squares = found.norm.square()
     error = float(squares.std()) / math.sqrt(len(squares))
     assert abs(float(squares.mean()) - exact**2) < 4 * error
     J = jacobians(model, x, "logits")[0]
     gram = J @ J.T
-    variance = 2 * float(gram.square().sum() - gram.diag().square().sum()) / 4
+    variance = 2 * float(gram.square().sum() - gram.diag().square().sum()) / 8
     assert float(squares.var()) == pytest.approx(variance, rel=0.05)
     bias = float(found.norm.mean()) - exact
     assert bias == pytest.approx(-variance / (8 * exact**3), rel=0.25)
     assert bias < -4 * float(found.norm.std()) / math.sqrt(len(squares)), "no bias to speak of: the test shows nothing"
 
 
-def test_one_class_is_exact():
-    found = jacobian_norm_estimate(network(5, 4, 2, 1), points(3, 5), of="logits", projections=2)
-    torch.testing.assert_close(found.norm, slow_norm(network(5, 4, 2, 1), points(3, 5), "logits"))
-    assert found.standard_error.abs().max() < 1e-12
+@pytest.mark.parametrize("of", ["probabilities", "logits", "sigmoid", "outputs"])
+def test_norms_are_exact_where_that_takes_no_more_passes(of):
+    model, x = network(5, 4, 2, 8), points(3, 5)
+    state = torch.get_rng_state()
+    found = jacobian_norm_estimate(model, x, of=of, projections=8)
+    torch.testing.assert_close(found.norm, jacobian_norm(model, x, of=of), rtol=1e-10, atol=0)
+    assert (found.standard_error.tolist(), found.projections) == ([0.0] * 3, 0)
+    assert torch.equal(torch.get_rng_state(), state)
 
 
-def test_constant_probabilities_are_0():
-    found = jacobian_norm_estimate(network(5, 4, 2, 1), points(3, 5), projections=2)
-    assert found.norm.tolist() == found.standard_error.tolist() == [0.0] * 3
+def test_estimates_of_sigmoids_are_within_their_standard_errors():
+    model, x = network(8, 16, 3, 120), points(100, 8)
+    found = jacobian_norm_estimate(model, x, of="sigmoid", projections=100, generator=seeded())
+    exact = slow_norm(lambda points: model(points).sigmoid(), x, "logits")
+    assert ((found.norm - exact) / found.standard_error).abs().max() < 5
+    assert (found.standard_error < 0.15 * exact).all()
 
 
 @pytest.mark.parametrize("factor", [30.0, 300.0])
 def test_saturated_probabilities_keep_their_digits(factor):
-    model, x = network(5, 16, 3, 4), points(20, 5)
+    model, x = network(5, 16, 3, 401), points(20, 5)
     sharp = MLP([*model.weights[:-1], factor * model.weights[-1]], "tanh")
     exact = slow_norm(sharp, x)
     assert exact.min() < 1e-8
@@ -100,7 +108,7 @@ def test_saturated_probabilities_keep_their_digits(factor):
 
 @pytest.mark.parametrize("chunk_size", [1, 3, 7, 100])
 def test_chunks_do_not_show(chunk_size):
-    model, x = network(6, 8, 3, 4), points(7, 6)
+    model, x = network(6, 8, 3, 20), points(7, 6)
     whole = jacobian_norm_estimate(model, x, generator=seeded())
     found = jacobian_norm_estimate(model, x, generator=seeded(), chunk_size=chunk_size)
     torch.testing.assert_close(found.norm, whole.norm)
@@ -110,7 +118,7 @@ def test_chunks_do_not_show(chunk_size):
 def test_modules_that_work_in_place_on_images_are_taken_and_left_as_they_were():
     torch.manual_seed(2)
     model = nn.Sequential(
-        nn.ReLU(inplace=True), nn.Conv2d(1, 3, 3), nn.BatchNorm2d(3), nn.ReLU(True), nn.Flatten(), nn.Linear(48, 5)
+        nn.ReLU(inplace=True), nn.Conv2d(1, 3, 3), nn.BatchNorm2d(3), nn.ReLU(True), nn.Flatten(), nn.Linear(48, 201)
     )
     model.eval()
     x = torch.randn(6, 1, 6, 6)
@@ -124,7 +132,7 @@ def test_modules_that_work_in_place_on_images_are_taken_and_left_as_they_were():
 
 
 def test_it_works_where_gradients_are_switched_off():
-    model, x = network(6, 8, 3, 4), points(3, 6)
+    model, x = network(6, 8, 3, 20), points(3, 6)
     for of in KINDS:
         expected = jacobian_norm_estimate(model, x, of=of, generator=seeded()).norm
         for off in (torch.no_grad, torch.inference_mode):
@@ -140,22 +148,22 @@ STACK = MLPStack([torch.ones(2, 4, 5), torch.ones(2, 3, 4)], "relu")
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
-        ({"of": "logit"}, "of must be one of probabilities, logits; got 'logit'"),
-        ({"projections": 1}, "projections must be a whole number of at least 2; got 1"),
-        ({"projections": None}, "projections must be a whole number of at least 2; got None"),
-        ({"projections": 2.5}, "projections must be a whole number of at least 2; got 2.5"),
+        ({"of": "logit"}, "of must be one of probabilities, logits, sigmoid, outputs; got 'logit'"),
+        ({"projections": 7}, "projections must be a whole number of at least 8; got 7"),
+        ({"projections": None}, "projections must be a whole number of at least 8; got None"),
+        ({"projections": 2.5}, "projections must be a whole number of at least 8; got 2.5"),
         ({"chunk_size": 0}, "chunk_size must be a whole number of at least 1; got 0"),
         ({"generator": 3}, "generator must be a torch.Generator or None; got int"),
         ({"x": torch.tensor([[0.0] * 5, [torch.nan] * 5])}, "x must be finite; some points are not"),
         ({"x": torch.zeros(5)}, r"x must be a floating-point tensor of points \[N, ...\], at least one"),
-        ({"x": torch.zeros(7, 4)}, r"model does not take torch.float32 points \[1, 4\]"),
+        ({"x": torch.zeros(7, 4)}, r"model does not take torch.float32 points \[7, 4\]"),
         ({"model": STACK}, "model must be one network; got an MLPStack: measure its networks one by one"),
-        ({"model": lambda x: torch.ones(len(x), 3)}, "logits do not depend on its input through autograd"),
+        ({"model": lambda x: torch.ones(len(x), 3)}, "the model's outputs do not depend on its input through autograd"),
         (
             {"model": lambda x: nn.functional.linear(x.detach(), nn.Parameter(torch.ones(3, 5)))},
-            "logits do not depend on its input through autograd",
+            "the model's outputs do not depend on its input through autograd",
         ),
-        ({"model": lambda x: x[:, 40]}, r"model does not take torch.float32 points \[1, 5\]: index 40 is out of bounds"),
+        ({"model": lambda x: x[:, 40]}, r"model does not take torch.float32 points \[7, 5\]: index 40 is out of bounds"),
         ({"model": None}, "model must be an MLP, an MLPStack, a module or another callable; got NoneType"),
         ({"model": nn.Sequential(nn.Linear(5, 3), nn.Dropout())}, "its layer '1' is in training mode"),
     ],

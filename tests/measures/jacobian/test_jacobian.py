@@ -16,6 +16,13 @@ from sensitometer.measures.jacobian import chain
 from sensitometer.networks import MLP, MLPStack, initial_weights, layer_shapes
 
 KINDS = ("probabilities", "logits")
+
+
+def kinds(classes):
+    """One logit has no probabilities."""
+    return KINDS if classes > 1 else ("logits",)
+
+
 # inputs, width, depth, classes
 SHAPES = {
     "one layer": (6, 1, 1, 4),
@@ -66,7 +73,7 @@ def as_callable(network):
 def test_stack_is_the_twins(shape, activation):
     stack, x = make_stack(shape, activation), make_points(5, shape[0])
     target = torch.arange(5) % shape[3]
-    for of in KINDS:
+    for of in kinds(shape[3]):
         found = jacobian_norm(stack, x, of=of)
         assert (found.shape, found.dtype) == ((3, 5), torch.float32)
         assert_close(found, twins(stack, x, of))
@@ -81,7 +88,7 @@ def test_any_shape_is_the_twins(case):
     stack = make_stack(shape, draw.choice(ACTIVATIONS), networks=2, scale=draw.choice([0.5, 1.0, 3.0]))
     x = make_points(points, shape[0])
     target = torch.arange(points) % shape[3] if draw.random() < 0.4 else None
-    for of in KINDS:
+    for of in kinds(shape[3]):
         found = jacobian_norm(stack, x, of=of, target=target, chunk_size=chunk_size)
         expected = twins(stack, x, of, target)
         # Where the factors of a product cancel, float32 keeps its digits relative to the stack's largest norm only.
@@ -105,15 +112,16 @@ def test_blocks_that_share_a_forward_pass_do_not_show(name, points, monkeypatch)
     """Blocks of 16 points, three to a forward pass, its first layer in pieces of 20; the last of each may be smaller."""
     stack, x = make_stack(SHAPES[name], "tanh"), make_points(points, SHAPES[name][0])
     target = torch.arange(points) % SHAPES[name][3]
-    expected = [jacobian_norm(stack, x, of=of, target=rows, chunk_size=points) for of in KINDS for rows in (None, target)]
+    pairs = [(of, rows) for of in kinds(SHAPES[name][3]) for rows in (None, target)]
+    expected = [jacobian_norm(stack, x, of=of, target=rows, chunk_size=points) for of, rows in pairs]
     for constant, value in (("CPU_BLOCK", 1), ("MIN_COLUMNS", 1), ("FORWARD_POINTS", 48), ("INPUTS", 1), ("PIECE", 20)):
         monkeypatch.setattr(chain, constant, value)
     if not name.startswith("one layer"):
         monkeypatch.setattr(chain, "FORWARD_NUMBERS", 48 * len(stack) * SHAPES[name][1])
-    found = [jacobian_norm(stack, x, of=of, target=rows) for of in KINDS for rows in (None, target)]
-    pairs = [*zip(found, expected, strict=True), *zip(jacobian_norms(stack, x), (expected[0], expected[2]), strict=True)]
-    for one, other in pairs:
-        torch.testing.assert_close(one.double(), other.double(), rtol=1e-5, atol=1e-7 * float(other.max()))
+    found = [jacobian_norm(stack, x, of=of, target=rows) for of, rows in pairs]
+    both = jacobian_norms(stack, x)[-len(expected[::2]) :]
+    for norm, other in zip([*found, *both], [*expected, *expected[::2]], strict=True):
+        torch.testing.assert_close(norm.double(), other.double(), rtol=1e-5, atol=1e-7 * float(other.max()))
 
 
 @pytest.mark.parametrize("activation", ACTIVATIONS)
@@ -187,10 +195,13 @@ def test_weights_of_zero_give_0(layer, activation):
         assert_close(jacobian_norm(stack, x, of=of, target=torch.tensor([0, 1, 2, 0])), twins(stack, x, of, [0, 1, 2, 0]))
 
 
-def test_one_class_has_constant_probabilities():
-    stack, x = make_stack((5, 4, 3, 1), "relu"), make_points(4, 5)
-    assert jacobian_norm(stack, x).tolist() == [[0.0] * 4] * 3
-    assert (jacobian_norm(stack, x, of="logits") > 0).any()
+@pytest.mark.parametrize("through", [lambda stack: stack, lambda stack: stack[0], lambda stack: as_callable(stack[0])])
+def test_the_softmax_of_one_logit_is_refused(refused, through):
+    model, x = through(make_stack((5, 4, 3, 1), "relu")), make_points(4, 5)
+    with refused("of='probabilities' needs at least 2 logits: .* use of='sigmoid' .* or of='outputs'"):
+        jacobian_norm(model, x)
+    assert (jacobian_norm(model, x, of="logits") > 0).any()
+    assert torch.equal(jacobian_norm(model, x, of="outputs"), jacobian_norm(model, x, of="logits"))
 
 
 @pytest.mark.parametrize("factor", [10.0, 30.0, 100.0, 300.0])
@@ -248,7 +259,7 @@ def test_units_just_beside_a_boundary_are_on_their_side_of_it():
 def test_any_other_model_is_the_twins(shape, activation):
     network, x = make_stack(shape, activation)[1], make_points(5, shape[0])
     target = torch.arange(5) % shape[3]
-    for of in KINDS:
+    for of in kinds(shape[3]):
         for chunk_size in (None, 1, 2):
             found = jacobian_norm(as_callable(network), x, of=of, chunk_size=chunk_size)
             assert (found.shape, found.dtype) == ((5,), torch.float32)
@@ -349,8 +360,8 @@ X = torch.zeros(7, 5)
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
-        ({"of": "logit"}, "of must be one of probabilities, logits; got 'logit'"),
-        ({"of": None}, "of must be one of probabilities, logits; got None"),
+        ({"of": "logit"}, "of must be one of probabilities, logits, sigmoid, outputs; got 'logit'"),
+        ({"of": None}, "of must be one of probabilities, logits, sigmoid, outputs; got None"),
         ({"chunk_size": 0}, "chunk_size must be a whole number of at least 1; got 0"),
         ({"chunk_size": -3}, "chunk_size must be a whole number of at least 1; got -3"),
         *[
@@ -410,7 +421,7 @@ def test_points_that_are_not_finite_are_refused(refused, model, of, value):
     ids=["constant", "detached", "detached, with parameters"],
 )
 def test_model_without_gradients_is_refused(refused, model):
-    with refused("logits do not depend on its input through autograd .*; expected a differentiable model"):
+    with refused("the model's outputs do not depend on its input through autograd .*; expected a differentiable model"):
         jacobian_norm(model, X)
 
 
@@ -425,17 +436,24 @@ def test_a_class_may_have_a_constant_logit():
         (lambda x: x[:, 40], "index 40 is out of bounds"),
         (lambda x: {}["logits"], "KeyError 'logits'"),
         (lambda x: x.logits, "'Tensor' object has no attribute 'logits'"),
+        (nn.Linear(4, 3), "mat1 and mat2 shapes cannot be multiplied"),
     ],
 )
 def test_whatever_a_model_raises_is_one_line(refused, model, expected):
-    with refused(rf"model does not take torch.float32 points \[1, 5\]: {expected}"):
+    with refused(rf"model does not take torch.float32 points \[7, 5\]: {expected}"):
         jacobian_norm(model, X)
 
 
-@pytest.mark.parametrize("model", [lambda x: x.sum(), lambda x: x.unsqueeze(2), lambda x: torch.cat([x, x])])
-def test_model_that_gives_no_logits_is_refused(refused, model):
-    with refused(r"model must map points \[n, ...\] to logits \[n, C\]; it maps \[1, 5\] to torch.float32 \["):
+@pytest.mark.parametrize("model", [lambda x: x.sum(), lambda x: torch.cat([x, x]), lambda x: x.long()])
+def test_model_without_an_output_per_point_is_refused(refused, model):
+    with refused(r"model must map points \[n, ...\] to floating-point outputs, one row per point; it maps \[16, 5\] to torch\."):
         jacobian_norm(model, X)
+
+
+@pytest.mark.parametrize("of", ["probabilities", "logits", "sigmoid"])
+def test_outputs_of_another_shape_than_logits_are_refused(refused, of):
+    with refused(rf"of='{of}' needs a model of logits \[n, C\]; it gives \[n, 5, 1\]: use of='outputs'"):
+        jacobian_norm(lambda x: x.unsqueeze(2), X, of=of)
 
 
 def test_norm_is_not_the_mean_of_anything():

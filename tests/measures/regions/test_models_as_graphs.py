@@ -492,7 +492,7 @@ REFUSED = {
     ),
     "a script": ((3,), lambda: torch.jit.script(nn.ReLU()), r"cannot be read as a graph"),
     "no model": ((3,), lambda: nn.Linear(4, 2), r"model does not take torch\.float32 points \[\d, 3\]"),
-    "images": ((3,), lambda: nn.Conv2d(3, 2, 1), r"model does not take torch\.float32 points \[\d, 3\]|points have no dimension"),
+    "images": ((3,), lambda: nn.Conv2d(2, 2, 1), r"model does not take torch\.float32 points \[\d, 3\]|points have no dimension"),
 }
 
 

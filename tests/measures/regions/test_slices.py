@@ -492,8 +492,8 @@ def test_bad_argument_is_refused(refused, arguments, expected):
 
 
 def test_class_map_refuses_alike(refused):
-    with refused(r"model must map points \[n, ...\] to logits \[n, C\]; it maps \[49, 7\] to torch.float64 \[49\]"):
-        class_map(lambda x: x.sum(1), PLANE, 7)
+    with refused(r"of='logits' needs a model of logits \[n, C\]; it gives \[n, 7, 1\]"):
+        class_map(lambda x: x.unsqueeze(2), PLANE, 7)
     with refused("resolution must be a whole number of at least 1; got -1"):
         class_map(NETWORK, PLANE, -1)
 
