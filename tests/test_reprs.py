@@ -49,7 +49,7 @@ def test_results_are_shown_in_one_short_line(make, expected):
 def test_a_measurement_says_how_much_was_measured(toy):
     network = sm.MLP([normals(4, 6), normals(3, 4)], "relu")
     assert repr(measure(network, toy, points=12, transitions=2)) == "Measurement(12 points of toy, transitions on 2 loops)"
-    assert repr(measure(network, toy, points=1, transitions=0)) == "Measurement(1 point, transitions on 0 loops)"
+    assert repr(measure(network, toy, points=1, transitions=0)) == "Measurement(1 point of toy)"
 
 
 def test_a_trained_network_says_which_it_is_and_how_it_ended(toy):

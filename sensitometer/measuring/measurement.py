@@ -3,13 +3,14 @@
 import json
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
+import torch
 from torch import Tensor
 
 from ..analysis.error_detection import BASELINE, detection_verdict, error_detection, scores_of
@@ -17,7 +18,15 @@ from ..analysis.points import BoundShares, bound_shares
 from ..data import Dataset
 from ..errors import InvalidInputError, StoreError, counted
 from ..files import replacing
+from ..measures import sensitivity_maps
 from ..measures.points import PointValues
+from ..models.adapting import as_model_takes
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+if TYPE_CHECKING:
+    pass
 
 NORM = "Jacobian norm"
 
@@ -167,6 +176,49 @@ class Measurement:
         if losses is None or label_norms is None or norms is None or logit_norms is None or values.class_logits is None:
             return None
         return bound_shares(losses, label_norms, norms, logit_norms, values.class_logits.shape[1])
+
+    def plot(
+        self,
+        model: Callable[..., Any] | None = None,
+        *,
+        output: str | int | None = None,
+        most: int = 8,
+        least: int = 8,
+        axes: "Sequence[Axes] | None" = None,
+    ) -> "list[Axes]":
+        """
+        Draw the images of the highest and of the lowest Jacobian norms with their scores, as `sm.plot.points` does.
+
+        Parameters
+        ----------
+        model, output
+            The model that was measured: below each image stands its input-sensitivity map (`measures.sensitivity_maps`). None: no
+            maps.
+        most, least
+            How many images of each kind.
+        axes
+            As in `sm.plot.points`.
+
+        Raises
+        ------
+        InvalidInputError
+            The points are no images of one or three channels, or an argument is not as above.
+        """
+        from ..plot import points as draw_points  # matplotlib takes a second to import
+
+        shape, test = self.dataset.image_shape, self.dataset.test
+        order = self.values.jacobian_norm.cpu().argsort(descending=True, stable=True)
+        extremes = torch.cat([order[:most], order[max(most, len(order) - least) :]])
+        rows = self.points[extremes]
+        images = (test.x if test.raw is None else test.raw)[rows].reshape(-1, *shape)
+        maps = None
+        if model is not None:
+            x = as_model_takes(model, test.x[rows]).view(-1, *shape)
+            maps = sensitivity_maps(model, x, of=self.of, output=output).cpu()
+        frame = self.frame().iloc[extremes.numpy()]
+        if "label" not in frame:
+            frame = frame.assign(label=-1)
+        return draw_points(images, frame, maps, most=most, least=least, class_names=self.dataset.class_names, axes=axes)
 
     def as_dict(self) -> dict[str, Any]:
         """Return everything but the single points as plain values, as `--json` prints them; nan is None."""

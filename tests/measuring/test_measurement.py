@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from matplotlib import pyplot as plt
 from reference import cross_entropy, forward, jacobian_norm
 from safetensors.torch import save_model
 from torch import nn
@@ -110,6 +111,17 @@ def test_classes_have_their_means(network, digits):
     here = found.values.label == 3
     assert classes.accuracy[3] == float(found.values.correct[here].double().mean())
     assert classes.jacobian_norm[3] == pytest.approx(float(found.values.jacobian_norm[here].mean()))
+
+
+def test_the_images_of_the_extremes_are_drawn(network, digits):
+    found = measure(network, digits, points=60)
+    axes = found.plot(network, most=3, least=2)
+    assert len(axes) == 10
+    norms = found.values.jacobian_norm.sort(descending=True).values
+    texts = [text.get_text() for ax in axes for text in [*ax.texts, ax.title, ax.xaxis.label]]
+    assert any(f"{norms[0]:.2g}" in text for text in texts), texts
+    assert len(found.plot(most=100, least=5)) == 60
+    plt.close("all")
 
 
 def test_points_without_labels_are_measured_without_them(digits):

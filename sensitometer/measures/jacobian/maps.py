@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from ...errors import InvalidInputError
-from ...models.adapting import Inputs, unwrapped
+from ...models.adapting import Inputs, shape_taken, unwrapped
 from ...networks import MLP
 from .norm import adapted_model, check_arguments, check_outputs
 from .pullback import jacobian_rows, plan_for, row_slopes, tracked
@@ -34,7 +34,7 @@ def sensitivity_maps(
     Parameters
     ----------
     model, of, output, inputs
-        As in `jacobian_norm`. An `MLP` gets the images flattened.
+        As in `jacobian_norm`. An `MLP`, and a model that does not take images, gets them flattened.
     x
         Images `[N, channels, height, width]`.
 
@@ -66,6 +66,8 @@ def sensitivity_maps(
     if isinstance(model, MLP):
         model = MLP([weight.detach().double() for weight in model.weights], model.activation)
         points = x.flatten(1).double()
+    elif inputs is None:
+        points = x.reshape(-1, *shape_taken(model, x))
     adapted = adapted_model(model, points, output=output, inputs=inputs)
     check_outputs(of, adapted.example)
     plan = plan_for(adapted, points, None)
