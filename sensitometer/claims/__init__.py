@@ -6,6 +6,7 @@ the paper, and the reasons for each statistic and threshold.
 """
 
 from ..analysis.seeds import NETWORK_COLUMNS
+from ..data.sources import count_classes
 from ..store import Store
 from .arrays import boundaries, points, trajectories
 from .claim import DOES_NOT_HOLD, HOLDS, NOT_ENOUGH_DATA, Claim
@@ -21,6 +22,7 @@ def check_claims(store: Store) -> list[Claim]:
     """Return the paper's claims in their order, each tested on this survey."""
     frame = store.frame(COLUMNS)
     kept = frame[frame["id"].isin(store.kept())]
+    kept = kept.assign(classes=[count_classes(dataset, lambda: store.specification) for dataset in kept["dataset"]])
     return [
         *trajectories(kept, store.arrays),
         *boundaries(kept, store.arrays),

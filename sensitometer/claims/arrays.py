@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 from ..analysis.means import contrast, dip, mean_interval
 from ..analysis.points import bound_shares, error_auroc, precision_at_errors, rank_correlation_of_wrong
 from ..analysis.seeds import cluster_codes, fitted_networks
-from ..data.sources import find_source
 from ..store.arrays import FEWEST_BINS
 from .claim import Claim
 
@@ -223,7 +222,7 @@ def _tested(
         yield Claim(claim.number, "", "", claim.statement, obstacle=needs)
         return
     for dataset, group in measured.groupby("dataset"):
-        classes = np.array(find_source(str(dataset)).classes)
+        classes = group["classes"].to_numpy()[0]
         clusters = group["seed"].to_numpy() if by_seed else cluster_codes(group)
         arrays_of_all = [{**kept[id_], "classes": classes} for id_ in group["id"]]
         for statistic in statistics:

@@ -71,7 +71,12 @@ def _split(path: Path) -> tuple[Labelled, Labelled, tuple[str, ...]]:
 
 def _listed(folder: Path) -> list[Path]:
     """Return the files and folders in a folder, in the order of their names, but for hidden ones."""
-    return sorted(path for path in folder.iterdir() if not path.name.startswith(".") and path.name.lower() not in _PASSED_OVER)
+    return sorted(path for path in folder.iterdir() if not passed_over(path.name))
+
+
+def passed_over(name: str) -> bool:
+    """Return whether a file or folder of this name is none of the user's."""
+    return name.startswith(".") or name.lower() in _PASSED_OVER
 
 
 def _has_folders(folder: Path) -> bool:

@@ -54,12 +54,13 @@ def open_data(
         raise InvalidInputError(f"crop goes with a known data set ({', '.join(SOURCES)}) alone; {text} is none{_instead(folder)}")
     if size is not None and not folder:
         raise InvalidInputError(f"size goes with a folder of images alone; {text} is none{'; use crop' if known else ''}")
+    chosen = normalise if normalise is not None else "sphere" if known else NORMALISE
     if known:
-        return load_dataset(text, crop=crop, normalise=normalise or "sphere")
+        return load_dataset(text, crop=crop, normalise=chosen)
     if folder:
-        return Dataset.from_folder(path, size=size, normalise=normalise or NORMALISE)
+        return Dataset.from_folder(path, size=size, normalise=chosen)
     if path.suffix == ".npz":
-        return Dataset.from_file(path, normalise=normalise or NORMALISE)
+        return Dataset.from_file(path, normalise=chosen)
     if FACTORY.fullmatch(text) and not path.exists():
         return _from_factory(text, normalise)
     there = "which is another kind of file" if path.exists() else "and there is no such file or folder"
@@ -77,7 +78,7 @@ def _from_factory(name: str, normalise: str | None) -> Dataset:
     if isinstance(made, Dataset):
         return made if normalise is None else made.renormalised(normalise)
     called = name.partition(":")[2]
-    chosen = normalise or NORMALISE
+    chosen = NORMALISE if normalise is None else normalise
     if isinstance(made, torch.utils.data.DataLoader):
         # It runs the user's code, too.
         made = guarded(lambda: read_loader("the loader", made), f"{name}()")

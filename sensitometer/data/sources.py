@@ -1,5 +1,7 @@
 """The data sets: their files, shapes, counts, classes, and where its authors' files can be had, with their SHA-256."""
 
+import tomllib
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Literal, NamedTuple
 
@@ -168,6 +170,13 @@ SOURCES = {source.name: source for source in _SOURCES}
 def dataset_names() -> tuple[str, ...]:
     """Return the names that `load_dataset` and `fetch_dataset` take."""
     return tuple(SOURCES)
+
+
+def count_classes(dataset: str, specification: Callable[[], str]) -> int:
+    """Return the classes of a data set of a survey; those of data of one's own are in the text of the survey's specification."""
+    if dataset in SOURCES:
+        return SOURCES[dataset].classes
+    return int(tomllib.loads(specification())["data"]["classes"])
 
 
 def find_source(name: str) -> Source:

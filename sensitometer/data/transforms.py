@@ -3,6 +3,7 @@
 import hashlib
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -114,15 +115,17 @@ class Normalisation:
         )
         if self.text == "none":
             return x
-        if channels > 1:
-            self._check_channels(shape)
+        self.check(shape)
         mean, deviation = (np.array(numbers, np.float32)[:, None] for numbers in (self.mean, self.deviation))
         with np.errstate(over="ignore"):  # the caller looks whether all are finite
             x = x.reshape(len(raw), channels, inputs // channels) - mean
             x /= deviation
         return x.reshape(len(raw), inputs)
 
-    def _check_channels(self, shape: tuple[int, ...]) -> None:
+    def check(self, shape: tuple[int, ...]) -> None:
+        """Raise InvalidInputError if it is not for points of this shape."""
+        if len(self.mean) < 2:
+            return
         if len(shape) == 2:
             raise InvalidInputError(
                 f"normalise must be sphere, none or one MEAN/STD for points of {dimensions(shape)}; "
@@ -145,7 +148,7 @@ def hash_order(count: int) -> npt.NDArray[np.int64]:
     return np.array(sorted(range(count), key=lambda i: hashlib.sha256(str(i).encode()).digest()), dtype=np.int64)
 
 
-def balanced_subset(labels: UInt8Array, points: int, classes: int) -> npt.NDArray[np.int64]:
+def balanced_subset(labels: npt.NDArray[np.integer[Any]], points: int, classes: int) -> npt.NDArray[np.int64]:
     """
     Choose a fixed subset in which the classes are as equal as they can be.
 

@@ -15,7 +15,7 @@ from matplotlib.lines import Line2D
 
 from ..analysis.points import BoundShares, approximation, bound_shares, lower_bound, mean_square, upper_bound
 from ..analysis.seeds import NETWORK_COLUMNS, fitted_networks
-from ..data.sources import find_source
+from ..data.sources import count_classes
 from ..errors import MissingDataError
 from ..store import Store
 from .drawing import scales, single_points, style
@@ -81,7 +81,7 @@ def collect(store: Store) -> FigureData:
             f"the survey has networks: {len(frame)}, fitted of true labels and cross-entropy: {len(fitted)}, "
             "with that: 0"
         )
-    shares = [_share(table) for table in tables]
+    shares = [_share(table, store) for table in tables]
     bounds = [_bounds(share, table["cross_entropy"]) for share, table in zip(shares, tables, strict=True)]
     points = pd.concat(tables, ignore_index=True)
     panels = [Panel(share["dataset"], quantity) for quantity in LABELS for share in shares]
@@ -90,9 +90,9 @@ def collect(store: Store) -> FigureData:
     return FigureData(data, panels, len(shares), looks)
 
 
-def _share(points: pd.DataFrame) -> dict[str, Any]:
+def _share(points: pd.DataFrame, store: Store) -> dict[str, Any]:
     network = single_points.network_row(points)
-    classes = find_source(network["dataset"]).classes
+    classes = count_classes(network["dataset"], lambda: store.specification)
     cross_entropy, label_norm, norm, logit_norm = (points[name] for name in VALUES)
     shares = bound_shares(cross_entropy, label_norm, norm, logit_norm, classes)
     return {**network, "classes": classes, "mean_square": mean_square(logit_norm, classes), **shares._asdict()}

@@ -108,8 +108,9 @@ def run_survey(
     limit = None if limit is None else check_whole_number("limit", limit)
     check_device_name(device)
     checked, text = load_spec(spec)
-    for name in checked.data.names:
-        require_files(find_source(name), data_root() / name)
+    if checked.data.file is None:
+        for name in checked.data.names:
+            require_files(find_source(name), data_root() / name)
     out = Path(out)
     with contextlib.ExitStack() as stack:
         store, grown = None, False
@@ -147,21 +148,29 @@ def _executor(name: str, address: str | None, workers: int | None, device: str) 
 
 
 def _grown(store: Store, spec: Spec) -> bool:
-    """Return whether a survey is to have more networks than it has, or raise StoreError if it is another one."""
+    """
+    Return whether a survey is to have more networks than it has, or its data are elsewhere; StoreError if it is another survey.
+
+    Data that are elsewhere have the same name and the same SHA-256.
+    """
     there = parse_spec(store.specification, str(store.folder / SPECIFICATION))
+    changed = False
     for section, ours in msgspec.structs.asdict(spec).items():
         theirs = getattr(there, section)
         if ours == theirs:
             continue
         names = ours.__struct_fields__ if ours is not None and theirs is not None else ()
         keys = [f"{section}.{name}" for name in names if getattr(ours, name) != getattr(theirs, name)] or [section]
-        if keys == ["sample.count"] and ours.count > theirs.count:
-            return True
+        # Under another name the networks would be other configurations.
+        moved = keys == ["data.file"] and ours.names == theirs.names
+        if moved or (keys == ["sample.count"] and ours.count > theirs.count):
+            changed = True
+            continue
         raise StoreError(
             f"{store.folder} holds a survey with another specification ({', '.join(keys)}): choose another folder for this one; "
             f"only sample.count may grow"
         )
-    return False
+    return changed
 
 
 @contextlib.contextmanager
@@ -209,7 +218,7 @@ def setup(spec: Spec, out: Path, device: str) -> dict[str, Any]:
     del schedule["steps"]
     return {
         "device": device,
-        "data": {"names": spec.data.names, "crop": spec.data.crop, "train_points": spec.data.train_points},
+        "data": {name: getattr(spec.data, name) for name in ("names", "crop", "train_points", "normalise", "file", "sha256")},
         "schedule": schedule,
         "measures": msgspec.structs.asdict(spec.measure),
         "folder": str(out),

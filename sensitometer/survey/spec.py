@@ -2,6 +2,7 @@
 
 import importlib.resources
 import itertools
+import json
 import math
 import re
 import reprlib
@@ -9,14 +10,16 @@ import tomllib
 import typing
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NamedTuple
 
 import msgspec
 from msgspec import Meta
 
 from ..configuration import Configuration
-from ..data.sources import Source, find_source
-from ..errors import InvalidInputError
+from ..data.identified import identify
+from ..data.sources import find_source
+from ..data.transforms import Normalisation
+from ..errors import InvalidInputError, SensitometerError, dimensions
 from ..store.arrays import FEWEST_BINS
 from .grid import Grid, draw_places
 from .scheduling.cost import MOST_BINS, Measures, Sizes
@@ -40,16 +43,56 @@ class SurveySection(_Section, frozen=True):
 
 
 class DataSection(_Section, frozen=True):
-    """`[data]`: one data set or several, cut to the centre `crop` x `crop` pixels, with `train_points` training points."""
+    """
+    `[data]`: one data set or several, cut to the centre `crop` x `crop` pixels, with `train_points` training points.
 
-    name: str | tuple[str, ...]
+    Or a `file` of data of one's own, an `.npz` or a folder of images, with a `name` for figures. `load_spec` adds its absolute
+    path, and the keys that say what it is: later commands need not open it, and workers see whether it has changed.
+    """
+
+    name: str | tuple[str, ...] | None = None
     crop: AtLeastOne | None = None
     train_points: AtLeastOne | None = None
+    normalise: str | None = None  # None: `sphere` for the known data sets, `none` for a file
+    file: Annotated[str, Meta(min_length=1)] | None = None
+    sha256: Annotated[str, Meta(pattern="^[0-9a-f]{64}$")] | None = None
+    shape: tuple[AtLeastOne, ...] | None = None  # of a point
+    classes: AtLeastOne | None = None
+    points: tuple[AtLeastOne, AtLeastOne] | None = None  # of the training and of the test set
 
     @property
     def names(self) -> tuple[str, ...]:
-        """The data sets, in the order given."""
-        return (self.name,) if isinstance(self.name, str) else self.name
+        """The data sets, in the order given. A file's has digits of its SHA-256: other content makes other configurations."""
+        if self.file is not None:
+            return (f"{self.name or Path(self.file).stem}-{(self.sha256 or '')[:12]}",)
+        return (self.name,) if isinstance(self.name, str) else self.name or ()
+
+    def sets(self) -> list["DataSet"]:
+        """Return what the survey must know of each data set, before the crop."""
+        if self.file is not None:
+            assert self.shape is not None and self.classes is not None and self.points is not None
+            return [DataSet(self.names[0], self.shape, self.classes, *self.points)]
+        sources = [find_source(name) for name in self.names]
+        return [DataSet(s.name, s.image_shape, s.classes, s.train.points, s.test.points) for s in sources]
+
+
+# The keys of `DataSection` that say what a file is.
+IDENTITY = ("sha256", "shape", "classes", "points")
+
+
+class DataSet(NamedTuple):
+    """The sizes of a data set, before the crop."""
+
+    name: str
+    shape: tuple[int, ...]
+    classes: int
+    train_points: int
+    test_points: int
+
+    @property
+    def is_images(self) -> bool:
+        """Whether its points are images (channels, height, width)."""
+        return len(self.shape) == 3
 
 
 class SpaceSection(_Section, frozen=True):
@@ -136,15 +179,15 @@ class Spec(_Section, frozen=True):
         """Return the sizes of each data set, as the survey uses it."""
         sizes = {}
         crop = self.data.crop
-        for name in self.data.names:
-            source = find_source(name)
-            channels, height, width = source.image_shape
-            sizes[name] = Sizes(
-                inputs=channels * (crop * crop if crop else height * width),
-                classes=source.classes,
-                train_points=self.data.train_points or source.train.points,
-                test_points=source.test.points,
-                loop_vertices=crop or width,
+        for data in self.data.sets():
+            shape = (data.shape[0], crop, crop) if crop else data.shape
+            sizes[data.name] = Sizes(
+                inputs=math.prod(shape),
+                classes=data.classes,
+                train_points=self.data.train_points or data.train_points,
+                test_points=data.test_points,
+                # Of points that are no images no loops are taken.
+                loop_vertices=shape[-1] if data.is_images else 2,
                 measures=self.measure,
             )
         return sizes
@@ -189,10 +232,15 @@ def load_spec(source: str | Path) -> tuple[Spec, str]:
     """
     Return a specification and its text: a preset's by its name, any other from a TOML file.
 
+    Where it names a file of data, the text has the file's absolute path, since a survey keeps the text elsewhere, and what the
+    file is.
+
     Raises
     ------
     InvalidInputError
         There is neither, the file is no TOML, or a key or value is wrong; the message has the key's full path.
+    DataError
+        The file of data cannot be read, or cannot be trained on.
     """
     if str(source) in preset_names():
         text = (PRESETS / f"{source}.toml").read_text(encoding="utf-8")
@@ -204,7 +252,44 @@ def load_spec(source: str | Path) -> tuple[Spec, str]:
             raise InvalidInputError(f"no specification {str(source)!r}: expected a TOML file, or one of {presets}") from None
         except (OSError, ValueError) as error:  # ValueError: it is no UTF-8, or its path has a NUL
             raise InvalidInputError(f"cannot read the specification {_one_line(str(source))}: {error}") from error
+        text = _with_identity(text, Path(source))
     return parse_spec(text, str(source)), text
+
+
+def _with_identity(text: str, source: Path) -> str:
+    """Return the text of a specification with the absolute path of its file of data, and the keys that say what that is."""
+    try:
+        document = _document(text)
+    except (tomllib.TOMLDecodeError, RecursionError):
+        return text  # `parse_spec` says so
+    data = document.get("data")
+    if not isinstance(data, dict):
+        return text
+    file = data.get("file")
+    if not isinstance(file, str) or not file or all(key in data for key in IDENTITY):
+        return text
+    place = f"{_one_line(str(source))}: data"
+    path = (source.absolute().parent / Path(file).expanduser()).resolve()
+    try:
+        identity: dict[str, Any] = identify(path)._asdict()
+    except SensitometerError as error:
+        raise type(error)(f"{place}.file: {error}") from error
+    written = {"file": str(path), **{key: list(value) if isinstance(value, tuple) else value for key, value in identity.items()}}
+    for key in IDENTITY:
+        if data.get(key, written[key]) != written[key]:
+            raise InvalidInputError(f"{place}.{key}: expected {written[key]}, as {path} has; got {SHORT.repr(data[key])}")
+    # JSON's strings, numbers and lists are TOML's, too.
+    lines = [f"{key} = {json.dumps(value)}" for key, value in written.items() if key == "file" or key not in data]
+    completed = re.sub(r"^[ \t]*file[ \t]*=[^\n]*$", lambda _: "\n".join(lines), text, count=1, flags=re.MULTILINE)
+    try:
+        complete = _document(completed) == document | {"data": data | written}
+    except tomllib.TOMLDecodeError:
+        complete = False
+    if not complete:
+        raise InvalidInputError(
+            f'{place}.file: expected a line of its own below [data], such as file = "my.npz"; got it elsewhere'
+        )
+    return completed
 
 
 def parse_spec(text: str, name: str) -> Spec:
@@ -295,7 +380,8 @@ def _require(condition: object, path: str, expected: str, value: Any) -> None:
 def _check(spec: Spec) -> None:
     """Refuse what the types alone let through."""
     _require(not re.search(CONTROL, spec.survey.name), "survey.name", "no control characters", spec.survey.name)
-    axes: dict[str, tuple[Any, ...]] = {"data.name": spec.data.names}
+    _check_section(spec.data)
+    axes: dict[str, tuple[Any, ...]] = {} if spec.data.file is not None else {"data.name": spec.data.names}
     axes |= {f"space.{axis}": values for axis, values in msgspec.structs.asdict(spec.space).items()}
     for key, values in axes.items():
         _require(values, key, "at least one value", [])
@@ -306,8 +392,8 @@ def _check(spec: Spec) -> None:
                 raise InvalidInputError(f"{path}: {SHORT.repr(value)} is there twice")
             seen.add(value)
             _check_value(path, key.partition(".")[2], value)
-    for name in spec.data.names:
-        _check_data(spec, find_source(name))
+    for data in spec.data.sets():
+        _check_data(spec, data)
     bins, checkpoint, steps = spec.measure.paths, spec.training.checkpoint_steps, spec.training.steps
     _require(bins == 0 or bins >= FEWEST_BINS, "measure.paths", f"0, or {FEWEST_BINS} to {MOST_BINS}", bins)
     fits = checkpoint is None or checkpoint < steps
@@ -317,6 +403,24 @@ def _check(spec: Spec) -> None:
         raise InvalidInputError(f"space: expected fewer than 2^63 networks; got {whole:.3g}")
     if spec.sample is not None:
         _require(spec.sample.count <= whole, "sample.count", f"at most {whole}, the size of the space", spec.sample.count)
+
+
+def _check_section(data: DataSection) -> None:
+    """Refuse keys of `[data]` that do not go together."""
+    if data.file is None:
+        if data.name is None:
+            raise InvalidInputError("data.name: expected a value, got none")
+        for key in IDENTITY:
+            _require(getattr(data, key) is None, f"data.{key}", "none without data.file", getattr(data, key))
+        return
+    _require(data.crop is None, "data.crop", "none with data.file", data.crop)
+    _require(data.name is None or isinstance(data.name, str), "data.name", "one name for data.file", data.name)
+    _require(data.names[0].isprintable(), "data.name", "printable text", data.name or Path(data.file).stem)
+    for key in IDENTITY:
+        if getattr(data, key) is None:
+            raise InvalidInputError(
+                f"data.{key}: expected a value, which load_spec and the command line take from data.file; got none"
+            )
 
 
 def _check_value(path: str, axis: str, value: Any) -> None:
@@ -330,27 +434,49 @@ def _check_value(path: str, axis: str, value: Any) -> None:
         _require(False, path, str(error).partition("; got ")[0].partition(" must be ")[2], value)
 
 
-def _check_data(spec: Spec, source: Source) -> None:
+def _check_data(spec: Spec, data: DataSet) -> None:
     """Refuse what does not go with a data set."""
-    name, measure, crop = source.name, spec.measure, spec.data.crop
-    side, width = min(source.image_shape[1:]), crop or source.image_shape[2]
-    _require(crop is None or crop <= side, "data.crop", f"at most {side}, the side of the images of {name}", crop)
-    points = spec.data.train_points or source.train.points
-    fits = source.classes <= points <= source.train.points
-    _require(fits, "data.train_points", f"{source.classes} to {source.train.points} for {name}", points)
+    name, measure, crop = data.name, spec.measure, spec.data.crop
+    if data.is_images:
+        side = min(data.shape[1:])
+        _require(crop is None or crop <= side, "data.crop", f"at most {side}, the side of the images of {name}", crop)
+    _check_images(spec, data)
+    points = spec.data.train_points or data.train_points
+    fits = data.classes <= points <= data.train_points
+    _require(fits, "data.train_points", f"{data.classes} to {data.train_points} for {name}", points)
     largest = max(spec.space.batch_size)
     fits = largest <= points or set(spec.space.optimizer) == {"lbfgs"}
     _require(fits, "space.batch_size", f"at most {points}, the training points of {name}", largest)
     for key in ("jacobian", "transitions", "points"):
         measured = getattr(measure, key)
-        fits = measured == "all" or measured <= source.test.points
-        _require(fits, f"measure.{key}", f"at most {source.test.points}, the test points of {name}", measured)
-    for key, nothing in (("transitions", "0"), ("paths", "0"), ("slice", "false")):
-        expected = f"{nothing} for images of {name} cut to {width} pixel, which are all alike"
-        _require(width >= 2 or getattr(measure, key) == 0, f"measure.{key}", expected, getattr(measure, key))
+        fits = measured == "all" or measured <= data.test_points
+        _require(fits, f"measure.{key}", f"at most {data.test_points}, the test points of {name}", measured)
     # Three of them are of one class at least.
-    least = 2 * source.classes + 1
+    least = 2 * data.classes + 1
     expected = f"at least {least} for {name}, among which are three of one class, for measure.paths or .slice"
     _require(points >= least or not (measure.paths or measure.slice), "data.train_points", expected, points)
     if measure.slice and "tanh" in spec.space.activation:
         raise InvalidInputError("measure.slice: expected activations of linear pieces; got tanh in space.activation")
+
+
+def _check_images(spec: Spec, data: DataSet) -> None:
+    """Refuse measures, augmentation and a normalisation that do not go with the points of a data set."""
+    name, measure, crop = data.name, spec.measure, spec.data.crop
+    try:
+        if spec.data.normalise is not None:
+            Normalisation.parse(spec.data.normalise).check(data.shape)
+    except InvalidInputError as error:
+        expected = str(error).partition("; got ")[0].partition(" must ")[2].removeprefix("be ").removeprefix("have ")
+        _require(False, "data.normalise", expected, spec.data.normalise)
+    width = crop or data.shape[-1] if data.is_images else 0
+    reason = f"images of {name} cut to {width} pixel, which are all alike"
+    if not data.is_images:
+        reason = f"points of {name}, {dimensions(data.shape)}, which are no images (channels, height, width)"
+    for key, nothing in (("transitions", "0"), ("paths", "0"), ("slice", "false")):
+        _require(width >= 2 or getattr(measure, key) == 0, f"measure.{key}", f"{nothing} for {reason}", getattr(measure, key))
+    for place, augmentation in enumerate(spec.space.augmentation):
+        path = f"space.augmentation[{place}]"
+        _require(data.is_images or augmentation == "none", path, f"none for {reason}", augmentation)
+        square = crop is not None or data.shape[-1] == data.shape[-2:][0]
+        fits = square or augmentation != "shift-flip-rotate"
+        _require(fits, path, f"no rotations of {name}, whose images are {dimensions(data.shape)}", augmentation)

@@ -78,6 +78,7 @@ def test_what_is_normalised_by_default(here):
         (".", {"crop": 4}, "crop goes with a known data set .* alone; . is none; use size"),
         ("imagenet", {}, r"data must be a name \(digits, .*got 'imagenet', and there is no such file or folder"),
         ("notes.txt", {}, "FILE.npz, .*got 'notes.txt', which is another kind of file"),
+        ("digits", {"normalise": ""}, "normalise must be sphere, none or MEAN/STD, such as .*; got ''"),
         ("digits", {"normalise": "half"}, "normalise must be sphere, none or MEAN/STD, such as .*; got 'half'"),
     ],
 )

@@ -34,6 +34,8 @@ from .conftest import SMALL
 from .execution.fake_worker import DIES, EXITS, TOO_LARGE
 from .execution.test_executors import FAKE
 
+# The data of a worker.
+DIGITS = {"names": ["digits"], "crop": None, "train_points": 200, "normalise": None, "file": None, "sha256": None}
 # Two runs on one machine have the same bits in these.
 REPEATABLE = ["id", *(name for name in RESULT_COLUMNS if name != "seconds")]
 
@@ -432,7 +434,7 @@ def test_a_device_that_is_not_there_is_refused(small, tmp_path, refused):
 
 
 def test_an_exception_in_a_stack_is_stored_with_its_text(monkeypatch, tmp_path):
-    worker = _Worker("cpu", {"names": ["digits"], "crop": None, "train_points": 200}, {}, {}, str(tmp_path), False, 60.0)
+    worker = _Worker("cpu", DIGITS, {}, {}, str(tmp_path), False, 60.0)
     stack = [sm.Configuration("digits", 4, 2, seed=seed) for seed in (1, 2)]
 
     def fail(*_, **__):
@@ -462,7 +464,7 @@ def no_room_on_a_gpu(*_, **__):
     ],
 )
 def test_a_stack_that_is_too_large_for_the_memory_is_lost_not_failed(monkeypatch, tmp_path, fail, message):
-    worker = _Worker("cpu", {"names": ["digits"], "crop": None, "train_points": 200}, {}, {}, str(tmp_path), False, 60.0)
+    worker = _Worker("cpu", DIGITS, {}, {}, str(tmp_path), False, 60.0)
     monkeypatch.setattr("sensitometer.survey.job.train_and_measure.train_and_measure", fail)
     with pytest.raises(OutOfMemoryError, match=rf"\A{message}\Z"):
         worker.work([sm.Configuration("digits", 4, 2)])

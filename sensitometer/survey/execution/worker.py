@@ -14,7 +14,7 @@ import threading
 import time
 from pathlib import Path
 from queue import SimpleQueue
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ... import matmul
 from ...configuration import Configuration
@@ -23,6 +23,9 @@ from ...store import ARRAYS, SAVED, WEIGHTS
 from ...store.arrays import SUFFIX, write_arrays
 from ..scheduling.stacks import saved_state
 from .wire import receive, send
+
+if TYPE_CHECKING:
+    from ...data import Dataset
 
 
 def main() -> None:
@@ -93,13 +96,13 @@ class _Worker:
         keep_weights: bool,
         save_seconds: float,
     ) -> None:
-        from ...data import load_dataset
         from ...device import check_device
         from ...training import Schedule
         from ..job import Measures
 
         check_device(device)
-        self.datasets = {name: load_dataset(name, crop=data["crop"], train_points=data["train_points"]) for name in data["names"]}
+        names, options = data["names"], {key: value for key, value in data.items() if key != "names"}
+        self.datasets = {name: _load(name, **options) for name in names}
         self.schedule = Schedule(**schedule)
         self.measures = Measures(**measures)
         self.device = device
@@ -136,6 +139,24 @@ class _Worker:
             if result.arrays:
                 write_arrays(self.folder / ARRAYS / name, result.arrays)
         return [result.row for result in results]
+
+
+def _load(
+    name: str, crop: int | None, train_points: int | None, normalise: str | None, file: str | None, sha256: str | None
+) -> "Dataset":
+    """Load a data set of a survey: a known one, or one of a file, which must be the one that the survey began with."""
+    from ...data import load_dataset
+    from ...data.identified import load_identified
+
+    if file is None:
+        return load_dataset(name, crop=crop, train_points=train_points, normalise="sphere" if normalise is None else normalise)
+    return load_identified(
+        Path(file),
+        name=name,
+        sha256=sha256 or "",
+        train_points=train_points,
+        normalise="none" if normalise is None else normalise,
+    )
 
 
 def _out_of_memory(error: Exception) -> bool:
