@@ -59,7 +59,12 @@ ALLOWED = {
     "survey.scheduling.machines": {"errors", "matmul"},
     "survey.scheduling.cost": {"configuration", "survey.scheduling.machines"},
     "survey.grid": {"configuration", "survey.scheduling.cost"},
-    "survey.spec": {"configuration", "data", "errors", "store", "survey.grid", "survey.scheduling.cost"},
+    "survey.wording": {"errors"},
+    "survey.data_section": {"data", "errors", "survey.scheduling.cost", "survey.wording"},
+    "survey.spec": {
+        *("configuration", "data", "errors", "store", "survey.data_section", "survey.grid", "survey.scheduling.cost"),
+        "survey.wording",
+    },
     "survey.scheduling": {
         *("configuration", "errors", "store", "survey.scheduling.cost", "survey.scheduling.machines", "survey.spec"),
     },

@@ -2,100 +2,37 @@
 
 import importlib.resources
 import itertools
-import json
 import math
 import re
-import reprlib
 import tomllib
 import typing
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import Annotated, Any, Literal
 
 import msgspec
 from msgspec import Meta
 
 from ..configuration import Configuration
-from ..data.identified import identify
 from ..data.sources import find_source
-from ..data.transforms import Normalisation
-from ..errors import InvalidInputError, SensitometerError, dimensions
+from ..errors import InvalidInputError
 from ..store.arrays import FEWEST_BINS
+from .data_section import AtLeastOne, DataSection, DataSet, Section, check_points, check_section, with_identity
 from .grid import Grid, draw_places
 from .scheduling.cost import MOST_BINS, Measures, Sizes
+from .wording import CONTROL, SHORT, cut, one_line, read_toml, require
 
-# Characters that would end a line, or do something to a terminal.
-CONTROL = r"[\x00-\x1f\x7f-\x9f\u2028\u2029]"
 PRESETS = importlib.resources.files("sensitometer") / "experiments"
 
-AtLeastOne = Annotated[int, Meta(ge=1)]
 
-
-class _Section(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A table of the specification; a key that it does not have is refused."""
-
-
-class SurveySection(_Section, frozen=True):
+class SurveySection(Section, frozen=True):
     """`[survey]`: the survey's name, and whether the trained weights are kept in `weights/`."""
 
     name: Annotated[str, Meta(min_length=1)]
     keep_weights: bool = False
 
 
-class DataSection(_Section, frozen=True):
-    """
-    `[data]`: one data set or several, cut to the centre `crop` x `crop` pixels, with `train_points` training points.
-
-    Or a `file` of data of one's own, an `.npz` or a folder of images, with a `name` for figures. `load_spec` adds its absolute
-    path, and the keys that say what it is: later commands need not open it, and workers see whether it has changed.
-    """
-
-    name: str | tuple[str, ...] | None = None
-    crop: AtLeastOne | None = None
-    train_points: AtLeastOne | None = None
-    normalise: str | None = None  # None: `sphere` for the known data sets, `none` for a file
-    file: Annotated[str, Meta(min_length=1)] | None = None
-    sha256: Annotated[str, Meta(pattern="^[0-9a-f]{64}$")] | None = None
-    shape: tuple[AtLeastOne, ...] | None = None  # of a point
-    classes: AtLeastOne | None = None
-    points: tuple[AtLeastOne, AtLeastOne] | None = None  # of the training and of the test set
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        """The data sets, in the order given. A file's has digits of its SHA-256: other content makes other configurations."""
-        if self.file is not None:
-            return (f"{self.name or Path(self.file).stem}-{(self.sha256 or '')[:12]}",)
-        return (self.name,) if isinstance(self.name, str) else self.name or ()
-
-    def sets(self) -> list["DataSet"]:
-        """Return what the survey must know of each data set, before the crop."""
-        if self.file is not None:
-            assert self.shape is not None and self.classes is not None and self.points is not None
-            return [DataSet(self.names[0], self.shape, self.classes, *self.points)]
-        sources = [find_source(name) for name in self.names]
-        return [DataSet(s.name, s.image_shape, s.classes, s.train.points, s.test.points) for s in sources]
-
-
-# The keys of `DataSection` that say what a file is.
-IDENTITY = ("sha256", "shape", "classes", "points")
-
-
-class DataSet(NamedTuple):
-    """The sizes of a data set, before the crop."""
-
-    name: str
-    shape: tuple[int, ...]
-    classes: int
-    train_points: int
-    test_points: int
-
-    @property
-    def is_images(self) -> bool:
-        """Whether its points are images (channels, height, width)."""
-        return len(self.shape) == 3
-
-
-class SpaceSection(_Section, frozen=True):
+class SpaceSection(Section, frozen=True):
     """`[space]`: an axis a key, each a list of values without repetition."""
 
     width: tuple[int, ...]
@@ -111,7 +48,7 @@ class SpaceSection(_Section, frozen=True):
     seed: tuple[int, ...] = (1,)
 
 
-class SampleSection(_Section, frozen=True):
+class SampleSection(Section, frozen=True):
     """
     `[sample]`: draw `count` networks from the space, without repetition, rather than all of it.
 
@@ -123,7 +60,7 @@ class SampleSection(_Section, frozen=True):
     weight: Literal["uniform", "inverse-cost"] = "uniform"
 
 
-class TrainingSection(_Section, frozen=True):
+class TrainingSection(Section, frozen=True):
     """`[training]`: most steps of a network, and the keys of `Schedule`."""
 
     steps: Annotated[int, Meta(ge=0)]
@@ -132,7 +69,7 @@ class TrainingSection(_Section, frozen=True):
     checkpoint_steps: AtLeastOne | None = None
 
 
-class Spec(_Section, frozen=True):
+class Spec(Section, frozen=True):
     """A survey's specification, checked; `load_spec` and `parse_spec` make it."""
 
     survey: SurveySection
@@ -200,29 +137,6 @@ SECTIONS: dict[str, type[msgspec.Struct]] = {
 }
 
 
-def _cut(text: str, most: int = 160) -> str:
-    return text if len(text) <= most else f"{text[: most // 2]}...{text[-most // 2 :]}"
-
-
-class _Short(reprlib.Repr):
-    """Writes any value on a line that can be read: long strings without their middles, long lists without their ends."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.maxlevel, self.maxstring, self.maxother = 2, 60, 80
-
-    def repr(self, x: Any) -> str:
-        """Write a value; one of many parts is cut once more."""
-        return _cut(super().repr(x))
-
-    def repr_int(self, x: int, level: int) -> str:
-        """Write an integer, which in decimal Python refuses to if it is long."""
-        return super().repr_int(x, level) if x.bit_length() < 1000 else f"an integer of {x.bit_length()} bits"
-
-
-SHORT = _Short()
-
-
 def preset_names() -> list[str]:
     """Return the names of the surveys that the package ships."""
     return sorted(file.name.removesuffix(".toml") for file in PRESETS.iterdir() if file.name.endswith(".toml"))
@@ -251,58 +165,22 @@ def load_spec(source: str | Path) -> tuple[Spec, str]:
             presets = ", ".join(preset_names())
             raise InvalidInputError(f"no specification {str(source)!r}: expected a TOML file, or one of {presets}") from None
         except (OSError, ValueError) as error:  # ValueError: it is no UTF-8, or its path has a NUL
-            raise InvalidInputError(f"cannot read the specification {_one_line(str(source))}: {error}") from error
-        text = _with_identity(text, Path(source))
+            raise InvalidInputError(f"cannot read the specification {one_line(str(source))}: {error}") from error
+        text = with_identity(text, Path(source))
     return parse_spec(text, str(source)), text
-
-
-def _with_identity(text: str, source: Path) -> str:
-    """Return the text of a specification with the absolute path of its file of data, and the keys that say what that is."""
-    try:
-        document = _document(text)
-    except (tomllib.TOMLDecodeError, RecursionError):
-        return text  # `parse_spec` says so
-    data = document.get("data")
-    if not isinstance(data, dict):
-        return text
-    file = data.get("file")
-    if not isinstance(file, str) or not file or all(key in data for key in IDENTITY):
-        return text
-    place = f"{_one_line(str(source))}: data"
-    path = (source.absolute().parent / Path(file).expanduser()).resolve()
-    try:
-        identity: dict[str, Any] = identify(path)._asdict()
-    except SensitometerError as error:
-        raise type(error)(f"{place}.file: {error}") from error
-    written = {"file": str(path), **{key: list(value) if isinstance(value, tuple) else value for key, value in identity.items()}}
-    for key in IDENTITY:
-        if data.get(key, written[key]) != written[key]:
-            raise InvalidInputError(f"{place}.{key}: expected {written[key]}, as {path} has; got {SHORT.repr(data[key])}")
-    # JSON's strings, numbers and lists are TOML's, too.
-    lines = [f"{key} = {json.dumps(value)}" for key, value in written.items() if key == "file" or key not in data]
-    completed = re.sub(r"^[ \t]*file[ \t]*=[^\n]*$", lambda _: "\n".join(lines), text, count=1, flags=re.MULTILINE)
-    try:
-        complete = _document(completed) == document | {"data": data | written}
-    except tomllib.TOMLDecodeError:
-        complete = False
-    if not complete:
-        raise InvalidInputError(
-            f'{place}.file: expected a line of its own below [data], such as file = "my.npz"; got it elsewhere'
-        )
-    return completed
 
 
 def parse_spec(text: str, name: str) -> Spec:
     """Return the specification that `text` states; `name` is what to call it in an error. Raises as `load_spec` does."""
     document: Any = None
-    name = _one_line(name)
+    name = one_line(name)
     try:
-        document = _document(text)
+        document = read_toml(text)
         _check_keys(document)
         spec = msgspec.convert(document, Spec)
         _check(spec)
     except tomllib.TOMLDecodeError as error:
-        raise InvalidInputError(f"{name} is not TOML: {_cut(str(error))}") from None
+        raise InvalidInputError(f"{name} is not TOML: {cut(str(error))}") from None
     except RecursionError:
         raise InvalidInputError(f"{name} cannot be read: its arrays or tables are nested too deeply") from None
     except msgspec.ValidationError as error:
@@ -310,16 +188,6 @@ def parse_spec(text: str, name: str) -> Spec:
     except InvalidInputError as error:
         raise InvalidInputError(f"{name}: {error}") from None
     return spec
-
-
-def _document(text: str) -> dict[str, Any]:
-    try:
-        return tomllib.loads(text)
-    except tomllib.TOMLDecodeError:
-        raise
-    except ValueError:
-        # Python reads no integer of more than 4,300 digits. A shorter one in its place is too large too, and its key is named.
-        return tomllib.loads(re.sub(r"\d[\d_]{499,}", "9" * 100, text))
 
 
 def _check_keys(document: dict[str, Any]) -> None:
@@ -366,25 +234,14 @@ def _by_path(message: str, document: dict[str, Any]) -> str:
     return f"{place}: {expected[0].lower()}{expected[1:]}; got {SHORT.repr(value)}"
 
 
-def _one_line(name: str) -> str:
-    return name if name.isprintable() else repr(name)
-
-
-def _require(condition: object, path: str, expected: str, value: Any) -> None:
-    """Raise InvalidInputError with the full path of a key unless the condition holds; true and false are written as in TOML."""
-    if not condition:
-        received = str(value).lower() if isinstance(value, bool) else SHORT.repr(value)
-        raise InvalidInputError(f"{path}: expected {expected}; got {received}")
-
-
 def _check(spec: Spec) -> None:
     """Refuse what the types alone let through."""
-    _require(not re.search(CONTROL, spec.survey.name), "survey.name", "no control characters", spec.survey.name)
-    _check_section(spec.data)
+    require(not re.search(CONTROL, spec.survey.name), "survey.name", "no control characters", spec.survey.name)
+    check_section(spec.data)
     axes: dict[str, tuple[Any, ...]] = {} if spec.data.file is not None else {"data.name": spec.data.names}
     axes |= {f"space.{axis}": values for axis, values in msgspec.structs.asdict(spec.space).items()}
     for key, values in axes.items():
-        _require(values, key, "at least one value", [])
+        require(values, key, "at least one value", [])
         seen = set()
         for place, value in enumerate(values):
             path = key if value is spec.data.name else f"{key}[{place}]"
@@ -395,32 +252,14 @@ def _check(spec: Spec) -> None:
     for data in spec.data.sets():
         _check_data(spec, data)
     bins, checkpoint, steps = spec.measure.paths, spec.training.checkpoint_steps, spec.training.steps
-    _require(bins == 0 or bins >= FEWEST_BINS, "measure.paths", f"0, or {FEWEST_BINS} to {MOST_BINS}", bins)
+    require(bins == 0 or bins >= FEWEST_BINS, "measure.paths", f"0, or {FEWEST_BINS} to {MOST_BINS}", bins)
     fits = checkpoint is None or checkpoint < steps
-    _require(fits, "training.checkpoint_steps", f"less than training.steps, {steps}", checkpoint)
+    require(fits, "training.checkpoint_steps", f"less than training.steps, {steps}", checkpoint)
     whole = len(spec.space.seed) * sum(spec.grid().sizes)
     if whole >= 2**63:
         raise InvalidInputError(f"space: expected fewer than 2^63 networks; got {whole:.3g}")
     if spec.sample is not None:
-        _require(spec.sample.count <= whole, "sample.count", f"at most {whole}, the size of the space", spec.sample.count)
-
-
-def _check_section(data: DataSection) -> None:
-    """Refuse keys of `[data]` that do not go together."""
-    if data.file is None:
-        if data.name is None:
-            raise InvalidInputError("data.name: expected a value, got none")
-        for key in IDENTITY:
-            _require(getattr(data, key) is None, f"data.{key}", "none without data.file", getattr(data, key))
-        return
-    _require(data.crop is None, "data.crop", "none with data.file", data.crop)
-    _require(data.name is None or isinstance(data.name, str), "data.name", "one name for data.file", data.name)
-    _require(data.names[0].isprintable(), "data.name", "printable text", data.name or Path(data.file).stem)
-    for key in IDENTITY:
-        if getattr(data, key) is None:
-            raise InvalidInputError(
-                f"data.{key}: expected a value, which load_spec and the command line take from data.file; got none"
-            )
+        require(spec.sample.count <= whole, "sample.count", f"at most {whole}, the size of the space", spec.sample.count)
 
 
 def _check_value(path: str, axis: str, value: Any) -> None:
@@ -431,7 +270,7 @@ def _check_value(path: str, axis: str, value: Any) -> None:
             Configuration(**{"dataset": "any", "width": 1, "depth": 2, axis: value})
     except InvalidInputError as error:
         # The path says which axis it is. What is expected comes before the value, which may hold anything.
-        _require(False, path, str(error).partition("; got ")[0].partition(" must be ")[2], value)
+        require(False, path, str(error).partition("; got ")[0].partition(" must be ")[2], value)
 
 
 def _check_data(spec: Spec, data: DataSet) -> None:
@@ -439,44 +278,21 @@ def _check_data(spec: Spec, data: DataSet) -> None:
     name, measure, crop = data.name, spec.measure, spec.data.crop
     if data.is_images:
         side = min(data.shape[1:])
-        _require(crop is None or crop <= side, "data.crop", f"at most {side}, the side of the images of {name}", crop)
-    _check_images(spec, data)
+        require(crop is None or crop <= side, "data.crop", f"at most {side}, the side of the images of {name}", crop)
+    check_points(spec.data, data, measure, spec.space.augmentation)
     points = spec.data.train_points or data.train_points
     fits = data.classes <= points <= data.train_points
-    _require(fits, "data.train_points", f"{data.classes} to {data.train_points} for {name}", points)
+    require(fits, "data.train_points", f"{data.classes} to {data.train_points} for {name}", points)
     largest = max(spec.space.batch_size)
     fits = largest <= points or set(spec.space.optimizer) == {"lbfgs"}
-    _require(fits, "space.batch_size", f"at most {points}, the training points of {name}", largest)
+    require(fits, "space.batch_size", f"at most {points}, the training points of {name}", largest)
     for key in ("jacobian", "transitions", "points"):
         measured = getattr(measure, key)
         fits = measured == "all" or measured <= data.test_points
-        _require(fits, f"measure.{key}", f"at most {data.test_points}, the test points of {name}", measured)
+        require(fits, f"measure.{key}", f"at most {data.test_points}, the test points of {name}", measured)
     # Three of them are of one class at least.
     least = 2 * data.classes + 1
     expected = f"at least {least} for {name}, among which are three of one class, for measure.paths or .slice"
-    _require(points >= least or not (measure.paths or measure.slice), "data.train_points", expected, points)
+    require(points >= least or not (measure.paths or measure.slice), "data.train_points", expected, points)
     if measure.slice and "tanh" in spec.space.activation:
         raise InvalidInputError("measure.slice: expected activations of linear pieces; got tanh in space.activation")
-
-
-def _check_images(spec: Spec, data: DataSet) -> None:
-    """Refuse measures, augmentation and a normalisation that do not go with the points of a data set."""
-    name, measure, crop = data.name, spec.measure, spec.data.crop
-    try:
-        if spec.data.normalise is not None:
-            Normalisation.parse(spec.data.normalise).check(data.shape)
-    except InvalidInputError as error:
-        expected = str(error).partition("; got ")[0].partition(" must ")[2].removeprefix("be ").removeprefix("have ")
-        _require(False, "data.normalise", expected, spec.data.normalise)
-    width = crop or data.shape[-1] if data.is_images else 0
-    reason = f"images of {name} cut to {width} pixel, which are all alike"
-    if not data.is_images:
-        reason = f"points of {name}, {dimensions(data.shape)}, which are no images (channels, height, width)"
-    for key, nothing in (("transitions", "0"), ("paths", "0"), ("slice", "false")):
-        _require(width >= 2 or getattr(measure, key) == 0, f"measure.{key}", f"{nothing} for {reason}", getattr(measure, key))
-    for place, augmentation in enumerate(spec.space.augmentation):
-        path = f"space.augmentation[{place}]"
-        _require(data.is_images or augmentation == "none", path, f"none for {reason}", augmentation)
-        square = crop is not None or data.shape[-1] == data.shape[-2:][0]
-        fits = square or augmentation != "shift-flip-rotate"
-        _require(fits, path, f"no rotations of {name}, whose images are {dimensions(data.shape)}", augmentation)
