@@ -277,13 +277,10 @@ def _undisturbed(model: Any, x: Tensor) -> Iterator[None]:
         for name in {device.type for device in devices}:
             stack.enter_context(torch.autocast(name, enabled=False))
         try:
-            # By the method, which a module may have made do more than set the mode.
-            if modules:
-                model.eval()
+            _set_mode(model, modes, False)
             yield
         finally:
-            if modes and modes[0]:
-                model.train()
+            _set_mode(model, modes[:1], True)
             for module, mode in zip(modules, modes, strict=True):
                 module.training = mode
             with torch.no_grad():
@@ -291,3 +288,11 @@ def _undisturbed(model: Any, x: Tensor) -> Iterator[None]:
                     module._buffers[name] = buffer
                     if not torch.equal(buffer, values):
                         buffer.copy_(values)
+
+
+def _set_mode(model: Any, modes: Sequence[bool], training: bool) -> None:
+    """Put a model into a mode if any of `modes` is training; by its method, which a module may have made do more than that."""
+    if any(modes):
+        # An exported module keeps the mode in which it was exported.
+        with contextlib.suppress(NotImplementedError):
+            model.train(training)

@@ -152,6 +152,8 @@ class AdaptedModel:
             raise InvalidInputError(
                 f"out of memory with {counted(len(points), 'point')} at once: pass a smaller chunk_size"
             ) from error
+        except InvalidInputError:
+            raise
         except REFUSALS as error:
             if "nference tensor" in str(error):
                 raise InvalidInputError(
