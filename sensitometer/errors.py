@@ -13,6 +13,10 @@ class InvalidInputError(SensitometerError, ValueError):
     """An argument, or a value in a specification, is not what the function takes."""
 
 
+class UnseenError(InvalidInputError):
+    """A model has no activation that can be seen: none whose boundaries are known, or one inside a fused operator."""
+
+
 class TooManyRegionsError(SensitometerError):
     """A slice has more linear regions than were asked for at most."""
 

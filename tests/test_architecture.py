@@ -81,8 +81,8 @@ ALLOWED = {
     },
     "plot": {"analysis", "errors", "figures.drawing", "measures", "measures.regions", "paths"},
     "measuring": {
-        *("analysis", "data", "errors", "files", "measures", "measures.jacobian", "measures.module_codes", "measures.regions"),
-        *("models.adapting", "networks", "paths", "plot", "randomness"),
+        *("analysis", "data", "errors", "files", "measures", "measures.jacobian", "measures.regions", "models.adapting"),
+        *("networks", "paths", "plot", "randomness"),
     },
     "train_networks": {
         *("configuration", "data", "device", "errors", "survey.job", "survey.scheduling", "survey.scheduling.cost", "training"),

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from ..errors import InvalidInputError
+from ..errors import InvalidInputError, UnseenError
 from ..models.adapting import REFUSALS, check_mode, not_taken, unwrapped
 from .sampled import codes_of
 
@@ -57,10 +57,6 @@ class _Call(NamedTuple):
     name: str
     z: Tensor
     boundaries: Sequence[float]
-
-
-class UnseenError(InvalidInputError):
-    """The model has no activation that can be seen."""
 
 
 class _FusedError(UnseenError):

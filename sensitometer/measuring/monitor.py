@@ -12,9 +12,8 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
-from ..errors import InvalidInputError, check_whole_number, counted
+from ..errors import InvalidInputError, UnseenError, check_whole_number, counted
 from ..measures import jacobian_norm, local_complexity, transitions
-from ..measures.module_codes import UnseenError
 from ..models.adapting import unwrapped
 from ..networks import MLPStack
 from ..paths import Path

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
-from ..errors import InvalidInputError, counted, described
+from ..errors import InvalidInputError, UnseenError, counted, described
 from ..networks import MLP, MLPStack
 
 # A model may raise these when it is given points of a shape that it does not take.
@@ -152,7 +152,7 @@ class AdaptedModel:
             raise InvalidInputError(
                 f"out of memory with {counted(len(points), 'point')} at once: pass a smaller chunk_size"
             ) from error
-        except InvalidInputError:
+        except UnseenError:
             raise
         except REFUSALS as error:
             if "nference tensor" in str(error):

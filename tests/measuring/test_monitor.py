@@ -20,6 +20,7 @@ def normals(*shape, seed=1):
 
 
 X, Y = normals(60, 2, 6, 6), torch.randint(3, (60,), generator=torch.Generator().manual_seed(2))
+DIM = torch.export.Dim("points")
 LOOP = sm.paths.Polyline(X[:3])
 
 
@@ -318,6 +319,28 @@ def test_compiled_and_parallel_models_are_measured_inside():
         monitor = sm.Monitor(wrapped, X[:4], every=1)
         monitor()
         assert monitor.frame()["jacobian_norm"].tolist() == expected.frame()["jacobian_norm"].tolist()
+
+
+def test_models_with_fused_or_no_modes_are_measured():
+    class Recurrent(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.lstm, self.last = nn.LSTM(12, 5, batch_first=True), nn.Linear(5, 3)
+
+        def forward(self, x):
+            return self.last(self.lstm(x.flatten(2))[0][:, -1])
+
+    class Flat(nn.Module):
+        def forward(self, x):
+            return x.unflatten(1, (-1, 2)).sum(1).relu()
+
+    exported = torch.export.export(nn.Sequential(nn.Flatten(), nn.Linear(72, 6), Flat()), (X,), dynamic_shapes=({0: DIM},))
+    x = X.reshape(60, 6, 12)
+    for network, points in ((Recurrent(), x), (exported.module(), X)):
+        monitor = sm.Monitor(network, points[:5], every=1)
+        monitor()
+        assert monitor.frame()["local_complexity"].item() >= 0
+        assert list(monitor.frame()["local_complexity_sem"].notna()) == [True]
 
 
 def test_the_points_are_copied():
