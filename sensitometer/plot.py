@@ -6,7 +6,7 @@ paper's figures, and look alike.
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import pandas as pd
@@ -64,6 +64,14 @@ def profile(profile: PathProfile, *, quantity: str = "jacobian_norm", anchors: b
     ------
     InvalidInputError
         An argument is not as above.
+
+    Examples
+    --------
+    >>> from sensitometer.measures import path_profile
+    >>> from sensitometer.paths import Polyline
+    >>> model = torch.nn.Sequential(torch.nn.Linear(2, 8), torch.nn.ReLU(), torch.nn.Linear(8, 3))
+    >>> profile(path_profile(model, Polyline(torch.randn(4, 2)), bins=32)).get_xlabel()
+    'Angle on the path (radians)'
     """
     if not isinstance(profile, PathProfile):
         raise InvalidInputError(f"profile must be a PathProfile, which path_profile returns; got {type(profile).__name__}")
@@ -102,6 +110,14 @@ def slice(  # noqa: A001  the paper's word
     ------
     InvalidInputError
         An argument is not as above.
+
+    Examples
+    --------
+    >>> from sensitometer import boundaries, paths
+    >>> model = torch.nn.Sequential(torch.nn.Linear(2, 8), torch.nn.ReLU(), torch.nn.Linear(8, 3))
+    >>> plane = paths.Slice(torch.zeros(2), torch.tensor([1.0, 0.0]), torch.tensor([0.0, 1.0]))
+    >>> slice(boundaries(model, plane)).get_xlim()
+    (np.float64(-1.0), np.float64(1.0))
     """
     if not isinstance(boundaries, ExactBoundaries | SampledBoundaries):
         raise InvalidInputError(f"boundaries must be what sm.boundaries returns; got {type(boundaries).__name__}")
@@ -164,6 +180,12 @@ def scatter(
     ------
     InvalidInputError
         An argument is not as above.
+
+    Examples
+    --------
+    >>> ax = scatter([0.1, 1.0, 20.0, 30.0], [0.01, 0.05, 0.07, 0.2], label_x="Jacobian norm", label_y="gap")
+    >>> ax.texts[0].get_text()
+    'τ = 1.00 (1.00 to 1.00), n = 4'
     """
     labels = [label or str(getattr(values, "name", "") or "") for label, values in ((label_x, x), (label_y, y))]
     correlation = kendall(x, y, np.arange(np.size(np.asarray(y))) if clusters is None else clusters)
@@ -188,7 +210,7 @@ def scatter(
 def points(
     images: ArrayLike,
     frame: pd.DataFrame,
-    maps: ArrayLike | None = None,
+    maps: ArrayLike | Callable[[NDArray[np.intp]], ArrayLike] | None = None,
     *,
     most: int = 8,
     least: int = 8,
@@ -207,7 +229,8 @@ def points(
         One row per image: `label` (the true class, -1 if it is not known), `predicted`, `confidence` and `jacobian_norm`. Points
         whose norm is not finite are left out.
     maps
-        `[N, height, width]`, as from `sensitivity_maps`; None: no maps.
+        `[N, height, width]`, as from `sensitivity_maps`; or a function that returns them for the images at places `[n]`, so that
+        only those drawn are computed, such as `lambda places: sensitivity_maps(model, x[places])`; None: no maps.
     most, least
         How many images of each kind. Where there are fewer points, no image is shown twice.
     class_names
@@ -224,9 +247,15 @@ def points(
     ------
     InvalidInputError
         An argument is not as above.
+
+    Examples
+    --------
+    >>> columns = {"label": [0, 1], "predicted": [0, 0], "confidence": [0.9, 0.6], "jacobian_norm": [0.2, 1.5]}
+    >>> axes = points(np.zeros((2, 1, 8, 8)), pd.DataFrame(columns), class_names=["cat", "dog"])
+    >>> axes[0].get_xlabel().splitlines()
+    ['dog', '→ cat', '60.0%', 'norm 1.50']
     """
     shown = _displayable("images", images)
-    values = None if maps is None else np.asarray(maps)
     if not isinstance(frame, pd.DataFrame) or not set(COLUMNS) <= set(frame.columns) or len(frame) != len(shown):
         got = (
             f"{len(frame)} rows of {', '.join(map(str, frame.columns))}"
@@ -234,12 +263,12 @@ def points(
             else type(frame).__name__
         )
         raise InvalidInputError(f"frame must be a table of {len(shown)} rows with the columns {', '.join(COLUMNS)}; got {got}")
-    if values is not None and values.shape != (len(shown), *shown.shape[2:]):
-        raise InvalidInputError(f"maps must be {[len(shown), *shown.shape[2:]]}, one per image; got {list(values.shape)}")
     kinds = _extremes(frame, check_whole_number("most", most, least=0), check_whole_number("least", least, least=0))
     blocks = {name: places for name, places in kinds.items() if len(places)}
     if not blocks:
         raise InvalidInputError("there is no image to draw: most and least are 0, or no Jacobian norm is finite")
+    places = np.concatenate(list(blocks.values()))
+    values = None if maps is None else _maps(maps, places, shown.shape)
     rows = 1 if values is None else 2
     count = rows * sum(map(len, blocks.values()))
     if axes is not None and len(axes) != count:
@@ -250,15 +279,15 @@ def points(
             axes or _image_figure({name: len(places) for name, places in blocks.items()}, rows, ratio, labelled=labelled)
         )
         start = 0
-        for places in blocks.values():
-            for column, place in enumerate(places):
-                point, ax = frame.iloc[place], panels[start + column]
+        for block in blocks.values():
+            for column, place in enumerate(block):
+                point, ax = frame.iloc[place], panels[rows * start + column]
                 pictures.draw_image(ax, shown[place], correct=point["label"] in (point["predicted"], -1))
                 if values is not None:
-                    ax = panels[start + len(places) + column]
-                    pictures.draw_map(ax, values[place])
+                    ax = panels[rows * start + len(block) + column]
+                    pictures.draw_map(ax, values[start + column])
                 pictures.describe(ax, point, class_names)
-            start += rows * len(places)
+            start += len(block)
     return panels
 
 
@@ -348,6 +377,18 @@ def _extremes(frame: pd.DataFrame, most: int, least: int) -> dict[str, NDArray[n
     falling = finite[np.argsort(-norms[finite], kind="stable")]
     highest = falling[:most]
     return {"Highest Jacobian norms": highest, "Lowest Jacobian norms": falling[max(len(highest), len(falling) - least) :][::-1]}
+
+
+def _maps(
+    maps: ArrayLike | Callable[[NDArray[np.intp]], ArrayLike], places: NDArray[np.intp], shape: tuple[int, ...]
+) -> NDArray[np.generic]:
+    """Return the maps of the images at some places, `[n, height, width]`, of images of a `shape`; or raise InvalidInputError."""
+    of_all = not callable(maps)
+    values = np.asarray(maps(places) if callable(maps) else maps)
+    expected = [shape[0] if of_all else len(places), *shape[2:]]
+    if list(values.shape) != expected:
+        raise InvalidInputError(f"maps must be {expected}, one per image; got {list(values.shape)}")
+    return values[places] if of_all else values
 
 
 def _displayable(name: str, images: ArrayLike) -> NDArray[np.generic]:

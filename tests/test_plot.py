@@ -194,6 +194,20 @@ def test_the_points_of_the_highest_and_of_the_lowest_norms():
     assert widths == [0.8, 0.8, 2.0]
 
 
+def test_maps_may_be_computed_of_the_images_drawn_alone():
+    images, frame, maps = made_up()
+    asked = []
+
+    def compute(places):
+        asked.append(places.tolist())
+        return torch.from_numpy(maps[places])
+
+    axes = sm.plot.points(images, frame, compute, most=2, least=1)
+    assert asked == [[23, 22, 0]]
+    for ax, place in zip((*axes[2:4], axes[5]), asked[0], strict=True):
+        assert_array_equal(ax.images[0].get_array(), maps[place])
+
+
 def test_points_of_a_small_set_are_shown_once():
     images, frame, _ = made_up(5)
     frame.iloc[[1, 3], 3] = math.nan, math.inf
@@ -272,6 +286,10 @@ IMAGES, FRAME, MAPS = made_up()
         (lambda: sm.plot.points(IMAGES, FRAME[:3]), "frame must be a table of 24 rows with the columns label, predicted"),
         (lambda: sm.plot.points(IMAGES, FRAME.drop(columns="label")), "got 24 rows of predicted, confidence, jacobian_norm"),
         (lambda: sm.plot.points(IMAGES, FRAME, MAPS[:, :3]), r"maps must be \[24, 8, 8\], one per image; got \[24, 3, 8\]"),
+        (
+            lambda: sm.plot.points(IMAGES, FRAME, lambda places: MAPS),
+            r"maps must be \[16, 8, 8\], one per image; got \[24, 8, 8\]",
+        ),
         (lambda: sm.plot.points(IMAGES, FRAME, most=0, least=0), "there is no image to draw"),
         (lambda: sm.plot.points(IMAGES, FRAME, most=-1), "most must be a whole number of at least 0; got -1"),
         (lambda: sm.plot.points(IMAGES, FRAME, MAPS, axes=[1, 2]), "axes must be 32: 2 for each of the 16 images; got 2"),
