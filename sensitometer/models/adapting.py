@@ -17,6 +17,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from ..errors import InvalidInputError, UnseenError, counted, described
 from ..networks import MLP, MLPStack
@@ -25,7 +26,7 @@ from ..networks import MLP, MLPStack
 REFUSALS = (RuntimeError, TypeError, ValueError, LookupError, AttributeError, AssertionError)
 HALF = (torch.float16, torch.bfloat16)
 # Points whose outputs are looked at twice, and numbers in them, if they are large.
-PROBES = 8
+PROBES = 16
 PROBE_NUMBERS = 2**19
 # Outputs of one point in two batches differ by rounding, by this much of the largest output: matrix products take other paths for
 # other numbers of points. On GPUs convolutions may round to 10 bits (TensorFloat-32).
@@ -106,7 +107,7 @@ class AdaptedModel:
     Attributes
     ----------
     example
-        The outputs of the first points, `[n, ...]`, at least two dimensions.
+        The outputs of some of the first points, `[n, ...]`, at least two dimensions.
     note
         What was changed of the model, in words; empty if nothing was.
 
@@ -130,6 +131,7 @@ class AdaptedModel:
         if self._points_name and self._places:
             raise InvalidInputError("inputs of a model that takes inputs_embeds must be a mapping of names; got a list")
         self._shape = list(x.shape)
+        self._row: torch.Size | None = None
         self.example = _check_alone(self, self.points(x))
 
     def points(self, x: Tensor) -> Tensor:
@@ -161,7 +163,11 @@ class AdaptedModel:
                     "expected a differentiable model"
                 ) from error
             raise not_taken(points, error, self._shape) from error
-        outputs = _checked_output(_picked(answer, self._output), points)
+        outputs = _picked(answer, self._output)
+        if len(points) == 1 and outputs.shape == self._row:
+            outputs = outputs.unsqueeze(0)  # the model squeezes a single point's row
+        outputs = _checked_output(outputs, points)
+        self._row = outputs.shape[1:] if self._row is None else self._row
         return outputs.unsqueeze(1) if outputs.ndim == 1 else outputs
 
     def parameters(self) -> Iterator[Tensor]:
@@ -220,7 +226,8 @@ def _of_full_precision(model: Callable[..., Any]) -> tuple[Callable[..., Any], s
     halves = sorted({str(tensor.dtype).removeprefix("torch.") for tensor in tensors if tensor.dtype in HALF})
     if not halves:
         return model, ""
-    precise = copy.deepcopy(cast(nn.Module, model))
+    with torch.no_grad():  # or copies of a script's parameters would be results of operations
+        precise = copy.deepcopy(cast(nn.Module, model))
     precise._apply(  # type: ignore[no-untyped-call]
         lambda tensor: tensor.float() if tensor.dtype in HALF else tensor
     )
@@ -262,9 +269,13 @@ def _plainly(device: torch.device) -> Iterator[None]:
     with contextlib.ExitStack() as stack:
         if "torch._dynamo" in sys.modules:
             stack.enter_context(torch.compiler.set_stance("force_eager"))
-        if torch.is_autocast_enabled(device.type):
-            stack.enter_context(torch.autocast(device.type, enabled=False))
+        stack.enter_context(without_autocast(device))
         yield
+
+
+def without_autocast(device: torch.device) -> contextlib.AbstractContextManager[Any]:
+    """Return a context without mixed precision, whose rounding would drown a model's sensitivity."""
+    return torch.autocast(device.type, enabled=False) if torch.is_autocast_enabled(device.type) else contextlib.nullcontext()
 
 
 def _picked(answer: Any, output: str | int | None) -> Any:
@@ -273,11 +284,10 @@ def _picked(answer: Any, output: str | int | None) -> Any:
         if output is not None:
             raise InvalidInputError(f"output must be None: the model returns one tensor; got {output!r}")
         return answer
-    fields = getattr(answer, "_fields", None)
     if isinstance(answer, Mapping):
         outputs: dict[Any, Any] = dict(answer)
-    elif fields:
-        outputs = dict(zip(fields, answer, strict=True))
+    elif isinstance(answer, tuple) and hasattr(answer, "_fields"):
+        outputs = dict(zip(answer._fields, answer, strict=True))
     elif isinstance(answer, tuple | list):
         outputs = dict(enumerate(answer))
     else:
@@ -315,26 +325,37 @@ def _check_alone(model: AdaptedModel, x: Tensor) -> Tensor:
     """
     Return the outputs of the first points; InvalidInputError if one depends on other points, on their number, or on chance.
 
-    Two forward passes: the points stand at other places among other points. Random states and buffers are left as they were.
+    Two forward passes: half of the points stand at other places among other points, without those of the largest numbers, of
+    which a maximum over the batch would hardly change.
     """
-    N, k = len(x), min(PROBES, max(1, PROBE_NUMBERS // x[0].numel()))
-    rows = torch.arange(k, device=x.device) % N
-    others = torch.arange(N - 1, N + k, device=x.device) % N
+    count = min(len(x), max(2, min(PROBES, PROBE_NUMBERS // x[0].numel())))
+    first = torch.arange(count, device=x.device)
+    rows = x[:count].flatten(1).abs().amax(1).argsort()
+    k = max(1, count // 2)
+    rest = rows[k:] if count > 1 else rows
+    others = torch.cat([rest[-1:], rest])
     batches = (
-        (torch.cat([x[rows], x[others[1:]]]), torch.cat([rows, others[1:]])),
+        (x[first], first) if count > 1 else (x[rows[[0, 0]]], rows[[0, 0]]),
         # Inside of the range of the points, as a model may check it.
-        (torch.cat([x[others] * 0.5 + 0.25, x[rows.flip(0)]]), torch.cat([others, rows.flip(0)])),
+        (torch.cat([x[others] * 0.5 + 0.25, x[rows[:k].flip(0)]]), torch.cat([others, rows[:k].flip(0)])),
     )
     with _left_as_it_was(model._model, x.device) as changed:
-        first, second = (model(points, places) for points, places in batches)
+        with _HalfPrecision() as half:  # type: ignore[no-untyped-call]
+            outputs = model(*batches[0])
+        again = model(*batches[1])
         chance, buffer = changed()
-        before, after = first[:k], second[k + 1 :].flip(0)
+        if half.operation:
+            raise InvalidInputError(
+                f"model must compute in float32 or float64, but its {half.operation}: its rounding would drown its sensitivity; "
+                "pass the module of half precision itself, of which a float32 copy is measured, and leave autocast out of forward"
+            )
+        before, after = outputs[rows[:k]], again[len(others) :].flip(0)
         if buffer:
             raise InvalidInputError(f"model must not change at a forward pass, but its {buffer} does: call model.eval() first")
-        rounding = ROUNDING.get(first.dtype, 1e-4) if x.device.type == "cpu" else GPU_ROUNDING
+        rounding = ROUNDING.get(outputs.dtype, 1e-4) if x.device.type == "cpu" else GPU_ROUNDING
         scale = float(torch.nan_to_num(before, 0.0, 0.0, 0.0).abs().max())
         same = torch.allclose(before, after, rtol=0.0, atol=rounding * scale, equal_nan=True)
-        if chance or not (same or torch.equal(model(*batches[0]).nan_to_num(), first.nan_to_num())):
+        if chance or not (same or torch.equal(model(*batches[0]).nan_to_num(), outputs.nan_to_num())):
             raise InvalidInputError(
                 "model must not depend on chance, but its forward pass does (dropout or noise): call model.eval(), and write "
                 "F.dropout(x, training=self.training)"
@@ -344,7 +365,20 @@ def _check_alone(model: AdaptedModel, x: Tensor) -> Tensor:
                 "model must treat each point alone, but the output of one point changes with the others of its batch: call "
                 "model.eval(), keep running statistics in BatchNorm, and take no means over the batch"
             )
-    return before[: min(k, N)]
+    return outputs[: len(x)]
+
+
+class _HalfPrecision(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Notes the first operation whose result is of half precision."""
+
+    operation = ""
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Run an operation."""
+        result = func(*args, **(kwargs or {}))
+        if isinstance(result, Tensor) and result.dtype in HALF and not self.operation:
+            self.operation = f"{func.overloadpacket.__name__.strip('_')} gives {str(result.dtype).removeprefix('torch.')}"
+        return result
 
 
 @contextlib.contextmanager

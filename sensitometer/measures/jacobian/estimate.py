@@ -92,21 +92,21 @@ def jacobian_norm_estimate(
     if projections >= K:
         exact = norms(adapted, x, of, None, chunk_size).to(dtype)
         return JacobianNormEstimate(exact, torch.zeros_like(exact), 0)
-    size = plan_for(adapted, x, chunk_size).points
+    plan = plan_for(adapted, x, chunk_size, of)
     generator = generator or torch.default_generator
     chunks = []
-    for start in range(0, len(x), size):
-        place = slice(start, min(start + size, len(x)))
+    for start in range(0, len(x), plan.points):
+        place = slice(start, min(start + plan.points, len(x)))
         shape = (place.stop - start, projections, K)
         signs = 2 * torch.randint(2, shape, generator=generator, device=generator.device) - 1
-        chunks.append(_squares(adapted, x, place, signs.to(x.device, torch.float64), of))
+        chunks.append(_squares(adapted, x, place, signs.to(x.device, torch.float64), of, plan.rows))
     squares, scale = (torch.cat(parts) for parts in zip(*chunks, strict=True))
     norm = squares.mean(1).sqrt()
     error = torch.where(norm == 0, 0.0, squares.std(1) / projections**0.5 / (2 * norm))
     return JacobianNormEstimate((scale * norm).to(dtype), (scale * error).to(dtype), projections)
 
 
-def _squares(model: AdaptedModel, x: Tensor, place: slice, signs: Tensor, kind: str) -> tuple[Tensor, Tensor]:
+def _squares(model: AdaptedModel, x: Tensor, place: slice, signs: Tensor, kind: str, together: int) -> tuple[Tensor, Tensor]:
     r"""
     Return the squares of $\|J^T v\|$, over the square of a scale, of some of the points and the `signs` v `[n, projections, K]`.
 
@@ -122,6 +122,6 @@ def _squares(model: AdaptedModel, x: Tensor, place: slice, signs: Tensor, kind: 
         slopes = exact.sigmoid() * (-exact).sigmoid()
         scale = torch.where(slopes.amax(1) == 0, 1.0, slopes.amax(1))
         rows *= (slopes / scale.unsqueeze(1)).unsqueeze(2)
-    gradients = pulled_back(points, outputs, rows.to(outputs.dtype).transpose(1, 2))
+    gradients = pulled_back(points, outputs, rows.to(outputs.dtype).transpose(1, 2), together)
     squares = [torch.linalg.vector_norm(slopes.flatten(2), dim=2, dtype=torch.float64).square() for slopes in gradients]
     return torch.cat(squares).T, scale

@@ -70,14 +70,14 @@ def sensitivity_maps(
         points = x.reshape(-1, *shape_taken(model, x))
     adapted = adapted_model(model, points, output=output, inputs=inputs)
     check_outputs(of, adapted.example)
-    plan = plan_for(adapted, points, None)
+    plan = plan_for(adapted, points, None, of)
     maps = []
     for start in range(0, len(x), plan.points):
         place = slice(start, start + plan.points)
         tracked_points, outputs = tracked(adapted, points, place)
         rows = jacobian_rows(of, outputs.detach())
         squares = torch.zeros(len(outputs), *x.shape[2:], dtype=torch.float64, device=x.device)
-        for slopes in row_slopes(tracked_points, outputs, rows, None, plan):
+        for slopes in row_slopes(tracked_points, outputs, rows, plan):
             squares += slopes.double().reshape(-1, len(outputs), *x.shape[1:]).square().sum((0, 2))
         maps.append(squares.sqrt() * rows.factor.view(-1, 1, 1))
     return torch.cat(maps).to(x.dtype)

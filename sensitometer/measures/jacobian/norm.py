@@ -98,7 +98,8 @@ def jacobian_norm(
         if target is not None:
             target = checked_classes("target", target, len(x), adapted.example[0].numel())
         result = norms(adapted, x, of, target, chunk_size, create_graph=create_graph)
-    return result.to(torch.float32 if x.dtype in HALF else x.dtype)
+    with torch.inference_mode(False), torch.set_grad_enabled(create_graph):
+        return result.to(torch.float32 if x.dtype in HALF else x.dtype)
 
 
 @torch.no_grad()

@@ -8,6 +8,7 @@ $e_c$. They are formed in float64 from the outputs, over a factor per point, so 
 Small passes are made together, for many rows at once (`vmap`); large ones row after row, which keeps them in the cache.
 """
 
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from typing import NamedTuple, cast
@@ -16,8 +17,8 @@ import torch
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from ...errors import InvalidInputError
-from ...models.adapting import AdaptedModel
+from ...errors import InvalidInputError, counted
+from ...models.adapting import AdaptedModel, first_line, without_autocast
 from .softmax import softmax_rows
 
 # Numbers that autograd keeps of one chunk's forward pass, and points of a chunk (`benchmarks/any_model.py` chose these).
@@ -47,16 +48,17 @@ class Plan(NamedTuple):
     rows: int  # made together; 1 for one by one
 
 
-def plan_for(model: AdaptedModel, x: Tensor, chunk_size: int | None) -> Plan:
-    """Return how many points, and how many rows, of a model of points such as `x` are worked on at once."""
-    kept = _numbers_kept(model, x)
-    points = chunk_size or max(1, min(len(x), POINTS, KEPT // kept))
-    rows = min(model.example[0].numel(), TOGETHER // (points * kept))
-    return Plan(points, rows if rows >= min(FEWEST_ROWS, model.example[0].numel()) else 1)
+def plan_for(
+    model: AdaptedModel, x: Tensor, chunk_size: int | None, kind: str = "outputs", *, create_graph: bool = False
+) -> Plan:
+    """
+    Return how many points, and how many rows, of a model of points such as `x` are worked on at once.
 
-
-def _numbers_kept(model: AdaptedModel, x: Tensor) -> int:
-    """Return how many numbers autograd keeps per point between the passes."""
+    Raises
+    ------
+    InvalidInputError
+        The slopes of sigmoids are asked for, and the model ends in sigmoids already.
+    """
     kept: dict[int, int] = {}
     shared = {parameter.untyped_storage().data_ptr() for parameter in model.parameters()}
 
@@ -67,8 +69,51 @@ def _numbers_kept(model: AdaptedModel, x: Tensor) -> int:
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        points, outputs = tracked(model, x, slice(0, 1))
-    return sum(kept.values()) + points.numel() + outputs.numel()
+        first, outputs = tracked(model, x, slice(0, 1), create_graph=create_graph)
+    if kind == "sigmoid" and _ends_in_sigmoid(outputs):
+        raise InvalidInputError(
+            "of='sigmoid' needs logits, but the model ends in a sigmoid already, which would be taken twice: use of='outputs'"
+        )
+    numbers = sum(kept.values()) + first.numel() + outputs.numel()
+    points = chunk_size or max(1, min(len(x), POINTS, KEPT // numbers))
+    K = outputs.shape[1]
+    rows = min(K, TOGETHER // (points * numbers))
+    return Plan(points, rows if rows >= min(FEWEST_ROWS, K) and rows > 1 and _goes_together(first, outputs, create_graph) else 1)
+
+
+def _ends_in_sigmoid(outputs: Tensor) -> bool:
+    """Return whether the last operation, but for changes of shape, is a sigmoid: logits may be between 0 and 1 by chance."""
+    node = outputs.grad_fn
+    while node is not None and node.name().startswith(
+        ("View", "UnsafeView", "Reshape", "Alias", "Squeeze", "Unsqueeze", "Clone")
+    ):
+        node = node.next_functions[0][0]
+    return node is not None and node.name().startswith("Sigmoid")
+
+
+def _goes_together(points: Tensor, outputs: Tensor, create_graph: bool) -> bool:
+    """
+    Return whether several rows can be pulled back at once, with `create_graph` and then their slopes.
+
+    Torch warns of operations that would take them one by one. It cannot take the slopes of some, such as max-pooling.
+    """
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        try:
+            (slopes,) = torch.autograd.grad(
+                outputs,
+                points,
+                outputs.new_zeros(2, *outputs.shape),
+                retain_graph=True,
+                create_graph=create_graph,
+                allow_unused=True,
+                is_grads_batched=True,
+            )
+            if slopes is not None and slopes.requires_grad:
+                torch.autograd.grad(slopes.sum(), points, retain_graph=True, allow_unused=True)
+        except (RuntimeError, NotImplementedError):
+            return False
+    return not any("performance drop" in str(warning.message) for warning in said)
 
 
 def tracked(model: AdaptedModel, x: Tensor, place: slice, *, create_graph: bool = False) -> tuple[Tensor, Tensor]:
@@ -96,19 +141,31 @@ def norms(
     model: AdaptedModel, x: Tensor, kind: str, target: Tensor | None, chunk_size: int | None, *, create_graph: bool = False
 ) -> Tensor:
     """Return the norms of the Jacobian of `kind`, or of its rows `target` `[N]`, at the points `x`; float64 `[N]`."""
-    plan = plan_for(model, x, chunk_size)
+    plan = plan_for(model, x, chunk_size, kind, create_graph=create_graph)
     parts = []
-    for start in range(0, len(x), plan.points):
-        place = slice(start, start + plan.points)
-        points, outputs = tracked(model, x, place, create_graph=create_graph)
-        rows = jacobian_rows(kind, outputs if create_graph else outputs.detach())
-        classes = None if target is None else target[place].unsqueeze(1)
-        slopes = row_slopes(points, outputs, rows, classes, plan, create_graph=create_graph)
-        squares = _sum_of_squares(slopes, create_graph=create_graph)
-        # The square root of 0 has no slope.
-        norm = torch.where(squares == 0, 0.0, torch.where(squares == 0, 1.0, squares).sqrt())
-        parts.append(rows.factor * norm)
-    return torch.cat(parts)
+    with torch.inference_mode(False), torch.set_grad_enabled(create_graph):
+        for start in range(0, len(x), plan.points):
+            place = slice(start, start + plan.points)
+            points, outputs = tracked(model, x, place, create_graph=create_graph)
+            rows = jacobian_rows(kind, outputs if create_graph else outputs.detach())
+            if target is None:
+                factor, slopes = rows.factor, row_slopes(points, outputs, rows, plan, create_graph=create_graph)
+            else:
+                weights = rows.weights(target[place].unsqueeze(1))
+                # A single row may be far smaller than the factor.
+                largest = _or_1(weights.detach().abs().amax((1, 2)))
+                factor = rows.factor * largest
+                weights = (weights / largest.view(-1, 1, 1)).to(outputs.dtype)
+                slopes = pulled_back(points, outputs, weights, create_graph=create_graph)
+            squares = _sum_of_squares(slopes, create_graph=create_graph)
+            # The square root of 0 has no slope.
+            parts.append(factor * torch.where(squares == 0, 0.0, _or_1(squares).sqrt()))
+        return torch.cat(parts)
+
+
+def _or_1(values: Tensor) -> Tensor:
+    """Return values with 1 for 0, to divide by."""
+    return torch.where(values == 0, 1.0, values)
 
 
 def jacobian_rows(kind: str, outputs: Tensor) -> Rows:
@@ -125,27 +182,23 @@ def jacobian_rows(kind: str, outputs: Tensor) -> Rows:
         return Rows(unit, exact.new_ones(n))
     # 1 - sigmoid(f) would be rounded to 0 where the sigmoid is 1.
     slopes = exact.sigmoid() * (-exact).sigmoid()
-    factor = slopes.detach().amax(1)
-    factor = torch.where(factor == 0, 1.0, factor)
+    factor = _or_1(slopes.detach().amax(1))
     scaled = (slopes / factor.unsqueeze(1)).unsqueeze(1)
     return Rows(lambda classes: unit(classes) * scaled, factor)
 
 
-def row_slopes(
-    points: Tensor, outputs: Tensor, rows: Rows, classes: Tensor | None, plan: Plan, *, create_graph: bool = False
-) -> Iterator[Tensor]:
-    """Yield the rows of the Jacobian, or those of `classes` `[n, 1]`, over the factor, some at once: `[r, n, ...]`."""
+def row_slopes(points: Tensor, outputs: Tensor, rows: Rows, plan: Plan, *, create_graph: bool = False) -> Iterator[Tensor]:
+    """Yield the rows of the Jacobian over the factor, some at once: `[r, n, ...]`."""
     n, K = outputs.shape
-    together = 1 if create_graph else plan.rows
-    size = max(1, together, min(K, WEIGHTS // (n * K)) // together * together)
-    blocks = [torch.arange(start, min(start + size, K), device=outputs.device) for start in range(0, K, size)]
-    for block in blocks if classes is None else [classes]:
+    size = max(1, plan.rows, min(K, WEIGHTS // (n * K)) // plan.rows * plan.rows)
+    for start in range(0, K, size):
+        block = torch.arange(start, min(start + size, K), device=outputs.device)
         weights = rows.weights(block).to(outputs.dtype)
-        yield from pulled_back(points, outputs, weights, together if classes is None else 1, create_graph=create_graph)
+        yield from pulled_back(points, outputs, weights, plan.rows, create_graph=create_graph)
 
 
 def _sum_of_squares(slopes: Iterator[Tensor], *, create_graph: bool) -> Tensor:
-    """Return the sum over the rows `[r, n, ...]` of their squared norms; float64 `[n]`."""
+    """Return the sum of the squared norms of rows `[r, n, ...]`; float64 `[n]`."""
     squares: Tensor | float = 0.0
     for several in slopes:
         flat = several.flatten(2)
@@ -159,28 +212,29 @@ def pulled_back(
     points: Tensor, outputs: Tensor, weights: Tensor, together: int = 1, *, create_graph: bool = False
 ) -> Iterator[Tensor]:
     """Yield the gradients by the points of the outputs `[n, K]` with `weights` `[n, k, K]`, some rows at once: `[r, n, ...]`."""
-    start = 0
-    rows = weights.shape[1]
-    while start < rows:
-        block = weights[:, start : start + together]
-        if together > 1:
-            try:
+    for start in range(0, weights.shape[1], together):
+        block = weights[:, start : start + together].transpose(0, 1)
+        try:
+            with without_autocast(points.device):
                 (slopes,) = torch.autograd.grad(
-                    outputs, points, block.transpose(0, 1), retain_graph=True, allow_unused=True, is_grads_batched=True
+                    outputs,
+                    points,
+                    block if together > 1 else block[0],
+                    retain_graph=True,
+                    create_graph=create_graph,
+                    allow_unused=True,
+                    is_grads_batched=together > 1,
                 )
-            except (RuntimeError, NotImplementedError):
-                # An operation of the backward pass cannot be done for several rows at once, such as one of a custom function.
-                together = 1
-                continue
-        else:
-            (slopes,) = torch.autograd.grad(
-                outputs, points, block[:, 0], retain_graph=True, allow_unused=True, create_graph=create_graph
-            )
-            slopes = None if slopes is None else slopes.unsqueeze(0)
+        except torch.OutOfMemoryError as error:
+            raise InvalidInputError(
+                f"out of memory with {counted(len(points), 'point')} at once: pass a smaller chunk_size"
+            ) from error
+        except (RuntimeError, NotImplementedError) as error:
+            # Reentrant checkpoints among others, of which torch says what to do.
+            raise InvalidInputError(f"no gradient passes back through the model: {first_line(error)}") from error
         if slopes is None:
             raise not_differentiable()
-        yield slopes
-        start += block.shape[1]
+        yield slopes if together > 1 else slopes.unsqueeze(0)
 
 
 def whole_jacobians(model: AdaptedModel, x: Tensor, chunk_size: int | None = None) -> Iterator[tuple[slice, Tensor, Tensor]]:
