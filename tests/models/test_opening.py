@@ -383,7 +383,7 @@ def test_torchscript_is_opened_with_trust_alone_and_without_a_warning(scripted, 
     # Its code lacks a file.
     with zipfile.ZipFile(scripted) as whole, zipfile.ZipFile("part.pt", "w") as part:
         for name in whole.namelist():
-            if not name.endswith("conv.py"):
+            if "conv" not in name:
                 part.writestr(name, whole.read(name))
     with refused("part.pt cannot be opened as TorchScript: "):
         open_model("part.pt", trust_pickle=True)
