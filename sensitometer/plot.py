@@ -39,8 +39,7 @@ DURING_TRAINING = {
     "transitions": ("Transitions", "Transitions along the path"),
 }
 COLUMNS = ("label", "predicted", "confidence", "jacobian_norm")
-LINE = style.Look("", "#16588e", "o")
-POINT = style.Look("", "#16588e", "o")
+LOOK = style.Look("", "#16588e", "o")
 # Values that span more than this factor have a logarithmic axis.
 WIDE = 10
 
@@ -84,7 +83,7 @@ def profile(profile: PathProfile, *, quantity: str = "jacobian_norm", anchors: b
     with style.drawing():
         (ax,) = _axes(ax)
         line = Profile(*(pd.Series(column.numpy()) for column in (profile.angle, values.mean(0), sem)))
-        draw_profiles(ax, {LINE: line}, {LINE: "solid"})
+        draw_profiles(ax, {LOOK: line}, {LOOK: "solid"})
         angle_axis(ax, anchors=anchors)
         ax.set(xlabel="Angle on the path (radians)", ylabel=label)
         style.title(ax, name, [f"mean over {networks:,} networks, ± one standard error"] if networks > 1 else [])
@@ -171,8 +170,7 @@ def scatter(
     label_x, label_y
         Of the axes; empty: the names of the columns.
     clusters
-        The cluster of each network, `[n]`, for the interval: networks that differ in the seed alone share one. None: each is its
-        own.
+        The cluster of each network, `[n]`, for the interval: networks that differ in the seed alone share one. None: one each.
     ax
         Where to draw; None: in a new figure.
 
@@ -201,7 +199,7 @@ def scatter(
         else:
             scales.linear_axis(ax, across, on="x")
         scales.linear_axis(ax, up, on="y")
-        lines = style.points(ax, {POINT: pd.DataFrame({"x": across, "y": up})}, style.MOST_POINTS)
+        lines = style.points(ax, {LOOK: pd.DataFrame({"x": across, "y": up})}, style.MOST_POINTS)
         ax.set(xlabel=labels[0], ylabel=labels[1])
         style.title(ax, "", [tau_words(*correlation[:4]), *lines])
     return ax
@@ -322,7 +320,7 @@ def records(frame: pd.DataFrame, details: Mapping[str, str], *, axes: Sequence[A
                 sem = finite.get(f"{quantity}_sem", pd.Series(math.nan, finite.index))
                 line = Profile(finite["step"], finite[quantity], sem)
                 # Counts change by percents, norms by factors.
-                draw_profiles(ax, {LINE: line}, {LINE: "solid"}, logarithmic=quantity == "jacobian_norm")
+                draw_profiles(ax, {LOOK: line}, {LOOK: "solid"}, logarithmic=quantity == "jacobian_norm")
             ax.set(xlabel="Optimizer step", ylabel=label)
             style.title(ax, name, [detail])
     return panels
