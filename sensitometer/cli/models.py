@@ -117,7 +117,7 @@ def _print_measurement(model: str, done: Measurement, *, to_stderr: bool) -> Non
         say(f"{label:32}{mean.value:>12.4g}{mean.standard_error:>12.2g}{mean.count:>8,}")
     if done.detection is not None:
         say("\nscores as detectors of wrong points, with 95% intervals")
-        say(f"{'':16}{'AUROC':>24}{'AUGRC':>26}{'AUROC less that of 1 - max p':>32}")
+        say(f"{'':16}{'AUROC':>24}{'AUGRC':>26}{'AUROC minus that of 1 - max p':>32}")
         for name, row in done.detection.iterrows():
             cells = [_interval(row, column) for column in ("auroc", "augrc", "auroc_difference")]
             say(f"{name!s:16}{cells[0]:>24}{cells[1]:>26}{cells[2] if name != '1 - max p' else '':>32}")
@@ -128,9 +128,9 @@ def _print_measurement(model: str, done: Measurement, *, to_stderr: bool) -> Non
 
 
 def _interval(row: Any, column: str) -> str:
-    sign = "+" if column.endswith("difference") else ""
-    value, low, high = (row[f"{column}{end}"] for end in ("", "_low", "_high"))
-    return f"{value:{sign}.3f} [{low:{sign}.3f}, {high:{sign}.3f}]"
+    form = {"auroc": ".3f", "augrc": ".4f", "auroc_difference": "+.4f"}[column]
+    value, low, high = (format(row[f"{column}{end}"], form) for end in ("", "_low", "_high"))
+    return f"{value} [{low}, {high}]"
 
 
 @click.command()

@@ -173,7 +173,10 @@ def _checked_labels(y: Tensor | None, points: int, example: Tensor, kind: str) -
         )
     classes = example.shape[1] if kind != "sigmoid" else 2
     if kind == "sigmoid" and example.shape[1] > 1:
-        raise InvalidInputError(f"y of {example.shape[1]} sigmoids, which are no classes, must be None; got {described(y)}")
+        raise InvalidInputError(
+            f"of='sigmoid' takes the classes of one logit, 0 and 1, and the model gives {example.shape[1]}: use "
+            "of='probabilities', or points without labels"
+        )
     return checked_classes("y", y, points, classes)
 
 

@@ -220,7 +220,10 @@ def _note_of_classes(
     if classes == dataset.classes or not dataset.classes:
         return []
     if classes < dataset.classes or usual_normalisations(dataset):
-        raise InvalidInputError(f"model must give {dataset.classes} logits, one per class of {dataset.name}; it gives {classes}")
+        raise InvalidInputError(
+            f"model must give {dataset.classes} logits, one per class of {dataset.name}; it gives {classes} "
+            f"(the labels of {dataset.name} go up to {dataset.classes - 1})"
+        )
     return [f"the model has {classes} classes and the labels only {dataset.classes}: check that they are the same ones"]
 
 
