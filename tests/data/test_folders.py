@@ -183,6 +183,12 @@ def wrong_files(folder):
         ("flipped", bytes(flipped), "x cannot be read: Bad CRC-32"),
         ("text", b"hello there", "must be an .npz file, .*; it cannot be read: it is neither a zip file nor an array"),
         ("nothing", b"", "must be an .npz file"),
+        # The first entry says that it needs a newer version of the format.
+        (
+            "newer",
+            content.replace(b"PK\1\2\x2d\3\x2d", b"PK\1\2\x2d\3\xff"),
+            "x cannot be read|it cannot be read: zip file version",
+        ),
     ):
         (folder / f"{name}.npz").write_bytes(made)
         yield name, message
