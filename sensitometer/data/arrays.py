@@ -202,6 +202,10 @@ def _points(argument: str, value: Any, notes: dict[str, None]) -> Raw:
             f"{argument} must hold finite numbers of float32; point {point} has {wrong} "
             f"({counted(int((~finite).sum()), 'such point')})"
         )
+    if points.ndim > 2 and points.min() >= 0 and 1 < points.max() <= 255 and (points == np.rint(points)).all():
+        notes[f"{argument}: whole numbers up to {points.max():g} are taken as they are; pixels as uint8 would become [0, 1]"] = (
+            None
+        )
     if _channels_seem_last(points):
         sizes = dimensions(points.shape[1:])
         notes[

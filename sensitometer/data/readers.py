@@ -73,8 +73,8 @@ def read_pickled_cifar(
     uint8 images `[N, channels, height, width]` and uint8 labels `[N]`, as `read_cifar` does.
     """
     pixels = math.prod(image_shape)
-    # Each image comes with the name of its file.
-    most = points * (pixels + 200) + 10_000
+    # Each image comes with the name of its file. Python 3 writes for Python 2 up to two bytes per pixel.
+    most = points * (2 * pixels + 200) + 10_000
     content = _read_bytes(path, most)
     if len(content) > most:
         raise DataError(f"{path} holds more than {most} bytes; expected a CIFAR file for Python of {points} images")

@@ -93,6 +93,15 @@ def test_channels_that_come_last_are_moved_where_that_is_plain_and_said():
     assert "transpose" in floats.notes[0]
 
 
+def test_pixels_that_come_as_floats_stay_as_they_are_and_it_is_said():
+    dataset = sm.Dataset.from_arrays(PIXELS.astype(np.float64))
+    assert torch.equal(dataset.test.x, torch.from_numpy(PIXELS).flatten(1).float())
+    assert dataset.notes == (
+        f"x_test: whole numbers up to {PIXELS.max()} are taken as they are; pixels as uint8 would become [0, 1]",
+    )
+    assert sm.Dataset.from_arrays(PIXELS / 255).notes == sm.Dataset.from_arrays(X).notes == ()
+
+
 def test_points_that_are_no_images_have_no_image_shape(refused):
     for shape in ((4,), (7, 3), (2, 3, 4, 5)):
         dataset = sm.Dataset.from_arrays(torch.rand(3, *shape))
