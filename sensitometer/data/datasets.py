@@ -132,6 +132,11 @@ class Dataset:
             parts.append(_normalised(raw.detach().cpu().numpy(), points.y, chosen, self.shape))
         return replace(self, train=parts[0], test=parts[1], normalise=chosen.text)
 
+    def without_raw(self) -> "Dataset":
+        """Return the same data without the raw numbers, which take memory; they cannot be normalised in another way then."""
+        train, test = (replace(points, raw=None) for points in (self.train, self.test))
+        return replace(self, train=train, test=test)
+
     @classmethod
     def from_arrays(
         cls,

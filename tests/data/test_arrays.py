@@ -168,6 +168,8 @@ def test_raw_numbers_that_are_gone_are_missed(refused):
     assert plain.renormalised("sphere").test.x.norm(dim=1).tolist() == pytest.approx([2.0] * 5)
     with refused("normalise must be sphere for gone, whose raw numbers were not kept; got 'none'"):
         sm.Dataset("gone", points, points, 2, (4,), "sphere").renormalised("none")
+    with refused("normalise must be 0.5/0.5 for data, whose raw numbers were not kept; got 'none'"):
+        sm.Dataset.from_arrays(PIXELS, normalise="0.5/0.5").without_raw().renormalised("none")
 
 
 def test_a_loader_gives_what_its_arrays_give():

@@ -102,7 +102,8 @@ class _Worker:
 
         check_device(device)
         names, options = data["names"], {key: value for key, value in data.items() if key != "names"}
-        self.datasets = {name: _load(name, **options) for name in names}
+        # Each worker has its own copy; of the raw numbers none is needed.
+        self.datasets = {name: _load(name, **options).without_raw() for name in names}
         self.schedule = Schedule(**schedule)
         self.measures = Measures(**measures)
         self.device = device
