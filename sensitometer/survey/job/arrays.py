@@ -15,6 +15,7 @@ from ...measures.regions.transitions import exact_crossings, path_graph, transit
 from ...networks import MLP, initial_weights, layer_shapes
 from ...paths import Path, Polyline, Slice, fitted_ellipse, random_ellipse, translation
 from ...randomness import generator
+from ...store.arrays import TOGETHER
 from ...training import Trained
 from ..scheduling.cost import Measures
 
@@ -50,9 +51,10 @@ def _points(trained: Trained, dataset: Dataset, count: int) -> dict[str, Tensor]
     stream = generator(configuration.seed, f"measured points of {configuration.id}")
     chosen = torch.randperm(len(dataset.test.y), generator=stream)[:count]
     device = trained.network.weights[0].device
-    values = vars(point_values(trained.network, dataset.test.x[chosen].to(device), dataset.test.y[chosen].to(device)))
-    kept = {f"points.{name}": value if value.is_floating_point() else value.short() for name, value in values.items()}
-    return {"points.index": chosen.int(), **kept}
+    values = point_values(trained.network, dataset.test.x[chosen].to(device), dataset.test.y[chosen].to(device))
+    kept: dict[str, Tensor] = {name: getattr(values, name) for name in TOGETHER["points"] if name != "index"}
+    shortened = {f"points.{name}": value if value.is_floating_point() else value.short() for name, value in kept.items()}
+    return {"points.index": chosen.int(), **shortened}
 
 
 def training_anchors(dataset: Dataset, seed: int, *, alike: bool) -> Tensor:

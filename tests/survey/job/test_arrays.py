@@ -16,7 +16,7 @@ from sensitometer.data import Points
 from sensitometer.errors import InvalidInputError, StoreError
 from sensitometer.measures import boundaries, path_profile, point_values
 from sensitometer.networks import MLP
-from sensitometer.store.arrays import write_arrays
+from sensitometer.store.arrays import TOGETHER, write_arrays
 from sensitometer.survey.checking import check_survey
 from sensitometer.survey.job import arrays as network_arrays
 from sensitometer.survey.job.arrays import UNITS, measure_arrays, training_anchors
@@ -79,9 +79,9 @@ def test_points_are_random_ones_of_the_seed_with_their_measures(trained, digits)
     for other in (trained(seed=2), trained(width=31)):
         assert index.tolist() != kept(other, digits, points=40)["points.index"].tolist()
     expected = vars(point_values(one.network, digits.test.x[index], digits.test.y[index]))
-    assert {name.removeprefix("points.") for name in found} == expected.keys()
-    for name, values in expected.items():
-        assert_allclose(found[f"points.{name}"], values.numpy(), rtol=1e-12)
+    assert {f"points.{name}" for name in TOGETHER["points"]} == {"points.index", *found}
+    for name, values in found.items():
+        assert_allclose(values, expected[name.removeprefix("points.")].numpy(), rtol=1e-12)
     logits = one.network(digits.test.x[index]).double()
     squares = (logits - torch.nn.functional.one_hot(digits.test.y[index], 10)).square().sum(1) / 2
     assert_allclose(found["points.l2_loss"], squares.numpy(), rtol=1e-4)
