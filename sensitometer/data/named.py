@@ -97,7 +97,7 @@ def load_dataset(
         train_images, train_labels = train_images[chosen], train_labels[chosen]
     train, test = _part(name, train_images, train_labels, crop), _part(name, test_images, test_labels, crop)
     shape = source.image_shape if crop is None else (channels, crop, crop)
-    return make_dataset(Arrays(name, train, test, source.classes, shape), normalise)
+    return make_dataset(Arrays(name, train, test, source.classes, shape, source.class_names), normalise)
 
 
 def usual_normalisations(dataset: Dataset) -> list[str]:

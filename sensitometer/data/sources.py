@@ -53,6 +53,7 @@ class Source:
     downloads: tuple[Download, ...] = ()
     mirrors: tuple[str, ...] = ()  # each holds every download, and ends in a slash; tried in this order
     label_bytes: int = 1  # before each image in a CIFAR record; the last is the label
+    class_names: tuple[str, ...] = ()  # by label; none where the number says it, or where there are many
 
 
 def idx_elsewhere(name: str, torchvision: str) -> tuple[str, ...]:
@@ -83,7 +84,13 @@ _MNIST_FILES = (
 )
 
 
-def _mnist_like(name: str, torchvision: str, *published: tuple[int, str], mirrors: tuple[str, ...]) -> Source:
+def _mnist_like(
+    name: str,
+    torchvision: str,
+    *published: tuple[int, str],
+    mirrors: tuple[str, ...],
+    class_names: tuple[str, ...] = (),
+) -> Source:
     """Describe a data set that comes as MNIST does, from torchvision's name and the sizes and SHA-256 of its four files."""
     files = tuple(replace(file, elsewhere=idx_elsewhere(file.name, torchvision)) for file in _MNIST_FILES)
     return Source(
@@ -95,10 +102,19 @@ def _mnist_like(name: str, torchvision: str, *published: tuple[int, str], mirror
         test=Split(files[2:], 10_000),
         downloads=tuple(Download(file.name, *size_and_sum, (file,)) for file, size_and_sum in zip(files, published, strict=True)),
         mirrors=mirrors,
+        class_names=class_names,
     )
 
 
-def _cifar(name: str, classes: int, label_bytes: int, archive: tuple[str, int, str], python: str, *published: DataFile) -> Source:
+def _cifar(
+    name: str,
+    classes: int,
+    label_bytes: int,
+    archive: tuple[str, int, str],
+    python: str,
+    *published: DataFile,
+    class_names: tuple[str, ...] = (),
+) -> Source:
     """
     Describe CIFAR10 or CIFAR100 from its archive's (name, size, SHA-256) and its files, of which the last is the test set.
 
@@ -115,6 +131,7 @@ def _cifar(name: str, classes: int, label_bytes: int, archive: tuple[str, int, s
         # The authors' site at its old address, which forwards, and at its new one.
         mirrors=("https://www.cs.toronto.edu/~kriz/", "https://cave.cs.toronto.edu/kriz/"),
         label_bytes=label_bytes,
+        class_names=class_names,
     )
 
 
@@ -144,6 +161,7 @@ _SOURCES = (
             "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/",
             "https://raw.githubusercontent.com/zalandoresearch/fashion-mnist/master/data/fashion/",
         ),
+        class_names=("T-shirt", "trouser", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "ankle boot"),
     ),
     _cifar(
         "cifar10",
@@ -153,6 +171,7 @@ _SOURCES = (
         "cifar-10-batches-py",
         *(DataFile(f"cifar-10-batches-bin/data_batch_{i}.bin", "records", 10_000) for i in range(1, 6)),
         DataFile("cifar-10-batches-bin/test_batch.bin", "records", 10_000),
+        class_names=("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"),
     ),
     _cifar(
         "cifar100",
