@@ -4,7 +4,7 @@ import os
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import fields, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from rich.console import Console
@@ -98,17 +98,19 @@ def measure(
     count = check_whole_number("points", default if points is None else points, most=available)
     loops = check_whole_number("transitions", transitions, least=0, most=count)
     chosen = torch.randperm(available, generator=generator(0, "measured points"))[:count]
-    x, inputs_chosen = _points_for(model, dataset, chosen, inputs)
+    subject = _Subject(model, output, inputs)
+    x, further = _points_for(subject, dataset, chosen)
     y = dataset.test.y[chosen] if dataset.is_regression or dataset.has_labels else None
     notes = [*dataset.notes]
     if y is None and bool((dataset.test.y >= 0).any()):
         notes.append("some points have no label: accuracy and loss are left out")
-    options = {"of": of, "output": output}
-    notes += _note_of_classes(model, x, y, inputs_chosen, dataset, options)
+    adapted = AdaptedModel(model, x[:1], output=output, inputs=_rows(further, slice(0, 1)))
+    notes += [adapted.note] if adapted.note else []
+    if y is not None and of in ("probabilities", "logits"):
+        notes += _note_of_classes(adapted.example, dataset)
     bar = _Progress(progress)
-    values = _values(model, x, y, inputs_chosen, options, bar)
-    notes += _notes_of(model, x[:1], output, _rows(inputs_chosen, slice(0, 1)))
-    notes += _better_normalisations(model, dataset, values, chosen, output, inputs)
+    values = _values(subject._replace(inputs=further), x, y, of, bar)
+    notes += _better_normalisations(subject, dataset, values, chosen)
     counts, how = (None, "")
     if loops:
         if inputs is not None or output is not None:
@@ -123,6 +125,14 @@ def measure(
     return Measurement(dataset, of, chosen, values, counts, how, complexity, tuple(notes))
 
 
+class _Subject(NamedTuple):
+    """A model, which of its outputs is measured, and its further inputs, a row per point."""
+
+    model: Callable[..., Any]
+    output: str | int | None
+    inputs: Inputs | None
+
+
 class _Progress:
     """A progress bar in a terminal, or none."""
 
@@ -135,18 +145,16 @@ class _Progress:
         return track(items, name, console=self._console, disable=not self._shown, transient=True)
 
 
-def _points_for(
-    model: Callable[..., Any], dataset: Dataset, chosen: Tensor, inputs: Inputs | None
-) -> tuple[Tensor, Inputs | None]:
+def _points_for(subject: _Subject, dataset: Dataset, chosen: Tensor) -> tuple[Tensor, Inputs | None]:
     """Return the chosen test points in the shape, of the type and on the device in which a model takes them, and their inputs."""
     x = dataset.test.x[chosen]
-    if isinstance(model, MLP):
-        return as_model_takes(model, x), inputs
-    moved = as_model_takes(model, x).view(-1, *dataset.shape)
-    further = None if inputs is None else _rows(_checked(inputs, len(dataset.test.y)), chosen)
+    if isinstance(subject.model, MLP):
+        return as_model_takes(subject.model, x), subject.inputs
+    moved = as_model_takes(subject.model, x).view(-1, *dataset.shape)
+    further = None if subject.inputs is None else _rows(_checked(subject.inputs, len(dataset.test.y)), chosen)
     few = _rows(further, slice(0, 2)) or ()
     places, names = ((), few) if isinstance(few, Mapping) else (few, {})
-    shape = shape_taken(lambda points: model(points, *places, **names), moved)
+    shape = shape_taken(lambda points: subject.model(points, *places, **names), moved)
     # Half precision is left to the model's float32 copy.
     x = moved if moved.dtype in (torch.float32, torch.float64) else x.to(moved.device)
     return x.view(-1, *shape), further
@@ -169,18 +177,11 @@ def _rows(inputs: Inputs | None, rows: Tensor | slice) -> Inputs | None:
     return [value[rows] if isinstance(value, Tensor) else value for value in inputs]
 
 
-def _values(
-    model: Callable[..., Any],
-    x: Tensor,
-    y: Tensor | None,
-    inputs: Inputs | None,
-    options: Mapping[str, Any],
-    bar: _Progress,
-) -> PointValues:
+def _values(subject: _Subject, x: Tensor, y: Tensor | None, of: str, bar: _Progress) -> PointValues:
     """Measure the points, part after part."""
     y = None if y is None else y.to(x.device)
-    if isinstance(model, MLP):
-        return point_values(model, x, y, **options)
+    if isinstance(subject.model, MLP):
+        return point_values(subject.model, x, y, of=of, output=subject.output, inputs=subject.inputs)
     size = max(PART, len(x) // PARTS)
     parts = []
     for start in bar.over(range(0, len(x), size), "Jacobians"):
@@ -190,7 +191,8 @@ def _values(
             with warnings.catch_warnings():
                 # That a copy is measured is among the notes.
                 warnings.filterwarnings("ignore", "the model is measured in a float32 copy")
-                parts.append(point_values(model, x[place], labels, inputs=_rows(inputs, place), **options))
+                further = _rows(subject.inputs, place)
+                parts.append(point_values(subject.model, x[place], labels, of=of, output=subject.output, inputs=further))
         except (RuntimeError, NotImplementedError) as error:
             raise InvalidInputError(f"the model's Jacobian cannot be computed: {first_line(error)}") from error
     columns = {field.name: [getattr(part, field.name) for part in parts] for field in fields(PointValues)}
@@ -198,25 +200,9 @@ def _values(
     return PointValues(**joined)
 
 
-def _notes_of(model: Callable[..., Any], x: Tensor, output: str | int | None, inputs: Inputs | None) -> list[str]:
-    note = "" if isinstance(model, MLP) else AdaptedModel(model, x, output=output, inputs=inputs).note
-    return [note] if note else []
-
-
-def _note_of_classes(
-    model: Callable[..., Any],
-    x: Tensor,
-    y: Tensor | None,
-    inputs: Inputs | None,
-    dataset: Dataset,
-    options: Mapping[str, Any],
-) -> list[str]:
+def _note_of_classes(example: Tensor, dataset: Dataset) -> list[str]:
     """Refuse a classifier of other classes than the data have; note one of more classes than labels of one's own data."""
-    if y is None or y.is_floating_point() or options["of"] not in ("probabilities", "logits") or isinstance(model, MLP):
-        classes = len(model.weights[-1]) if isinstance(model, MLP) and y is not None else dataset.classes
-    else:
-        adapted = AdaptedModel(model, x[:1], output=options["output"], inputs=_rows(inputs, slice(0, 1)))
-        classes = adapted.example.shape[1] if adapted.example.ndim == 2 and adapted.example.shape[1] > 1 else dataset.classes
+    classes = example.shape[1] if example.ndim == 2 and example.shape[1] > 1 else dataset.classes
     if classes == dataset.classes or not dataset.classes:
         return []
     if classes < dataset.classes or usual_normalisations(dataset):
@@ -227,14 +213,7 @@ def _note_of_classes(
     return [f"the model has {classes} classes and the labels only {dataset.classes}: check that they are the same ones"]
 
 
-def _better_normalisations(
-    model: Callable[..., Any],
-    dataset: Dataset,
-    values: PointValues,
-    chosen: Tensor,
-    output: str | int | None,
-    inputs: Inputs | None,
-) -> list[str]:
+def _better_normalisations(subject: _Subject, dataset: Dataset, values: PointValues, chosen: Tensor) -> list[str]:
     """Note which usual normalisation of a known data set gives the model a far better accuracy than the one measured under."""
     others = [how for how in usual_normalisations(dataset) if how != dataset.normalise]
     correct, raw = values.correct, dataset.test.raw
@@ -245,9 +224,10 @@ def _better_normalisations(
     few = replace(dataset, test=test, train=Points(test.x[:0], test.y[:0], raw[:0]))
     accuracies = {}
     for how in others:
-        x, here = _points_for(model, few.renormalised(how), torch.arange(len(rows)), _rows(inputs, rows))
+        of_few = subject._replace(inputs=_rows(subject.inputs, rows))
+        x, further = _points_for(of_few, few.renormalised(how), torch.arange(len(rows)))
         with torch.no_grad():
-            outputs = AdaptedModel(model, x, output=output, inputs=here)(x)
+            outputs = AdaptedModel(subject.model, x, output=subject.output, inputs=further)(x)
         predicted = outputs[:, 0] > 0 if outputs.shape[1] == 1 else outputs.argmax(1)
         accuracies[how] = float((predicted.cpu() == test.y).double().mean())
     best, now = max(accuracies, key=lambda how: accuracies[how]), float(correct[: len(rows)].double().mean())

@@ -264,7 +264,7 @@ def test_points_are_written_with_all_their_digits(network, digits, tmp_path):
         (nn.Linear(64, 10), {"points": 5, "transitions": 1}, "model has no activation"),
         (nn.Sequential(nn.Linear(64, 10), nn.ReLU()), {"samples": 1, "transitions": 1}, "samples must be a whole number"),
         (nn.Sequential(nn.Linear(64, 10), nn.Dropout()), {}, "must be in evaluation mode"),
-        (MLP([torch.ones(10, 65)], "relu"), {}, r"x must be points \[N, 65\]; got \[500, 64\]"),
+        (MLP([torch.ones(10, 65)], "relu"), {}, r"x must be a torch.float32 tensor of points \[N, 65\]"),
     ],
 )
 def test_models_and_numbers_that_do_not_fit_are_refused(refused, digits, model, options, expected):
