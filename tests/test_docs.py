@@ -14,6 +14,7 @@ from click.testing import CliRunner
 import sensitometer
 from sensitometer.cli import cli
 from sensitometer.survey import load_spec, preset_names
+from sensitometer.survey.spec import parse_spec
 
 ROOT = Path(__file__).parent.parent
 EXAMPLES = sorted(file for file in (ROOT / "sensitometer").rglob("*.py") if ">>> " in file.read_text())
@@ -45,6 +46,11 @@ def test_the_examples_run_and_the_first_of_the_readme_has_ten_lines(tmp_path):
     assert gaps[0] < 0.1 < 0.5 < gaps[1]
     assert jacobian_norms[0] < jacobian_norms[1]
     assert norms.startswith("tensor([")
+
+
+def test_the_specification_in_the_readme_is_one():
+    (text,) = re.findall(r"```toml\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    assert len(list(parse_spec(text, "README").configurations())) == 24
 
 
 @pytest.mark.parametrize("file", EXAMPLES, ids=lambda file: file.stem)

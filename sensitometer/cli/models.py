@@ -16,6 +16,8 @@ from ..errors import InvalidInputError, SensitometerError
 if TYPE_CHECKING:
     from ..measuring import Measurement
 
+# Classes of which a table is printed.
+MOST_CLASSES = 20
 KINDS = "probabilities, logits, sigmoid, outputs"
 Command = Callable[..., Any]
 _OPTIONS = (
@@ -77,25 +79,31 @@ def measure(
     """
     _say_begun(f"measuring {model} on {data}", to_stdout=not as_json and out != "-")
     from ..data.opening import open_data
+    from ..measuring.measurement import check_ending
     from ..measuring.model_on_data import measure as measure_model
     from ..models.opening import open_model
 
     dataset = open_data(data, normalise=normalise, crop=crop, size=size)
     opened = open_model(model, weights=weights, trust_pickle=trust_pickle)
-    target = out or f"{_stem(model)}-{dataset.name}-points.csv"
-    if target != "-" and not Path(target).absolute().parent.is_dir():
-        raise SensitometerError(f"cannot write the points to {target}: No such folder")
+    names = [_stem(model), *([weights.stem] if weights else []), dataset.name, "points.csv"]
+    target = out or "-".join(names)
+    if target != "-":
+        check_ending(Path(target))
+        if not Path(target).absolute().parent.is_dir():
+            raise SensitometerError(f"cannot write the points to {target}: No such folder")
     if target == "-" and as_json:
         raise InvalidInputError("--json and --out - both print to standard output: leave one out")
     done = measure_model(opened, dataset, **_measuring_options(**options))
+    if target != "-":
+        done.write(target)
     if as_json:
-        click.echo(json.dumps({"model": model, **done.as_dict()}, indent=2))
+        click.echo(json.dumps({"model": model, "weights": weights and str(weights), **done.as_dict()}, indent=2))
     else:
-        _print_measurement(model, done, to_stderr=target == "-")
+        of = f" with the weights {weights}" if weights else ", with the weights that it makes itself," if ":" in model else ""
+        _print_measurement(f"{model}{of}", done, to_stderr=target == "-")
     if target == "-":
         done.frame().to_csv(sys.stdout, index=False, lineterminator="\n")
     else:
-        done.write(target)
         click.echo(f"points in {target}", err=as_json)
 
 
@@ -115,6 +123,11 @@ def _print_measurement(model: str, done: Measurement, *, to_stderr: bool) -> Non
     say(f"\n{'':32}{'mean':>12}{'std. error':>12}{'points':>8}")
     for label, mean in done.table().items():
         say(f"{label:32}{mean.value:>12.4g}{mean.standard_error:>12.2g}{mean.count:>8,}")
+    if done.values.correct is not None and done.dataset.classes <= MOST_CLASSES:
+        say(f"\n{'class':24}{'points':>8}{'accuracy':>12}{'std. error':>12}{'Jacobian norm':>16}{'std. error':>12}")
+        for name, points, *numbers in done.per_class().itertuples(index=False):
+            accuracy, accuracy_error, norm, norm_error = numbers
+            say(f"{name:24.24}{points:>8,}{accuracy:>12.4g}{accuracy_error:>12.2g}{norm:>16.4g}{norm_error:>12.2g}")
     if done.detection is not None:
         say("\nscores as detectors of wrong points, with 95% intervals")
         say(f"{'':16}{'AUROC':>24}{'AUGRC':>26}{'AUROC minus that of 1 - max p':>32}")
@@ -157,14 +170,13 @@ def compare(
     """
     _say_begun(f"comparing {' and '.join(models)} on {data}", to_stdout=not as_json)
     from ..data.opening import open_data
-    from ..measuring.comparison import CAUTION
     from ..measuring.comparison import compare as compare_models
     from ..models.opening import open_model
 
     factories = [place for place, model in enumerate(models) if ":" in model]
     if weights and len(weights) != len(factories):
         raise InvalidInputError(
-            f"--weights must be given once per package.module:factory, {len(factories)} times; got {len(weights)}"
+            f"--weights must be given once per package.module:factory, of which there are {len(factories)}; got {len(weights)}"
         )
     weights_of = dict(zip(factories, weights, strict=False))
     names = [str(weights_of.get(place, model)) for place, model in enumerate(models)]
@@ -182,7 +194,8 @@ def compare(
         plain = json.loads(json.dumps(table.to_dict("records"), default=float), parse_constant=lambda _: None)
         click.echo(json.dumps({"data": dataset.name, "normalise": dataset.normalise, "notes": notes, "rows": plain}, indent=2))
         return
-    click.echo(f"{len(models)} models on the same test points of {dataset.name}, normalise: {dataset.normalise}")
+    points = f"{int(table.points.max()):,} of {len(dataset.test.y):,} test points"
+    click.echo(f"{len(models)} models on the same {points} of {dataset.name}, normalise: {dataset.normalise}")
     for name, lines in notes.items():
         for line in lines:
             click.echo(f"{name}: {line}")
@@ -194,4 +207,5 @@ def compare(
             click.echo(
                 f"{row.quantity:24}{row.value_a:>10.4g}{row.value_b:>10.4g}{row.difference:>+12.4g}  {interval:24}{row.verdict}"
             )
-    click.echo(f"\n{CAUTION}")
+    if comparison.caution:
+        click.echo(f"\n{comparison.caution}")

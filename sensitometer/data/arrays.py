@@ -39,6 +39,7 @@ class Arrays:
     shape: tuple[int, ...]
     class_names: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    files: tuple[str, ...] = ()
 
 
 class Names(NamedTuple):

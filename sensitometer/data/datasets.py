@@ -67,6 +67,8 @@ class Dataset:
         By class; empty if they have no names.
     notes
         What was decided in reading the data that the reader should know, a line each.
+    files
+        Where the test points of a folder of images come from, a path each; empty for other data.
     """
 
     name: str
@@ -77,6 +79,7 @@ class Dataset:
     normalise: str = NORMALISE
     class_names: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    files: tuple[str, ...] = ()
 
     def __repr__(self) -> str:
         points = f"{len(self.train.y):,} train and {len(self.test.y):,} test points"
@@ -307,7 +310,8 @@ def make_dataset(arrays: Arrays, normalise: str) -> Dataset:
         _normalised(part.x.reshape(len(part.x), inputs), torch.from_numpy(part.y), chosen, arrays.shape)
         for part in (arrays.train, arrays.test)
     )
-    return Dataset(arrays.name, train, test, arrays.classes, arrays.shape, chosen.text, arrays.class_names, arrays.notes)
+    about = {"class_names": arrays.class_names, "notes": arrays.notes, "files": arrays.files}
+    return Dataset(arrays.name, train, test, arrays.classes, arrays.shape, chosen.text, **about)
 
 
 def _normalised(raw: Raw, y: "torch.Tensor", normalisation: Normalisation, shape: tuple[int, ...]) -> Points:

@@ -49,7 +49,9 @@ def read_folder(path: Path, *, size: int | None = None, name: str | None = None)
     few = 0 if grey else sum(mode in _GREY for mode, _ in looks)
     if few:
         notes += (f"{counted(few, 'grey image')} of {len(files):,} became RGB, as the others are",)
-    return Arrays(name, parts[1], parts[0], len(class_names), images.shape[1:], class_names, notes)
+    return Arrays(
+        name, parts[1], parts[0], len(class_names), images.shape[1:], class_names, notes, tuple(str(file) for _, file in test)
+    )
 
 
 # An image, and the name of its class; None without classes.

@@ -52,6 +52,8 @@ def open_data(
     folder = not known and path.is_dir()
     if crop is not None and not known:
         raise InvalidInputError(f"crop goes with a known data set ({', '.join(SOURCES)}) alone; {text} is none{_instead(folder)}")
+    if size is not None and not folder and path.suffix != ".npz" and not known and not FACTORY.fullmatch(text):
+        raise InvalidInputError(f"no folder of images {text}: there is no such folder")
     if size is not None and not folder:
         raise InvalidInputError(f"size goes with a folder of images alone; {text} is none{'; use crop' if known else ''}")
     chosen = normalise if normalise is not None else "sphere" if known else NORMALISE

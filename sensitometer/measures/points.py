@@ -160,16 +160,18 @@ def _checked_labels(y: Tensor | None, points: int, example: Tensor, kind: str) -
         return None
     if isinstance(y, Tensor) and y.is_floating_point():
         targets = y.flatten(1) if y.ndim > 1 else y.unsqueeze(1)
-        if kind != "outputs" or targets.shape != (points, example[0].numel()):
+        if kind != "outputs":
             raise InvalidInputError(
-                f"floating-point y are targets of a model of numbers, of='outputs', [{points}, {example[0].numel()}]; got "
-                f"{described(y)} with of={kind!r}: make classes whole numbers"
+                f"y must be whole numbers for of={kind!r}, the classes; got {described(y)}, targets of a regression, "
+                "of='outputs': y.long() makes classes of them"
             )
+        if targets.shape != (points, example[0].numel()):
+            raise InvalidInputError(f"y must be targets [{points}, {example[0].numel()}], one per output; got {described(y)}")
         return targets.double()
     if kind == "outputs" and not ends_in_softmax(example):
         raise InvalidInputError(
-            "y of a model of numbers must be floating-point targets; got whole numbers: use of='probabilities' for classes, "
-            "y.float() for targets, or None"
+            "y must be the floating-point targets of a regression for of='outputs'; got whole numbers: use of='probabilities' "
+            "for classes, y.float() for targets, or None"
         )
     classes = example.shape[1] if kind != "sigmoid" else 2
     if kind == "sigmoid" and example.shape[1] > 1:

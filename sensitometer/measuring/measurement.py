@@ -94,7 +94,7 @@ class Measurement:
             f"transitions ({self.method})": self.transitions,
             "local complexity": self.local_complexity,
         }
-        return {name: mean(row) for name, row in rows.items() if row is not None}
+        return {name: mean(row) for name, row in rows.items() if row is not None and len(row)}
 
     def frame(self) -> pd.DataFrame:
         """Return a table of one row per point: its index in the test set, and all its values and scores."""
@@ -104,6 +104,8 @@ class Measurement:
         columns |= {name: getattr(self.values, name) for name in ("label_jacobian_norm", "logit_jacobian_norm")}
         columns["local_complexity"] = self.local_complexity
         table = pd.DataFrame({name: column.cpu().numpy() for name, column in columns.items() if column is not None})
+        if self.dataset.files:
+            table.insert(1, "file", [self.dataset.files[point] for point in self.points.tolist()])
         for name, scores in self._confidence_scores.items():
             table[_column(name)] = scores
         if self.transitions is not None:
@@ -243,8 +245,9 @@ class Measurement:
         return plain
 
     def write(self, path: str | os.PathLike[str]) -> None:
-        """Write `frame()` to a `.parquet` file, or as CSV to any other; StoreError if that fails."""
+        """Write `frame()` to a `.csv` or `.parquet` file; InvalidInputError for another ending, StoreError if that fails."""
         path = Path(path)
+        check_ending(path)
         try:
             with replacing(path) as unfinished:
                 if path.suffix == ".parquet":
@@ -253,6 +256,12 @@ class Measurement:
                     self.frame().to_csv(unfinished, index=False, lineterminator="\n")
         except OSError as error:
             raise StoreError(f"cannot write the points to {path}: {error.strerror or error}") from error
+
+
+def check_ending(path: Path) -> None:
+    """Raise InvalidInputError unless a file of points is to be CSV or Parquet."""
+    if path.suffix not in (".csv", ".parquet"):
+        raise InvalidInputError(f"the file of the points must end in .csv or .parquet; got {path}")
 
 
 def _column(name: str) -> str:

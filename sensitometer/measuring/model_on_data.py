@@ -4,7 +4,7 @@ import os
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import fields, replace
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import torch
 from rich.console import Console
@@ -89,9 +89,7 @@ def measure(
     >>> measurement.table()["accuracy"].count
     40
     """
-    dataset = data if isinstance(data, Dataset) else open_data(data, normalise=normalise)
-    if isinstance(data, Dataset) and normalise is not None:
-        dataset = data.renormalised(normalise)
+    dataset = data_of(model, data, normalise)
     model = unwrapped(model)
     available = len(dataset.test.y)
     default = available if isinstance(model, MLP) else min(available, GENERIC_POINTS)
@@ -110,7 +108,7 @@ def measure(
         notes += _note_of_classes(adapted.example, dataset)
     bar = _Progress(progress)
     values = _values(subject._replace(inputs=further), x, y, of, bar)
-    notes += _better_normalisations(subject, dataset, values, chosen)
+    notes += [*_better_normalisations(subject, dataset, values, chosen), *_note_of_saturation(values, of)]
     counts, how = (None, "")
     if loops:
         if inputs is not None or output is not None:
@@ -123,6 +121,19 @@ def measure(
         how = how if how == "exact" else f"{samples:,} samples"
     complexity = complexity_of(model, x) if local_complexity else None
     return Measurement(dataset, of, chosen, values, counts, how, complexity, tuple(notes))
+
+
+def data_of(model: object, data: Dataset | str | os.PathLike[str], normalise: str | None) -> Dataset:
+    """Return the data set that is meant, normalised as asked; InvalidInputError if it is none."""
+    if isinstance(data, Dataset):
+        return data if normalise is None else data.renormalised(normalise)
+    if not isinstance(cast(object, data), str | os.PathLike):
+        swapped = "; model and data are swapped" if isinstance(model, Dataset | str | os.PathLike) else ""
+        raise InvalidInputError(
+            f"data must be a Dataset, a known name or a path; got {described(data)}{swapped}: make a Dataset with "
+            "Dataset.from_arrays(x, y) or Dataset.from_loader(loader)"
+        )
+    return open_data(data, normalise=normalise)
 
 
 class _Subject(NamedTuple):
@@ -208,9 +219,29 @@ def _note_of_classes(example: Tensor, dataset: Dataset) -> list[str]:
     if classes < dataset.classes or usual_normalisations(dataset):
         raise InvalidInputError(
             f"model must give {dataset.classes} logits, one per class of {dataset.name}; it gives {classes} "
-            f"(the labels of {dataset.name} go up to {dataset.classes - 1})"
+            f"(the labels of {dataset.name} go up to {dataset.classes - 1}{_from_1(dataset)})"
         )
-    return [f"the model has {classes} classes and the labels only {dataset.classes}: check that they are the same ones"]
+    return [
+        f"the model has {classes} classes, and the highest label is {dataset.classes - 1}{_from_1(dataset)}: check that they are "
+        "the same ones"
+    ]
+
+
+def _from_1(dataset: Dataset) -> str:
+    """Return what to say of data in which no label is 0."""
+    labels = torch.cat([dataset.test.y, dataset.train.y])
+    return ", and none is 0: subtract 1 if they count from 1" if len(labels) and int(labels.min()) == 1 else ""
+
+
+def _note_of_saturation(values: PointValues, of: str) -> list[str]:
+    """Note that the softmax or sigmoid is saturated at most points, as where inputs are not scaled as in training."""
+    share = float((values.jacobian_norm == 0).double().mean())
+    if share < 0.5 or of not in ("probabilities", "sigmoid"):
+        return []
+    return [
+        f"WARNING: the norm is exactly 0 at {share:.0%} of the points, where the {of} are saturated: are the inputs scaled as in "
+        "training? The logits' norm is --of logits"
+    ]
 
 
 def _better_normalisations(subject: _Subject, dataset: Dataset, values: PointValues, chosen: Tensor) -> list[str]:

@@ -57,7 +57,8 @@ class TerminalReporter(Reporter):
                 self._norms.append(row["jacobian_norm"])
         rate = self._count / (now - self._begun)
         self._progress.update(self._task, advance=len(rows), rate=f"{rate:.1f}/s", left=_words(left))
-        if now - self._looked > CORRELATION_INTERVAL:
+        task = self._progress.tasks[self._task]
+        if now - self._looked > CORRELATION_INTERVAL or task.completed == task.total:
             self._looked = now
             tau = running_tau(self._gaps, self._norms)
             self._progress.update(self._task, correlation="τ -" if math.isnan(tau) else f"τ {tau:+.2f}")

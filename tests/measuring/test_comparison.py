@@ -42,6 +42,7 @@ def test_differences_are_paired(digits):
 def test_a_model_and_itself_cannot_be_told_apart(digits):
     table = sm.compare({"a": network(1), "b": network(1), "c": network(1)}, digits, points=30).table()
     assert set(table.verdict) == {"cannot tell"}
+    assert sm.compare({"a": network(1), "b": network(2)}, digits, points=30).caution == ""
     assert [tuple(pair) for pair in table[["a", "b"]].drop_duplicates().to_numpy()] == [("a", "b"), ("a", "c"), ("b", "c")]
 
 

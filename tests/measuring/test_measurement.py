@@ -183,6 +183,25 @@ def test_a_better_normalisation_is_named(digits):
     assert measure(model, pixels, points=300).notes == ()
 
 
+def test_data_that_are_none_are_refused_and_labels_from_1_are_noted(refused, digits):
+    model = nn.Linear(64, 10)
+    with refused(r"data must be a Dataset, a known name or a path; got tuple: make a Dataset with Dataset.from_arrays\(x, y\)"):
+        measure(model, (digits.test.x, digits.test.y))
+    with refused("got Linear; model and data are swapped"):
+        measure(digits, model)
+    from_1 = Dataset.from_arrays(digits.test.x[:30], torch.arange(30) % 5 + 1)
+    (note,) = measure(model, from_1).notes
+    assert note.startswith("the model has 10 classes, and the highest label is 5, and none is 0: subtract 1 if they count from 1")
+    with refused("none is 0: subtract 1"):
+        measure(nn.Linear(64, 5), from_1)
+
+
+def test_a_saturated_softmax_is_noted(digits):
+    model = nn.Linear(64, 10)
+    (note,) = measure(model, Dataset.from_arrays(1e4 * digits.test.x[:40], digits.test.y[:40], classes=10)).notes
+    assert note.startswith("WARNING: the norm is exactly 0 at ")
+
+
 def test_half_precision_is_measured_in_a_copy_that_the_notes_name(digits):
     model = nn.Linear(64, 10).bfloat16()
     found = measure(model, digits, points=5)
@@ -299,7 +318,7 @@ def test_the_command_measures_a_factory_of_an_image_model(zoo, run):
     options = ["--data", "digits", "--points", 50, "--transitions", 2, "--samples", 300, "--out", "here.csv"]
     status, printed, errors = run("measure", "zoo:conv", "--weights", "w.safetensors", *options)
     assert (status, errors) == (0, "")
-    assert "zoo:conv on 50 of 500 test points of digits" in printed
+    assert "zoo:conv with the weights w.safetensors on 50 of 500 test points of digits" in printed
     assert re.search(r"^transitions \(300 samples\) +\d", printed, re.MULTILINE)
     assert printed.endswith("points in here.csv\n")
     assert len(Path("here.csv").read_text().splitlines()) == 51
@@ -329,6 +348,10 @@ def test_the_command_crops(zoo, run):
         (["zoo:linear", "--data", "letters"], "data must be a name (digits, "),
         (["zoo:linear", "--data", "digits", "--points", "501"], "points must be a whole number from 1 to 500; got 501"),
         (["zoo:linear", "--data", "digits", "--crop", "9"], "crop for digits must be a whole number from 1 to 8; got 9"),
+        (
+            ["zoo:linear", "--data", "digits", "--out", "x.xlsx"],
+            "the file of the points must end in .csv or .parquet; got x.xlsx",
+        ),
         (["zoo:linear"], "Missing option '--data'"),
         (["net.pt", "--data", "digits"], "net.pt is a pickle of torch.nn.modules.linear.Linear, which can run any code when it"),
         (["text.pt", "--data", "digits", "--trust-pickle"], "text.pt is no model, or damaged: model must be a .pt2 file"),
