@@ -26,7 +26,7 @@ from ..networks import MLP, MLPStack
 REFUSALS = (RuntimeError, TypeError, ValueError, LookupError, AttributeError, AssertionError)
 HALF = (torch.float16, torch.bfloat16)
 # Points whose outputs are looked at twice, and numbers in them, if they are large.
-PROBES = 16
+PROBES = 8
 PROBE_NUMBERS = 2**19
 # Outputs of one point in two batches differ by rounding, by this much of the largest output: matrix products take other paths for
 # other numbers of points. On GPUs convolutions may round to 10 bits (TensorFloat-32).

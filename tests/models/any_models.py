@@ -374,6 +374,9 @@ MODELS = {
     "an autoencoder": Case(lambda: mlp(nn.GELU, outputs=6), of="outputs"),
     "ends in a softmax": Case(lambda: nn.Sequential(mlp(), nn.Softmax(1)), of="outputs"),
     "ends in a log-softmax": Case(lambda: nn.Sequential(mlp(), nn.LogSoftmax(1))),
+    "affine, of slopes that are one number each": Case(lambda: lambda x: torch.stack([x.sum(1), 2 * x.mean(1), -x.mean(1)], 1)),
+    "linear": Case(lambda: nn.Linear(6, 4)),
+    "the identity": Case(nn.Identity),
     "100 classes": Case(lambda: mlp(outputs=100)),
     "two classes": Case(lambda: mlp(outputs=2)),
 }

@@ -2,6 +2,10 @@
 
 import copy
 import math
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -60,7 +64,9 @@ def twin_norms(model, case, x, *, scale=1.0, target=None):
 
 def double(case, model):
     """A float64 twin, which is not wrapped, compiled or scripted."""
-    return seeded(case.twin).double() if case.twin else copy.deepcopy(model).double()
+    if case.twin:
+        return seeded(case.twin).double()
+    return copy.deepcopy(model).double() if isinstance(model, nn.Module) else model
 
 
 def assert_norms(found, expected, rtol):
@@ -323,3 +329,54 @@ def test_estimates_of_any_model_are_near_their_norms(name):
     assert found.projections == (40 if name in ("100 classes", "segmentation") else 0)
     assert ((found.norm - exact).abs() <= 4 * found.standard_error + 1e-6 * exact).all()
     assert (found.standard_error < 0.2 * exact).all()
+
+
+# --- memory
+
+MEMORY = """
+import torch
+from pathlib import Path
+from torch import nn
+from sensitometer.measures import jacobian_norm
+
+def memory(name):
+    status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
+    return int(status[name].split()[0]) / 1024
+
+torch.set_num_threads(1)
+layers = nn.Conv2d(3, 8, 16, 16), nn.ReLU(), nn.AdaptiveAvgPool2d(4)
+model, x = nn.Sequential(*layers, nn.Flatten(), nn.Linear(128, 1000)).eval(), torch.randn(1, 3, 224, 224)
+model(x)
+before = memory("VmRSS")
+norm = jacobian_norm(model, x)
+print(memory("VmHWM") - before)
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="/proc says how much memory a process has had")
+def test_memory_does_not_grow_with_the_classes():
+    """1,000 rows of 150,528 numbers are 574 MiB."""
+    finished = subprocess.run([sys.executable, "-c", MEMORY], capture_output=True, text=True, check=True)
+    assert float(finished.stdout) < 300
+
+
+# --- a real network
+
+WEIGHTS = Path(__file__).parents[3] / "shared" / "models" / "resnet20-cifar10.safetensors"
+DATA = Path(os.environ.get("SENSITOMETER_DATA", WEIGHTS.parent))
+
+
+@pytest.mark.real_data
+def test_a_real_network_s_norms_are_those_of_a_plain_loop(monkeypatch):
+    """ResNet-20 with its trained weights, at test images of CIFAR10, confident ones among them."""
+    if not WEIGHTS.exists() or not (DATA / "cifar10").exists():
+        pytest.skip(f"{WEIGHTS} and $SENSITOMETER_DATA/cifar10 are not here")
+    monkeypatch.syspath_prepend(Path(__file__).parents[2] / "benchmarks")
+    from resnet20 import resnet20, test_images
+
+    model, x = resnet20(WEIGHTS), test_images(DATA, N)
+    case, twin = Case(lambda: None), copy.deepcopy(model).double()
+    expected = twin_norms(twin, case, x)
+    assert expected.min() < 1e-3
+    assert_norms(jacobian_norm(model, x), expected, 2e-5)
+    assert_norms(jacobian_norm(twin, x.double()), expected, 1e-9)

@@ -181,7 +181,7 @@ def check_arguments(x: object, kind: str, chunk_size: int | None) -> int | None:
     if not isinstance(x, Tensor) or not x.is_floating_point() or x.ndim < 2 or not len(x):
         raise InvalidInputError(f"x must be a floating-point tensor of points [N, ...], at least one; got {described(x)}")
     # Norms would not always show it: the slope of a unit that is given nan, or is saturated by inf, may be 0.
-    if not x.isfinite().all():
+    if not (x.detach().sum().isfinite() or x.isfinite().all()):
         raise InvalidInputError("x must be finite; some points are not")
     return chunk_size
 

@@ -2,8 +2,9 @@ r"""
 The Jacobian norms of any model: rows of weights on its outputs, pulled back to its points by autograd.
 
 A row $v$ of weights on the outputs $f$ gives $v^T \partial f / \partial x^T$ in one backward pass. The rows of the Jacobian of
-the probabilities have the weights $p_c (e_c - p)$ (`softmax.py`), those of sigmoids $\sigma'(f_c)\, e_c$, those of the outputs
-$e_c$. They are formed in float64 from the outputs, over a factor per point, so that nothing underflows at well-fitted points.
+the probabilities have the weights $p_c (e_c - p)$ (`softmax.py`). They add up to 0, so that one of them needs no pass. Those of
+sigmoids have $\sigma'(f_c)\, e_c$, those of the outputs $e_c$. They are formed in float64 from the outputs, over a factor per
+point, so that nothing underflows at well-fitted points.
 
 Small passes are made together, for many rows at once (`vmap`); large ones row after row, which keeps them in the cache.
 """
@@ -19,26 +20,28 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from ...errors import InvalidInputError, counted
 from ...models.adapting import AdaptedModel, first_line, without_autocast
-from .softmax import softmax_rows
+from .softmax import SoftmaxRows
 
 # Numbers that autograd keeps of one chunk's forward pass, and points of a chunk (`benchmarks/any_model.py` chose these).
-KEPT = 2**23
-POINTS = 256
+KEPT = 5 * 2**20
+POINTS = 512
 # Numbers of the passes that are made together, and the fewest rows for which that is faster than one by one.
 TOGETHER = 2**21
 FEWEST_ROWS = 8
 # Weights of the rows that are formed at once.
-WEIGHTS = 2**20
+WEIGHTS = 2**17
 # Numbers of whole Jacobians at once, 64 MiB.
 WHOLE = 2**23
 
 
 class Rows(NamedTuple):
-    """The weights on the outputs that make a Jacobian's rows."""
+    """The weights on the outputs that make a Jacobian's rows, over a factor."""
 
-    # From classes int64 `[k]`, or `[n, 1]`, one per point: the weights over the factor, float64 `[n, k, K]`.
-    weights: Callable[[Tensor], Tensor]
+    block: Callable[[slice], Tensor]  # of the rows, float64 [n, k, K]
+    of_class: Callable[[Tensor], Tensor]  # from classes, int64 [n, 1], one per point: float64 [n, 1, K]
     factor: Tensor  # float64 [n]
+    passes: int  # how many there are
+    balanced: bool  # one more row is minus the sum of all these
 
 
 class Plan(NamedTuple):
@@ -142,25 +145,29 @@ def norms(
 ) -> Tensor:
     """Return the norms of the Jacobian of `kind`, or of its rows `target` `[N]`, at the points `x`; float64 `[N]`."""
     plan = plan_for(model, x, chunk_size, kind, create_graph=create_graph)
-    parts = []
     with torch.inference_mode(False), torch.set_grad_enabled(create_graph):
-        for start in range(0, len(x), plan.points):
-            place = slice(start, start + plan.points)
-            points, outputs = tracked(model, x, place, create_graph=create_graph)
-            rows = jacobian_rows(kind, outputs if create_graph else outputs.detach())
-            if target is None:
-                factor, slopes = rows.factor, row_slopes(points, outputs, rows, plan, create_graph=create_graph)
-            else:
-                weights = rows.weights(target[place].unsqueeze(1))
-                # A single row may be far smaller than the factor.
-                largest = _or_1(weights.detach().abs().amax((1, 2)))
-                factor = rows.factor * largest
-                weights = (weights / largest.view(-1, 1, 1)).to(outputs.dtype)
-                slopes = pulled_back(points, outputs, weights, create_graph=create_graph)
-            squares = _sum_of_squares(slopes, create_graph=create_graph)
-            # The square root of 0 has no slope.
-            parts.append(factor * torch.where(squares == 0, 0.0, _or_1(squares).sqrt()))
-        return torch.cat(parts)
+        places = [slice(start, start + plan.points) for start in range(0, len(x), plan.points)]
+        return torch.cat([_norms_at(place, model, x, kind, target, plan, create_graph) for place in places])
+
+
+def _norms_at(
+    place: slice, model: AdaptedModel, x: Tensor, kind: str, target: Tensor | None, plan: Plan, create_graph: bool
+) -> Tensor:
+    """Return the norms at some of the points; a function, so that nothing is kept when the next chunk begins."""
+    points, outputs = tracked(model, x, place, create_graph=create_graph)
+    rows = jacobian_rows(kind, outputs if create_graph else outputs.detach())
+    if target is None:
+        factor, slopes = rows.factor, row_slopes(points, outputs, rows, plan, create_graph=create_graph)
+    else:
+        weights = rows.of_class(target[place].unsqueeze(1))
+        # A single row may be far smaller than the factor.
+        largest = _or_1(weights.detach().abs().amax((1, 2)))
+        factor = rows.factor * largest
+        weights = (weights / largest.view(-1, 1, 1)).to(outputs.dtype)
+        slopes = pulled_back(points, outputs, weights, create_graph=create_graph)
+    squares = _sum_of_squares(slopes, create_graph=create_graph)
+    # The square root of 0 has no slope.
+    return factor * torch.where(squares == 0, 0.0, _or_1(squares).sqrt())
 
 
 def _or_1(values: Tensor) -> Tensor:
@@ -172,29 +179,47 @@ def jacobian_rows(kind: str, outputs: Tensor) -> Rows:
     """Return the rows of a Jacobian from the outputs `[n, K]`."""
     exact, (n, K) = outputs.double(), outputs.shape
     if kind == "probabilities":
-        return Rows(*softmax_rows(exact))
+        rows = SoftmaxRows(exact)
+        return Rows(rows.others, rows.of_class, rows.factor, K - 1, balanced=True)
+    values, factor = torch.ones_like(exact), exact.new_ones(n)
+    if kind == "sigmoid":
+        # 1 - sigmoid(f) would be rounded to 0 where the sigmoid is 1.
+        slopes = exact.sigmoid() * (-exact).sigmoid()
+        factor = _or_1(slopes.detach().amax(1))
+        values = slopes / factor.unsqueeze(1)
 
-    def unit(classes: Tensor) -> Tensor:
-        index = classes.expand(n, -1).unsqueeze(2) if classes.ndim == 2 else classes.view(1, -1, 1).expand(n, -1, 1)
-        return exact.new_zeros(n, index.shape[1], K).scatter_(2, index, 1.0)
+    def block(place: slice) -> Tensor:
+        rows = exact.new_zeros(n, *values[:, place].shape[1:], K)
+        rows[:, :, place].diagonal(dim1=1, dim2=2).copy_(values[:, place])
+        return rows
 
-    if kind != "sigmoid":
-        return Rows(unit, exact.new_ones(n))
-    # 1 - sigmoid(f) would be rounded to 0 where the sigmoid is 1.
-    slopes = exact.sigmoid() * (-exact).sigmoid()
-    factor = _or_1(slopes.detach().amax(1))
-    scaled = (slopes / factor.unsqueeze(1)).unsqueeze(1)
-    return Rows(lambda classes: unit(classes) * scaled, factor)
+    def of_class(classes: Tensor) -> Tensor:
+        return torch.zeros_like(exact).scatter(1, classes, values.gather(1, classes)).unsqueeze(1)
+
+    return Rows(block, of_class, factor, K, balanced=False)
 
 
 def row_slopes(points: Tensor, outputs: Tensor, rows: Rows, plan: Plan, *, create_graph: bool = False) -> Iterator[Tensor]:
     """Yield the rows of the Jacobian over the factor, some at once: `[r, n, ...]`."""
     n, K = outputs.shape
-    size = max(1, plan.rows, min(K, WEIGHTS // (n * K)) // plan.rows * plan.rows)
-    for start in range(0, K, size):
-        block = torch.arange(start, min(start + size, K), device=outputs.device)
-        weights = rows.weights(block).to(outputs.dtype)
-        yield from pulled_back(points, outputs, weights, plan.rows, create_graph=create_graph)
+    size = max(1, plan.rows, min(rows.passes, WEIGHTS // (n * K)) // plan.rows * plan.rows)
+    total = None
+    for start in range(0, rows.passes, size):
+        weights = rows.block(slice(start, min(start + size, rows.passes))).to(outputs.dtype)
+        last = start + size >= rows.passes
+        for slopes in pulled_back(points, outputs, weights, plan.rows, create_graph=create_graph, last=last):
+            yield slopes
+            if rows.balanced:
+                total = _added(total, slopes.sum(0, keepdim=True) if len(slopes) > 1 else slopes, create_graph)
+    if total is not None:
+        yield -total
+
+
+def _added(total: Tensor | None, slopes: Tensor, create_graph: bool) -> Tensor:
+    """Return a sum, in place where no gradient needs what it was."""
+    if total is None:
+        return slopes.clone()  # it may be a view of what autograd holds, or of one number
+    return total + slopes if create_graph else total.add_(slopes)
 
 
 def _sum_of_squares(slopes: Iterator[Tensor], *, create_graph: bool) -> Tensor:
@@ -209,10 +234,15 @@ def _sum_of_squares(slopes: Iterator[Tensor], *, create_graph: bool) -> Tensor:
 
 
 def pulled_back(
-    points: Tensor, outputs: Tensor, weights: Tensor, together: int = 1, *, create_graph: bool = False
+    points: Tensor, outputs: Tensor, weights: Tensor, together: int = 1, *, create_graph: bool = False, last: bool = True
 ) -> Iterator[Tensor]:
-    """Yield the gradients by the points of the outputs `[n, K]` with `weights` `[n, k, K]`, some rows at once: `[r, n, ...]`."""
-    for start in range(0, weights.shape[1], together):
+    """
+    Yield the gradients by the points of the outputs `[n, K]` with `weights` `[n, k, K]`, some rows at once: `[r, n, ...]`.
+
+    What autograd keeps of the forward pass is freed on the way, in the last pass: memory that is in the cache is used again.
+    """
+    rows = weights.shape[1]
+    for start in range(0, rows, together):
         block = weights[:, start : start + together].transpose(0, 1)
         try:
             with without_autocast(points.device):
@@ -220,7 +250,7 @@ def pulled_back(
                     outputs,
                     points,
                     block if together > 1 else block[0],
-                    retain_graph=True,
+                    retain_graph=create_graph or not last or start + together < rows,
                     create_graph=create_graph,
                     allow_unused=True,
                     is_grads_batched=together > 1,

@@ -8,7 +8,6 @@ well-fitted points. The second-largest probability is taken out as a factor, so 
 Classes are dimension 1.
 """
 
-from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -47,26 +46,35 @@ def through_softmax(logits: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
     return rows.scatter_(1, top, -rows.sum(1, keepdim=True)), factor
 
 
-def softmax_rows(logits: Tensor) -> tuple[Callable[[Tensor], Tensor], Tensor]:
+class SoftmaxRows:
     r"""
-    Return what gives rows of $\mathrm{diag}(p) - p p^T$ over a factor, and the factor, float64 `[n]`.
+    Rows of $\mathrm{diag}(p) - p p^T$ over a factor, at points of `logits`, float64 `[n, C]`.
 
     Row c has the entries $-p_c p_j$ and on the diagonal $p_c \sum_{j \ne c} p_j$, where $1 - p_c$ would be rounded to 0 for the
-    most probable class. The function maps classes, int64 `[k]` or `[n, 1]`, to float64 `[n, k, C]`; `logits` are `[n, C]`.
+    most probable class. That class's row is minus the sum of the others.
     """
-    p, top = logits.softmax(1), logits.argmax(1, keepdim=True)
-    others = p.scatter(1, top, 0.0)
-    factor = others.detach().amax(1)
-    factor = torch.where(factor == 0, 1.0, factor)
-    # p_c over the factor: of the most probable class that may overflow, so there its neighbours' p are divided instead.
-    scaled = others / factor.unsqueeze(1)
 
-    def weights(classes: Tensor) -> Tensor:
-        index = classes if classes.ndim == 2 else classes.expand(len(p), -1)
-        highest = (index == top).unsqueeze(2)
-        chosen, small = p.gather(1, index).unsqueeze(2), scaled.gather(1, index).unsqueeze(2)
-        rows = -torch.where(highest, chosen * scaled.unsqueeze(1), small * p.unsqueeze(1))
-        diagonal = torch.where(highest, chosen * scaled.sum(1).view(-1, 1, 1), small * (1 - chosen))
-        return rows.scatter(2, index.unsqueeze(2), diagonal)
+    def __init__(self, logits: Tensor) -> None:
+        self._p, self._top = logits.softmax(1), logits.argmax(1, keepdim=True)
+        others = self._p.scatter(1, self._top, 0.0)
+        largest = others.detach().amax(1)
+        self.factor = torch.where(largest == 0, 1.0, largest)  # float64 [n]
+        # p over the factor, but of the most probable class, where that may overflow.
+        self._scaled = others / self.factor.unsqueeze(1)
+        # All the other classes come first: the last one stands in the most probable one's place.
+        n, C = logits.shape
+        self._classes = torch.arange(C, device=logits.device).expand(n, C).scatter(1, self._top, C - 1).unsqueeze(2)
+        self._diagonal = self._scaled * (1 - self._p)
 
-    return weights, factor
+    def others(self, place: slice) -> Tensor:
+        """Return some of the rows of all classes but the most probable one, float64 `[n, k, C]`; `place` is within C - 1."""
+        classes = self._classes[:, place]
+        rows = self._scaled.unsqueeze(2).gather(1, classes) * -self._p.unsqueeze(1)
+        return rows.scatter_(2, classes, self._diagonal.unsqueeze(2).gather(1, classes))
+
+    def of_class(self, classes: Tensor) -> Tensor:
+        """Return the row of one class of each point, int64 `[n, 1]`; float64 `[n, 1, C]`."""
+        p, scaled, highest = self._p.gather(1, classes), self._scaled.gather(1, classes), classes == self._top
+        rows = -torch.where(highest, p * self._scaled, scaled * self._p)
+        diagonal = torch.where(highest, p * self._scaled.sum(1, keepdim=True), self._diagonal.gather(1, classes))
+        return rows.scatter(1, classes, diagonal).unsqueeze(1)
