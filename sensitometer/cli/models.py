@@ -18,14 +18,16 @@ if TYPE_CHECKING:
 
 # Classes of which a table is printed.
 MOST_CLASSES = 20
-KINDS = "probabilities, logits, sigmoid, outputs"
+KINDS = ("probabilities", "logits", "sigmoid", "outputs")
 Command = Callable[..., Any]
 _OPTIONS = (
     click.option("--data", required=True, help="A known name, FILE.npz, a folder of images, or package.module:factory."),
     click.option("--normalise", help="sphere, none or MEAN/STD; default: sphere for known names, none for other data."),
     click.option("--crop", type=click.IntRange(min=1), help="Keep the centre CROP x CROP of each image of a known data set."),
     click.option("--size", type=click.IntRange(min=1), help="Resize the images of a folder to SIZE x SIZE."),
-    click.option("--of", default="probabilities", show_default=True, help=f"The output that is measured: {KINDS}."),
+    click.option(
+        "--of", type=click.Choice(KINDS), default="probabilities", show_default=True, help="The output that is measured."
+    ),
     click.option("--output", help="The name or place of the output, of a model that returns several."),
     click.option("--points", type=click.IntRange(min=1), help="Random test points; default: all for an MLP, else 1,000."),
     click.option("--transitions", type=click.IntRange(min=0), default=0, help="Count transitions on the loops of N points."),
@@ -46,6 +48,14 @@ def _options(command: Command) -> Command:
 def _measuring_options(output: str | None, exact: bool, **options: Any) -> dict[str, Any]:
     place = int(output) if output is not None and output.isdigit() else output
     return {"output": place, "method": "exact" if exact else None, **options}
+
+
+def check_target(path: Path) -> None:
+    """Raise SensitometerError unless a file of points can be written there, before torch is imported and anything is measured."""
+    if path.suffix not in (".csv", ".parquet"):
+        raise InvalidInputError(f"--out must end in .csv or .parquet, or be - for standard output; got {path}")
+    if not path.absolute().parent.is_dir():
+        raise SensitometerError(f"cannot write the points to {path}: No such folder")
 
 
 def _say_begun(line: str, *, to_stdout: bool) -> None:
@@ -78,8 +88,9 @@ def measure(
     --trust-pickle, a pickled module (.pt, .pth).
     """
     _say_begun(f"measuring {model} on {data}", to_stdout=not as_json and out != "-")
+    if out is not None and out != "-":
+        check_target(Path(out))
     from ..data.opening import open_data
-    from ..measuring.measurement import check_ending
     from ..measuring.model_on_data import measure as measure_model
     from ..models.opening import open_model
 
@@ -87,10 +98,6 @@ def measure(
     opened = open_model(model, weights=weights, trust_pickle=trust_pickle)
     names = [_stem(model), *([weights.stem] if weights else []), dataset.name, "points.csv"]
     target = out or "-".join(names)
-    if target != "-":
-        check_ending(Path(target))
-        if not Path(target).absolute().parent.is_dir():
-            raise SensitometerError(f"cannot write the points to {target}: No such folder")
     if target == "-" and as_json:
         raise InvalidInputError("--json and --out - both print to standard output: leave one out")
     done = measure_model(opened, dataset, **_measuring_options(**options))

@@ -24,6 +24,8 @@ from .jacobian.norm import (
 from .jacobian.pullback import WHOLE, norms, whole_jacobians
 from .jacobian.softmax import through_softmax
 
+# The smallest positive number of float32.
+SMALLEST = 2.0**-149
 # Points of a forward pass.
 POINTS = 256
 
@@ -52,7 +54,8 @@ class PointValues:
     logit_jacobian_norm
         $\|\partial f / \partial x^T\|_F$, of the logits.
     class_logits
-        Logits of the classes, `[N, C]`: the model's own; 0 and its only logit; or the logarithms of its probabilities.
+        Logits of the classes, `[N, C]`: the model's own; 0 and its only logit; or the logarithms of its probabilities, where one that
+        was rounded to 0 counts as 2^-149.
     """
 
     label: Tensor | None
@@ -154,6 +157,12 @@ def _values(
     return PointValues(labels, predicted, confidence, *losses, error, norm, label_norm, logit_norm, class_logits)
 
 
+def gives_probabilities(outputs: Tensor) -> bool:
+    """Return whether outputs `[n, ...]` are probabilities of classes, or that of the second of two classes."""
+    of_two = outputs.shape[1:] == (1,) and bool(((outputs >= 0) & (outputs <= 1)).all())
+    return of_two or ends_in_softmax(outputs)
+
+
 def _checked_labels(y: Tensor | None, points: int, example: Tensor, kind: str) -> Tensor | None:
     """Return the labels, classes `[N]` or targets `[N, K]`, or raise InvalidInputError."""
     if y is None:
@@ -168,7 +177,9 @@ def _checked_labels(y: Tensor | None, points: int, example: Tensor, kind: str) -
         if targets.shape != (points, example[0].numel()):
             raise InvalidInputError(f"y must be targets [{points}, {example[0].numel()}], one per output; got {described(y)}")
         return targets.double()
-    if kind == "outputs" and not ends_in_softmax(example):
+    if kind == "outputs" and gives_probabilities(example):
+        return checked_classes("y", y, points, max(2, example.shape[1]))
+    if kind == "outputs":
         raise InvalidInputError(
             "y must be the floating-point targets of a regression for of='outputs'; got whole numbers: use of='probabilities' "
             "for classes, y.float() for targets, or None"
@@ -220,14 +231,21 @@ def _outputs(model: AdaptedModel, x: Tensor) -> Iterator[tuple[slice, Tensor]]:
         yield place, model(model.points(x[place]), place).flatten(1)
 
 
+def _log_probabilities(outputs: Tensor) -> Tensor:
+    """Return the logarithms of probabilities `[n, C]`, or of two classes from that of the second one, `[n, 1]`."""
+    p = torch.cat([1 - outputs, outputs], 1) if outputs.shape[1] == 1 else outputs
+    # A probability that was rounded to 0 is taken for the smallest float32.
+    return p.clamp(min=SMALLEST).log()
+
+
 def _fit(model: AdaptedModel, x: Tensor, y: Tensor | None, kind: str) -> tuple[Tensor | None, Tensor | None]:
     """Return logits of classes `[N, C]`, or the squared errors `[N]`, float64; None for what a model does not have."""
     if kind == "sigmoid" and model.example.shape[1] == 1:
         return torch.cat([pad(outputs.double(), (1, 0)) for _, outputs in _outputs(model, x)]), None
     if kind == "logits":
         return torch.cat([outputs.double() for _, outputs in _outputs(model, x)]), None
-    if ends_in_softmax(model.example):
-        return torch.cat([outputs.double().log() for _, outputs in _outputs(model, x)]), None
+    if ends_in_softmax(model.example) or (model.example.shape[1:] == (1,) and y is not None and not y.is_floating_point()):
+        return torch.cat([_log_probabilities(outputs.double()) for _, outputs in _outputs(model, x)]), None
     if y is None or kind == "sigmoid":
         return None, None
     errors = [(outputs.double() - y[place].to(outputs.device)).square().mean(1) for place, outputs in _outputs(model, x)]

@@ -25,9 +25,6 @@ from ..models.adapting import as_model_takes
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-if TYPE_CHECKING:
-    pass
-
 NORM = "Jacobian norm"
 
 
@@ -247,7 +244,8 @@ class Measurement:
     def write(self, path: str | os.PathLike[str]) -> None:
         """Write `frame()` to a `.csv` or `.parquet` file; InvalidInputError for another ending, StoreError if that fails."""
         path = Path(path)
-        check_ending(path)
+        if path.suffix not in (".csv", ".parquet"):
+            raise InvalidInputError(f"the file of the points must end in .csv or .parquet; got {path}")
         try:
             with replacing(path) as unfinished:
                 if path.suffix == ".parquet":
@@ -256,12 +254,6 @@ class Measurement:
                     self.frame().to_csv(unfinished, index=False, lineterminator="\n")
         except OSError as error:
             raise StoreError(f"cannot write the points to {path}: {error.strerror or error}") from error
-
-
-def check_ending(path: Path) -> None:
-    """Raise InvalidInputError unless a file of points is to be CSV or Parquet."""
-    if path.suffix not in (".csv", ".parquet"):
-        raise InvalidInputError(f"the file of the points must end in .csv or .parquet; got {path}")
 
 
 def _column(name: str) -> str:

@@ -12,10 +12,10 @@ from rich.progress import track
 from torch import Tensor
 
 from ..data import Dataset, Points, open_data, usual_normalisations
-from ..errors import InvalidInputError, check_whole_number, described
+from ..errors import InvalidInputError, check_whole_number, counted, described
 from ..measures import local_complexity as complexity_of
 from ..measures.loops import counting_method, loop_transitions
-from ..measures.points import PointValues, point_values
+from ..measures.points import PointValues, gives_probabilities, point_values
 from ..models.adapting import AdaptedModel, Inputs, as_model_takes, first_line, shape_taken, unwrapped
 from ..networks import MLP
 from ..randomness import generator
@@ -98,6 +98,10 @@ def measure(
     chosen = torch.randperm(available, generator=generator(0, "measured points"))[:count]
     subject = _Subject(model, output, inputs)
     x, further = _points_for(subject, dataset, chosen)
+    if inputs is not None and (loops or local_complexity):
+        raise InvalidInputError("inputs must be None for transitions and local complexity, which take models of points alone")
+    if output is not None and loops:
+        raise InvalidInputError("output must be None for transitions, which take models of one output")
     y = dataset.test.y[chosen] if dataset.is_regression or dataset.has_labels else None
     notes = [*dataset.notes]
     if y is None and bool((dataset.test.y >= 0).any()):
@@ -106,20 +110,21 @@ def measure(
     notes += [adapted.note] if adapted.note else []
     if y is not None and of in ("probabilities", "logits"):
         notes += _note_of_classes(adapted.example, dataset)
+    if y is not None and of == "outputs" and not (y.is_floating_point() or gives_probabilities(adapted.example)):
+        y = None
+        notes.append("the outputs are no probabilities of classes: labels, accuracy and loss are left out")
     bar = _Progress(progress)
     values = _values(subject._replace(inputs=further), x, y, of, bar)
-    notes += [*_better_normalisations(subject, dataset, values, chosen), *_note_of_saturation(values, of)]
+    notes += [*_better_normalisations(subject, dataset, values, chosen), *_notes_of_values(values, of)]
     counts, how = (None, "")
     if loops:
-        if inputs is not None or output is not None:
-            raise InvalidInputError("transitions must be 0 with inputs or output: they are counted for models of points alone")
         how = method or counting_method(model)
         loop_points = bar.over([x[place : place + 1] for place in range(loops)], "transitions")
         counts = torch.cat(
             [loop_transitions(model, point, dataset.image_shape, samples=samples, method=how) for point in loop_points]
         )
         how = how if how == "exact" else f"{samples:,} samples"
-    complexity = complexity_of(model, x) if local_complexity else None
+    complexity = complexity_of(model, x, output=output) if local_complexity else None
     return Measurement(dataset, of, chosen, values, counts, how, complexity, tuple(notes))
 
 
@@ -233,8 +238,11 @@ def _from_1(dataset: Dataset) -> str:
     return ", and none is 0: subtract 1 if they count from 1" if len(labels) and int(labels.min()) == 1 else ""
 
 
-def _note_of_saturation(values: PointValues, of: str) -> list[str]:
-    """Note that the softmax or sigmoid is saturated at most points, as where inputs are not scaled as in training."""
+def _notes_of_values(values: PointValues, of: str) -> list[str]:
+    """Note norms that are no numbers, and a saturated softmax or sigmoid, as where inputs are not scaled as in training."""
+    lost = int((~values.jacobian_norm.isfinite()).sum())
+    if lost:
+        return [f"WARNING: the norm is no number at {counted(lost, 'point')}: are the model's weights and outputs finite?"]
     share = float((values.jacobian_norm == 0).double().mean())
     if share < 0.5 or of not in ("probabilities", "sigmoid"):
         return []

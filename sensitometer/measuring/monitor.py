@@ -239,7 +239,7 @@ class Monitor:
         return plot.records(frame, {name: details[name] for name in QUANTITIES if name in frame}, axes=axes)
 
     def __repr__(self) -> str:
-        share = "" if math.isnan(self.share) else f", {100 * self.share:.2g}% of the time"
+        share = "" if math.isnan(self.share) else f", {self.share:.0%} of the time"
         records = counted(len(self._records), "record")
         return f"Monitor({counted(len(self._x), 'point')}, every {counted(self.every, 'step')}, {records}{share})"
 

@@ -23,14 +23,15 @@ from ..errors import InvalidInputError, UnseenError, counted, described
 from ..networks import MLP, MLPStack
 
 # A model may raise these when it is given points of a shape that it does not take.
-REFUSALS = (RuntimeError, TypeError, ValueError, LookupError, AttributeError, AssertionError)
+REFUSALS = (RuntimeError, TypeError, ValueError, LookupError, AttributeError, AssertionError, torch.jit.Error)
 HALF = (torch.float16, torch.bfloat16)
 # Points whose outputs are looked at twice, and numbers in them, if they are large.
 PROBES = 8
 PROBE_NUMBERS = 2**19
-# Outputs of one point in two batches differ by rounding, by this much of the largest output: matrix products take other paths for
-# other numbers of points. On GPUs convolutions may round to 10 bits (TensorFloat-32).
+# Outputs of one point in two batches differ by rounding, as matrix products take other paths for other numbers of points: by this
+# much of each output's spread over the points, and a tenth of it of its size, which may be that of an offset or a mask.
 ROUNDING = {torch.float64: 1e-9, torch.float32: 1e-4}
+# On GPUs convolutions may round to 10 bits (TensorFloat-32).
 GPU_ROUNDING = 5e-3
 
 Inputs = Mapping[str, Any] | Sequence[Any]
@@ -80,7 +81,8 @@ def check_mode(model: object) -> None:
             raise InvalidInputError(f"the model's {name} has no values: it is on the device meta")
     for name, module in model.named_modules():
         mixing = isinstance(module, nn.modules.batchnorm._NormBase | nn.modules.dropout._DropoutNd | nn.RReLU)
-        if module.training and mixing:
+        # A frozen script has no mode.
+        if mixing and getattr(module, "training", False):
             raise InvalidInputError(
                 f"model must be in evaluation mode, but its layer {name or type(module).__name__!r} is in training mode: "
                 "call model.eval() first"
@@ -189,8 +191,8 @@ def shape_taken(model: Callable[..., Any], points: Tensor) -> tuple[int, ...]:
     """
     Return the shape of a point in which a model takes `points` `[n, ...]`, as `as_model_takes` returns them.
 
-    It is their own if the model takes it; else images flattened, or flat points as square images of one or three colours, if the
-    model takes just one of these; else their own.
+    It is their own if the model takes it; else flattened, with one channel, or, for flat points, as square images of one or three
+    colours, if the model takes just one of these; else their own.
     """
 
     def taken(shape: tuple[int, ...]) -> bool:
@@ -205,7 +207,7 @@ def shape_taken(model: Callable[..., Any], points: Tensor) -> tuple[int, ...]:
     if taken(shape):
         return shape
     images = [(channels, side, side) for channels in (1, 3) if channels * (side := math.isqrt(size // channels)) ** 2 == size]
-    others = [other for other in ([(size,)] if len(shape) > 1 else images) if taken(other)]
+    others = [other for other in [*([(size,)] if len(shape) > 1 else images), (1, *shape)] if other != shape and taken(other)]
     return others[0] if len(others) == 1 else shape
 
 
@@ -216,7 +218,9 @@ def not_taken(x: Tensor, error: Exception, shape: Sequence[int] | None = None) -
 
 def first_line(error: Exception) -> str:
     """Return the first line of an error, after the error's name where it says nothing, or only which key is missing."""
-    line = str(error).strip().partition("\n")[0]
+    lines = str(error).strip().splitlines() or [""]
+    # The cause of an error in a script stands at its end.
+    line = lines[-1] if "TorchScript interpreter" in lines[0] else lines[0]
     return line if line and not isinstance(error, KeyError) else f"{type(error).__name__} {line}".rstrip()
 
 
@@ -226,8 +230,13 @@ def _of_full_precision(model: Callable[..., Any]) -> tuple[Callable[..., Any], s
     halves = sorted({str(tensor.dtype).removeprefix("torch.") for tensor in tensors if tensor.dtype in HALF})
     if not halves:
         return model, ""
-    with torch.no_grad():  # or copies of a script's parameters would be results of operations
-        precise = copy.deepcopy(cast(nn.Module, model))
+    try:
+        with torch.no_grad():  # or copies of a script's parameters would be results of operations
+            precise = copy.deepcopy(cast(nn.Module, model))
+    except RuntimeError as error:
+        raise InvalidInputError(
+            f"the model of half precision cannot be copied: pass model.float(); {first_line(error)}"
+        ) from error
     precise._apply(  # type: ignore[no-untyped-call]
         lambda tensor: tensor.float() if tensor.dtype in HALF else tensor
     )
@@ -353,8 +362,10 @@ def _check_alone(model: AdaptedModel, x: Tensor) -> Tensor:
         if buffer:
             raise InvalidInputError(f"model must not change at a forward pass, but its {buffer} does: call model.eval() first")
         rounding = ROUNDING.get(outputs.dtype, 1e-4) if x.device.type == "cpu" else GPU_ROUNDING
-        scale = float(torch.nan_to_num(before, 0.0, 0.0, 0.0).abs().max())
-        same = torch.allclose(before, after, rtol=0.0, atol=rounding * scale, equal_nan=True)
+        both = torch.cat([outputs, again]).nan_to_num(0.0, 0.0, 0.0).double()
+        scale = both.amax(0) - both.amin(0) + both.abs().amax(0) / 10
+        apart = (before.double() - after.double()).abs()
+        same = bool(((apart <= rounding * scale) | (before == after) | (before.isnan() & after.isnan())).all())
         if chance or not (same or torch.equal(model(*batches[0]).nan_to_num(), outputs.nan_to_num())):
             raise InvalidInputError(
                 "model must not depend on chance, but its forward pass does (dropout or noise): call model.eval(), and write "
@@ -363,7 +374,8 @@ def _check_alone(model: AdaptedModel, x: Tensor) -> Tensor:
         if not same:
             raise InvalidInputError(
                 "model must treat each point alone, but the output of one point changes with the others of its batch: call "
-                "model.eval(), keep running statistics in BatchNorm, and take no means over the batch"
+                "model.eval(), keep running statistics in BatchNorm, take no means over the batch, and make transformers "
+                "batch_first=True"
             )
     return outputs[: len(x)]
 

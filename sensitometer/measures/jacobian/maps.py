@@ -75,7 +75,7 @@ def sensitivity_maps(
     for start in range(0, len(x), plan.points):
         place = slice(start, start + plan.points)
         tracked_points, outputs = tracked(adapted, points, place)
-        rows = jacobian_rows(of, outputs.detach())
+        rows = jacobian_rows(of, outputs)
         squares = torch.zeros(len(outputs), *x.shape[2:], dtype=torch.float64, device=x.device)
         for slopes in row_slopes(tracked_points, outputs, rows, plan):
             squares += slopes.double().reshape(-1, len(outputs), *x.shape[1:]).square().sum((0, 2))

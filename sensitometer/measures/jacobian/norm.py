@@ -152,17 +152,17 @@ def check_outputs(kind: str, outputs: Tensor) -> None:
     if outputs.ndim != 2:
         shape = ", ".join(map(str, ["n", *outputs.shape[1:]]))
         raise InvalidInputError(f"of={kind!r} needs a model of logits [n, C]; it gives [{shape}]: use of='outputs'")
-    if kind != "probabilities":
+    if kind == "sigmoid":
         return
-    if outputs.shape[1] == 1:
+    if kind == "probabilities" and outputs.shape[1] == 1:
         raise InvalidInputError(
             "of='probabilities' needs at least 2 logits: the softmax of one is 1 at every point; for a model of one output use "
             "of='sigmoid' (a logit of two classes) or of='outputs' (regression)"
         )
     if ends_in_softmax(outputs):
         raise InvalidInputError(
-            "of='probabilities' needs logits, but the model ends in a softmax already (its outputs add up to 1), which would be "
-            "taken twice: use of='outputs'"
+            f"of={kind!r} needs logits, but the model ends in a softmax already (its outputs add up to 1): use of='outputs', "
+            "which measures these probabilities"
         )
 
 

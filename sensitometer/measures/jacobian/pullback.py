@@ -12,7 +12,7 @@ Small passes are made together, for many rows at once (`vmap`); large ones row a
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
-from typing import NamedTuple, cast
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor
@@ -73,10 +73,8 @@ def plan_for(
 
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
         first, outputs = tracked(model, x, slice(0, 1), create_graph=create_graph)
-    if kind == "sigmoid" and _ends_in_sigmoid(outputs):
-        raise InvalidInputError(
-            "of='sigmoid' needs logits, but the model ends in a sigmoid already, which would be taken twice: use of='outputs'"
-        )
+    if kind in ("sigmoid", "probabilities") and _ends_in_sigmoid(outputs):
+        raise InvalidInputError(f"of={kind!r} needs logits, but the model ends in a sigmoid already: use of='outputs'")
     numbers = sum(kept.values()) + first.numel() + outputs.numel()
     points = chunk_size or max(1, min(len(x), POINTS, KEPT // numbers))
     K = outputs.shape[1]
@@ -85,13 +83,21 @@ def plan_for(
 
 
 def _ends_in_sigmoid(outputs: Tensor) -> bool:
-    """Return whether the last operation, but for changes of shape, is a sigmoid: logits may be between 0 and 1 by chance."""
-    node = outputs.grad_fn
-    while node is not None and node.name().startswith(
-        ("View", "UnsafeView", "Reshape", "Alias", "Squeeze", "Unsqueeze", "Clone")
-    ):
-        node = node.next_functions[0][0]
+    """Return whether the last operation, but for shapes and parts, is a sigmoid: logits may be from 0 to 1 by chance."""
+    node = _last_operation(outputs, (*_VIEWS, "Select", "Slice", "Index", "Clamp"))
     return node is not None and node.name().startswith("Sigmoid")
+
+
+# Operations that change the shape alone, by the beginnings of their names in autograd's graph.
+_VIEWS = ("View", "UnsafeView", "Reshape", "Alias", "Squeeze", "Unsqueeze", "Clone")
+
+
+def _last_operation(outputs: Tensor, passed_over: tuple[str, ...]) -> Any:
+    """Return the node of the last operation in autograd's graph but for those passed over; None if there is none."""
+    node = outputs.grad_fn
+    while node is not None and node.name().startswith(passed_over):
+        node = node.next_functions[0][0]
+    return node
 
 
 def _goes_together(points: Tensor, outputs: Tensor, create_graph: bool) -> bool:
@@ -155,7 +161,7 @@ def _norms_at(
 ) -> Tensor:
     """Return the norms at some of the points; a function, so that nothing is kept when the next chunk begins."""
     points, outputs = tracked(model, x, place, create_graph=create_graph)
-    rows = jacobian_rows(kind, outputs if create_graph else outputs.detach())
+    rows = jacobian_rows(kind, outputs, create_graph=create_graph)
     if target is None:
         factor, slopes = rows.factor, row_slopes(points, outputs, rows, plan, create_graph=create_graph)
     else:
@@ -170,13 +176,28 @@ def _norms_at(
     return factor * torch.where(squares == 0, 0.0, _or_1(squares).sqrt())
 
 
+def _add_up(outputs: Tensor) -> bool:
+    """Return whether outputs `[n, K]` are those of one softmax each, and not of several."""
+    return bool(((outputs.detach().double().sum(1) - 1).abs() < 1e-4).all())
+
+
 def _or_1(values: Tensor) -> Tensor:
     """Return values with 1 for 0, to divide by."""
     return torch.where(values == 0, 1.0, values)
 
 
-def jacobian_rows(kind: str, outputs: Tensor) -> Rows:
-    """Return the rows of a Jacobian from the outputs `[n, K]`."""
+def jacobian_rows(kind: str, outputs: Tensor, *, create_graph: bool = False) -> Rows:
+    """
+    Return the rows of a Jacobian from the outputs `[n, K]`.
+
+    If these are probabilities, the softmax at the end of the model is left out of the passes that follow: rows are formed in
+    float64 from the probabilities, and pulled back to the logits, as those of `probabilities` are.
+    """
+    node = _last_operation(outputs, _VIEWS)
+    if kind == "outputs" and not create_graph and node is not None and node.name().startswith("Softmax") and _add_up(outputs):
+        node.register_hook(lambda gradients, of_outputs: of_outputs)
+        return jacobian_rows("probabilities", outputs.detach().double().log())
+    outputs = outputs if create_graph else outputs.detach()
     exact, (n, K) = outputs.double(), outputs.shape
     if kind == "probabilities":
         rows = SoftmaxRows(exact)
