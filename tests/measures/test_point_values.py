@@ -120,3 +120,61 @@ def test_a_stack_and_bad_labels_are_refused(refused):
             point_values(model, x, y, chunk_size=0)
     with refused(r"y must hold classes 0 to 3; got -?\d to 4"):
         point_values(lambda points: network(points), x, torch.tensor([0, 1, 4]))
+
+
+def small_model(outputs, *last):
+    torch.manual_seed(1)
+    return nn.Sequential(nn.Linear(6, 8), nn.GELU(), nn.Linear(8, outputs), *last).double()
+
+
+def test_values_of_a_model_of_one_logit():
+    """It is the logit of class 1 beside a logit of 0."""
+    model, (x, y) = small_model(1), make_points(5, 2)
+    found = point_values(model, x.double(), y, of="sigmoid")
+    two = twins(lambda points: torch.cat([torch.zeros(len(points), 1), model(points)], 1), x, y)
+    for name in ("label", "predicted", "confidence", "cross_entropy", "class_logits", "logit_jacobian_norm"):
+        torch.testing.assert_close(getattr(found, name), two[name], rtol=1e-8, atol=1e-12)
+    torch.testing.assert_close(
+        found.jacobian_norm, slow_norm(lambda points: model(points).sigmoid(), x, "logits"), rtol=1e-8, atol=0
+    )
+    assert found.l2_loss is found.label_jacobian_norm is found.squared_error is None
+
+
+@pytest.mark.parametrize("shape", [(5,), (5, 1), (5, 3)])
+def test_values_of_a_model_of_numbers(shape):
+    model, (x, _) = small_model(shape[-1] if len(shape) > 1 else 1), make_points(5)
+    targets = torch.linspace(-1, 1, 5).view(-1, 1).expand(5, model[-1].out_features).reshape(shape)
+    found = point_values(model, x.double(), targets, of="outputs")
+    torch.testing.assert_close(found.jacobian_norm, slow_norm(model, x, "logits"), rtol=1e-8, atol=0)
+    squares = (model(x.double()) - targets.double().view(5, -1)).square().mean(1).detach()
+    torch.testing.assert_close(found.squared_error, squares, rtol=1e-12, atol=0)
+    assert found.label is found.predicted is found.correct is found.cross_entropy is None
+
+
+def test_values_of_a_model_that_ends_in_a_softmax():
+    model, (x, y) = small_model(4), make_points(5)
+    found, expected = point_values(nn.Sequential(model, nn.Softmax(1)), x.double(), y, of="outputs"), twins(model, x, y)
+    for name in ("predicted", "confidence", "cross_entropy", "jacobian_norm"):
+        torch.testing.assert_close(getattr(found, name), expected[name], rtol=1e-8, atol=0)
+
+
+@pytest.mark.parametrize("network", [False, True])
+def test_points_without_labels_have_all_but_losses(network):
+    model, (x, y) = make_network() if network else small_model(4), make_points(5)
+    x = x if network else x.double()
+    without, found = point_values(model, x), point_values(model, x, y)
+    for name in ("predicted", "confidence", "jacobian_norm", "logit_jacobian_norm", "class_logits"):
+        assert torch.equal(getattr(without, name), getattr(found, name))
+    assert without.label is without.correct is without.cross_entropy is without.l2_loss is without.label_jacobian_norm is None
+
+
+def test_labels_of_another_kind_are_refused(refused):
+    x, y = make_points(5)
+    with refused("floating-point y are targets of a model of numbers, of='outputs'"):
+        point_values(small_model(4), x.double(), torch.zeros(5))
+    with refused("y of a model of numbers must be floating-point targets; got whole numbers"):
+        point_values(small_model(4), x.double(), y, of="outputs")
+    with refused("takes the classes of one logit, 0 and 1, and the model gives 4"):
+        point_values(small_model(4), x.double(), y, of="sigmoid")
+    with refused(r"got torch.float32 \[4\]"):
+        point_values(small_model(1), x.double(), torch.zeros(4), of="outputs")
