@@ -170,9 +170,9 @@ def test_points_without_labels_have_all_but_losses(network):
 
 def test_labels_of_another_kind_are_refused(refused):
     x, y = make_points(5)
-    with refused("floating-point y are targets of a model of numbers, of='outputs'"):
+    with refused("y must be whole numbers for of='probabilities', the classes; got torch.float32"):
         point_values(small_model(4), x.double(), torch.zeros(5))
-    with refused("y of a model of numbers must be floating-point targets; got whole numbers"):
+    with refused("y must be the floating-point targets of a regression for .*; got whole numbers: use of="):
         point_values(small_model(4), x.double(), y, of="outputs")
     with refused("takes the classes of one logit, 0 and 1, and the model gives 4"):
         point_values(small_model(4), x.double(), y, of="sigmoid")
