@@ -54,8 +54,8 @@ class PointValues:
     logit_jacobian_norm
         $\|\partial f / \partial x^T\|_F$, of the logits.
     class_logits
-        Logits of the classes, `[N, C]`: the model's own; 0 and its only logit; or the logarithms of its probabilities, where one that
-        was rounded to 0 counts as 2^-149.
+        Logits of the classes, `[N, C]`: the model's own; 0 and its only logit; or the logarithms of its probabilities, 2^-149
+        for one that was rounded to 0.
     """
 
     label: Tensor | None

@@ -350,7 +350,7 @@ def test_the_command_crops(zoo, run):
         (["zoo:linear", "--data", "digits", "--crop", "9"], "crop for digits must be a whole number from 1 to 8; got 9"),
         (
             ["zoo:linear", "--data", "digits", "--out", "x.xlsx"],
-            "the file of the points must end in .csv or .parquet; got x.xlsx",
+            "--out must end in .csv or .parquet, or be - for standard output; got x.xlsx",
         ),
         (["zoo:linear"], "Missing option '--data'"),
         (["net.pt", "--data", "digits"], "net.pt is a pickle of torch.nn.modules.linear.Linear, which can run any code when it"),

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from any_models import MODELS, REFUSED, Bert, Case, scripted, seeded
@@ -14,7 +15,7 @@ from reference import softmax_jacobian
 from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from sensitometer.measures import jacobian_norm, jacobian_norm_estimate
+from sensitometer.measures import jacobian_norm, jacobian_norm_estimate, point_values
 from sensitometer.models.adapting import unwrapped
 from sensitometer.networks import MLP
 
@@ -380,3 +381,62 @@ def test_a_real_network_s_norms_are_those_of_a_plain_loop(monkeypatch):
     assert expected.min() < 1e-3
     assert_norms(jacobian_norm(model, x), expected, 2e-5)
     assert_norms(jacobian_norm(twin, x.double()), expected, 1e-9)
+
+
+def masked(function, mask=-1e4):
+    """Give a model one more class, whose logit is far from the others."""
+    return lambda x: torch.cat([function(x), torch.full((len(x), 1), mask)], 1)
+
+
+def test_a_mask_or_an_offset_hides_no_dependence(refused):
+    torch.manual_seed(0)
+    x, linear = torch.randn(20, 8), nn.Linear(8, 3)
+    batch = nn.Sequential(linear, nn.BatchNorm1d(3, track_running_stats=False)).eval()
+    for mask in (-1e4, -1e9):
+        with refused("model must treat each point alone"):
+            jacobian_norm(masked(batch, mask), x)
+        with refused("model must treat each point alone"):
+            jacobian_norm(masked(lambda x: linear(x - x.mean(0)), mask), x)
+        with refused("model must not depend on chance"):
+            jacobian_norm(masked(lambda x: linear(x) + 0.3 * torch.from_numpy(np.random.randn(len(x), 3)).float(), mask), x)
+        torch.testing.assert_close(jacobian_norm(masked(linear, mask), x), jacobian_norm(linear, x))
+    with refused("model must treat each point alone"):
+        jacobian_norm(lambda x: batch(x) + 2000, x, of="outputs")
+
+
+def test_the_softmax_at_the_end_of_a_model_is_left_out_of_the_passes():
+    torch.manual_seed(0)
+    logits = nn.Sequential(nn.Linear(8, 64), nn.ReLU(), nn.Linear(64, 10))
+    with torch.no_grad():
+        logits[2].weight *= 60
+    x = torch.randn(300, 8)
+    expected = jacobian_norm(logits, x)
+    found = jacobian_norm(nn.Sequential(logits, nn.Softmax(1)), x, of="outputs")
+    some = expected > 1e-12
+    assert some.sum() > 250
+    # The softmax of float32 would be off by a third at some of these points.
+    torch.testing.assert_close(found[some], expected[some], rtol=2e-5, atol=0)
+    y = torch.arange(300) % 10
+    values = point_values(nn.Sequential(logits, nn.Softmax(1)), x, y, of="outputs")
+    assert values.cross_entropy.isfinite().all()
+    assert torch.equal(values.predicted, logits(x).argmax(1))
+
+
+@pytest.mark.parametrize(
+    ("model", "of", "expected"),
+    [
+        (lambda x: x[:, :3].sigmoid()[:, 0], "sigmoid", "of='sigmoid' needs logits, but the model ends in a sigmoid already"),
+        (lambda x: x[:, :3].sigmoid(), "probabilities", "of='probabilities' needs logits, but the model ends in a sigmoid"),
+        (lambda x: x[:, :3].softmax(1), "logits", "of='logits' needs logits, but the model ends in a softmax already"),
+    ],
+)
+def test_what_would_be_taken_twice_is_refused(refused, model, of, expected):
+    with refused(expected):
+        jacobian_norm(model, torch.randn(9, 8), of=of)
+
+
+def test_a_frozen_script_is_measured():
+    linear = nn.Linear(8, 3)
+    frozen = torch.jit.freeze(torch.jit.script(linear.eval()))
+    x = torch.randn(5, 8)
+    torch.testing.assert_close(jacobian_norm(frozen, x), jacobian_norm(linear, x))
