@@ -21,8 +21,7 @@ from .jacobian.norm import (
     jacobian_norm,
     jacobian_norms,
 )
-from .jacobian.pullback import WHOLE, norms, whole_jacobians
-from .jacobian.softmax import through_softmax
+from .jacobian.pullback import classifier_norms, norms
 
 # The smallest positive number of float32.
 SMALLEST = 2.0**-149
@@ -124,8 +123,9 @@ def point_values(
     check_outputs(of, adapted.example)
     labels = _checked_labels(y, len(x), adapted.example, of)
     if of == "probabilities":
-        logits, *of_model = _of_classifier(adapted, x, labels, chunk_size)
-        return _values(labels, logits, None, logits, *of_model)
+        of_model = classifier_norms(adapted, x, x.new_zeros(len(x), dtype=torch.int64) if labels is None else labels, chunk_size)
+        of_label = None if labels is None else of_model.of_label
+        return _values(labels, of_model.logits, None, of_model.logits, of_model.of_probabilities, of_label, of_model.of_logits)
     class_logits, error = _fit(adapted, x, labels, of)
     norm = norms(adapted, x, of, None, chunk_size)
     of_logits = norms(adapted, x, "logits", None, chunk_size) if of == "sigmoid" else norm if of == "logits" else None
@@ -202,25 +202,6 @@ def _of_network(network: MLP, x: Tensor, y: Tensor | None, chunk_size: int | Non
     with torch.no_grad():
         logits = torch.cat([exact(points) for points in torch.split(x, POINTS)])
     return logits, of_probabilities, of_label, of_logits
-
-
-def _of_classifier(model: AdaptedModel, x: Tensor, y: Tensor | None, chunk_size: int | None) -> tuple[Any, ...]:
-    """Return the same of any other model: from one whole Jacobian of each point's logits, if it is small, else row by row."""
-    if model.example[0].numel() * x[0].numel() > WHOLE:
-        logits = torch.cat([outputs.double() for _, outputs in _outputs(model, x)])
-        of_label = None if y is None else norms(model, x, "probabilities", y, chunk_size)
-        of_all, of_logits = (norms(model, x, kind, None, chunk_size) for kind in ("probabilities", "logits"))
-        return logits, of_all, of_label, of_logits
-    norm = torch.linalg.vector_norm
-    chunks = []
-    for place, J, logits in whole_jacobians(model, x, chunk_size):
-        of_logits = norm(J, dim=(1, 2))
-        R, factor = through_softmax(logits.unsqueeze(2), J)
-        factor = factor[:, 0]
-        row = R[:, 0] if y is None else R[torch.arange(len(R), device=y.device), y[place]]
-        chunks.append((logits, factor * norm(R, dim=(1, 2)), factor * norm(row, dim=1), of_logits))
-    logits, of_probabilities, of_label, of_logits = (torch.cat(parts) for parts in zip(*chunks, strict=True))
-    return logits, of_probabilities, None if y is None else of_label, of_logits
 
 
 @torch.no_grad()

@@ -20,7 +20,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from ...errors import InvalidInputError, counted
 from ...models.adapting import AdaptedModel, first_line, without_autocast
-from .softmax import SoftmaxRows
+from .softmax import SoftmaxRows, mixing_of
 
 # Numbers that autograd keeps of one chunk's forward pass, and points of a chunk (`benchmarks/any_model.py` chose these).
 KEPT = 5 * 2**20
@@ -30,8 +30,6 @@ TOGETHER = 2**21
 FEWEST_ROWS = 8
 # Weights of the rows that are formed at once.
 WEIGHTS = 2**17
-# Numbers of whole Jacobians at once, 64 MiB.
-WHOLE = 2**23
 
 
 class Rows(NamedTuple):
@@ -288,18 +286,52 @@ def pulled_back(
         yield slopes if together > 1 else slopes.unsqueeze(0)
 
 
-def whole_jacobians(model: AdaptedModel, x: Tensor, chunk_size: int | None = None) -> Iterator[tuple[slice, Tensor, Tensor]]:
-    """Yield chunk after chunk: its place, the Jacobians of the outputs `[n, K, D]`, and the outputs `[n, K]`; float64."""
-    plan = plan_for(model, x, chunk_size)
-    K, D = model.example[0].numel(), x[0].numel()
-    size = chunk_size or max(1, min(plan.points, WHOLE // (K * D)))
-    for start in range(0, len(x), size):
-        place = slice(start, start + size)
-        points, outputs = tracked(model, x, place)
-        units = torch.eye(K, dtype=outputs.dtype, device=outputs.device).expand(len(points), K, K)
-        J = torch.empty(len(points), K, D, dtype=torch.float64, device=x.device)
-        row = 0
-        for slopes in pulled_back(points, outputs, units, plan.rows):
-            J[:, row : row + len(slopes)] = slopes.flatten(2).transpose(0, 1)
-            row += len(slopes)
-        yield place, J, outputs.detach().double()
+class ClassifierNorms(NamedTuple):
+    """The norms of a classifier's Jacobians at points, float64 `[n]`, and its logits, float64 `[n, C]`."""
+
+    logits: Tensor
+    of_probabilities: Tensor
+    of_label: Tensor  # of the row of each point's class
+    of_logits: Tensor
+
+
+def classifier_norms(model: AdaptedModel, x: Tensor, y: Tensor, chunk_size: int | None) -> ClassifierNorms:
+    r"""
+    Return all norms of a classifier at points `x` of classes `y` `[N]` from the same passes, one per class and one more.
+
+    With the rows $J_c$ of the logits' Jacobian and $u = \sum_j p_j J_j$ those of the probabilities are $p_c (J_c - u)$, and that
+    of the most probable class is minus the sum of the others (`softmax.py`).
+    """
+    plan = plan_for(model, x, chunk_size, "probabilities")
+    places = [slice(start, start + plan.points) for start in range(0, len(x), plan.points)]
+    parts = [_classifier_norms_at(place, model, x, y[place], plan) for place in places]
+    return ClassifierNorms(*(torch.cat(values) for values in zip(*parts, strict=True)))
+
+
+@torch.no_grad()
+def _classifier_norms_at(place: slice, model: AdaptedModel, x: Tensor, y: Tensor, plan: Plan) -> ClassifierNorms:
+    points, outputs = tracked(model, x, place)
+    logits = outputs.detach().double()
+    mixing = mixing_of(logits.unsqueeze(2))
+    others, top = mixing.others.squeeze(2), mixing.top.view(-1)
+    n = len(logits)
+    (mean,) = pulled_back(points, outputs, mixing.p.transpose(1, 2).to(outputs.dtype), last=False)
+    mean = mean.flatten(2).double()
+    squares, of_logits, of_label = torch.zeros(3, n, dtype=torch.float64, device=x.device)
+    total, start = torch.zeros_like(mean[0]), 0
+    units = jacobian_rows("logits", logits)
+    for slopes in row_slopes(points, outputs, units, plan):
+        rows = slopes.flatten(2).double()
+        of_logits += torch.linalg.vector_norm(rows, dim=2).square().sum(0)
+        here = slice(start, start + len(rows))
+        rows = (rows - mean) * others[:, here].T.unsqueeze(2)
+        sizes = torch.linalg.vector_norm(rows, dim=2).square()
+        squares += sizes.sum(0)
+        total -= rows.sum(0)
+        inside = (y >= here.start) & (y < here.stop)
+        of_label[inside] = sizes[y[inside] - start, inside.nonzero().view(-1)]
+        start += len(rows)
+    last = torch.linalg.vector_norm(total, dim=1).square()
+    of_label = torch.where(y == top, last, of_label)
+    factor = mixing.factor.view(-1)
+    return ClassifierNorms(logits, factor * (squares + last).sqrt(), factor * of_label.sqrt(), of_logits.sqrt())
