@@ -209,7 +209,10 @@ def _layout(fewer: _Call, more: _Call, changed: _Call) -> _Layout | None:
     for layout in (_Layout(dims[0], outer) for outer in (True, False)):
         if _same(*(layout.by_point(call.z, MORE)[1:] for call in (more, changed))):
             return layout
-    raise InvalidInputError(f"{apart}, {shapes[1]} for {MORE} points, changes at other points when one changes, or by chance")
+    raise InvalidInputError(
+        f"{apart}, {shapes[1]} for {MORE} points, changes at other points when one changes, or by chance: call model.eval(), "
+        "write F.dropout(x, training=self.training), and keep running statistics in BatchNorm"
+    )
 
 
 def _same(before: Tensor, after: Tensor) -> bool:

@@ -168,9 +168,12 @@ def _points_for(subject: _Subject, dataset: Dataset, chosen: Tensor) -> tuple[Te
         return as_model_takes(subject.model, x), subject.inputs
     moved = as_model_takes(subject.model, x).view(-1, *dataset.shape)
     further = None if subject.inputs is None else _rows(_checked(subject.inputs, len(dataset.test.y)), chosen)
-    few = _rows(further, slice(0, 2)) or ()
-    places, names = ((), few) if isinstance(few, Mapping) else (few, {})
-    shape = shape_taken(lambda points: subject.model(points, *places, **names), moved)
+
+    def tried(points: Tensor) -> Any:
+        few = _rows(further, torch.arange(len(points)) % len(moved)) or ()
+        return subject.model(points, **few) if isinstance(few, Mapping) else subject.model(points, *few)
+
+    shape = shape_taken(tried, moved)
     # Half precision is left to the model's float32 copy.
     x = moved if moved.dtype in (torch.float32, torch.float64) else x.to(moved.device)
     return x.view(-1, *shape), further

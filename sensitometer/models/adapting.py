@@ -195,19 +195,23 @@ def shape_taken(model: Callable[..., Any], points: Tensor) -> tuple[int, ...]:
     colours, if the model takes just one of these; else their own.
     """
 
-    def taken(shape: tuple[int, ...]) -> bool:
+    def taken(shape: tuple[int, ...], *counts: int) -> bool:
         try:
             with _plainly(points.device):
-                model(points[:2].reshape(-1, *shape).clone())
+                for count in counts:
+                    model(points[torch.arange(count) % len(points)].reshape(-1, *shape))
         except REFUSALS:
             return False
         return True
 
     shape, size = tuple(points.shape[1:]), points[0].numel()
-    if taken(shape):
+    if taken(shape, 2):
         return shape
+    # Of one number alone points might be taken for the channels of an image.
     images = [(channels, side, side) for channels in (1, 3) if channels * (side := math.isqrt(size // channels)) ** 2 == size]
-    others = [other for other in [*([(size,)] if len(shape) > 1 else images), (1, *shape)] if other != shape and taken(other)]
+    others = [
+        other for other in [*([(size,)] if len(shape) > 1 else images), (1, *shape)] if other != shape and taken(other, 2, 3)
+    ]
     return others[0] if len(others) == 1 else shape
 
 

@@ -15,6 +15,7 @@ from reference import softmax_jacobian
 from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+import sensitometer as sm
 from sensitometer.measures import jacobian_norm, jacobian_norm_estimate, point_values
 from sensitometer.models.adapting import unwrapped
 from sensitometer.networks import MLP
@@ -433,6 +434,14 @@ def test_the_softmax_at_the_end_of_a_model_is_left_out_of_the_passes():
 def test_what_would_be_taken_twice_is_refused(refused, model, of, expected):
     with refused(expected):
         jacobian_norm(model, torch.randn(9, 8), of=of)
+
+
+def test_images_without_a_channel_are_given_one():
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Conv2d(1, 2, 3), nn.Flatten(), nn.Linear(72, 3))
+    images = torch.rand(20, 8, 8)
+    with_channel = sm.measure(network, sm.Dataset.from_arrays(images[:, None]))
+    assert sm.measure(network, sm.Dataset.from_arrays(images)).values.jacobian_norm.equal(with_channel.values.jacobian_norm)
 
 
 def test_a_frozen_script_is_measured():

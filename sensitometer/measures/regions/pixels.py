@@ -8,6 +8,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
+from ...errors import InvalidInputError
 from ...models.adapting import AdaptedModel, as_model_takes
 from ...networks import MLP, as_stack
 from ...paths import Slice
@@ -115,6 +116,8 @@ class ModelPoints:
         if self._outputs is None:
             self._outputs = AdaptedModel(self._model, points)
             check_outputs("logits", self._outputs.example)
+            if self._outputs.example.shape[1] == 1:
+                raise InvalidInputError("model must have at least 2 logits, one per class of a map; it has one")
         return self._outputs(points)
 
     def _points(self, coordinates: Tensor) -> Tensor:

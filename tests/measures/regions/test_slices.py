@@ -492,6 +492,8 @@ def test_bad_argument_is_refused(refused, arguments, expected):
 
 
 def test_class_map_refuses_alike(refused):
+    with refused("model must have at least 2 logits, one per class of a map; it has one"):
+        class_map(torch.nn.Linear(2, 1).double(), Slice(*torch.eye(3, 2).double()), 7)
     with refused(r"of='logits' needs a model of logits \[n, C\]; it gives \[n, 7, 1\]"):
         class_map(lambda x: x.unsqueeze(2), PLANE, 7)
     with refused("resolution must be a whole number of at least 1; got -1"):

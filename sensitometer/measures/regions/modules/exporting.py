@@ -324,7 +324,10 @@ class _Reader:
         """Refuse an operation that is not affine in the points."""
         given = arguments(node)
         if given.get("training") is True or given.get("train") is True:
-            raise InvalidInputError(f"model must be in evaluation mode, but {where(node)} calls {name} with training=True")
+            raise InvalidInputError(
+                f"model must be in evaluation mode, but {where(node)} calls {name} with training=True: call model.eval(), write "
+                "F.dropout(x, training=self.training), and keep running statistics in BatchNorm"
+            )
         places = [place for place, argument in enumerate(node.args) if isinstance(argument, fx.Node) and argument in varying]
         if name in PRODUCTS:
             occurrences: list[fx.Node] = []
