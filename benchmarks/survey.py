@@ -36,12 +36,12 @@ from unittest.mock import patch
 from interleaved import record
 
 from sensitometer import matmul
+from sensitometer.children import pipes, receive, send
 from sensitometer.configuration import Configuration
 from sensitometer.store import Store
 from sensitometer.survey import load_spec
 from sensitometer.survey.execution.executor import Executor
 from sensitometer.survey.execution.local import LocalExecutor
-from sensitometer.survey.execution.wire import receive, send
 from sensitometer.survey.runner import Reporter, train_missing
 from sensitometer.survey.scheduling import division
 from sensitometer.survey.spec import Spec, parse_spec
@@ -82,11 +82,12 @@ def row(configuration: Configuration) -> dict[str, Any]:
 
 def work() -> None:
     """Answer as a worker does."""
-    receive(sys.stdin.buffer)
-    send(sys.stdout.buffer, {"rows": [], "seconds": 0.0})
+    requests, answers = pipes()
+    receive(requests)
+    send(answers, {"rows": [], "seconds": 0.0})
     while True:
-        rows = [row(Configuration(**one)) for one in receive(sys.stdin.buffer)["configurations"]]
-        send(sys.stdout.buffer, {"rows": rows, "seconds": 1.0})
+        rows = [row(Configuration(**one)) for one in receive(requests)["configurations"]]
+        send(answers, {"rows": rows, "seconds": 1.0})
 
 
 def survey_of(networks: int) -> tuple[Spec, str]:
@@ -301,6 +302,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=TITLE)
     parser.add_argument("--record", metavar="NAME", help="also write it to benchmarks/records/DATE-NAME.md")
     parser.add_argument("--worker", action="store_true", help=argparse.SUPPRESS)
+    parser.add_argument("pipes", nargs="*", help=argparse.SUPPRESS)
     chosen = parser.parse_args(arguments)
     if chosen.worker:
         work()

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from . import matmul
+from .children import pipes, send
 from .errors import InvalidInputError
 
 # The precision of a GPU's products, in the rows of results. `SENSITOMETER_MATMUL=tf32` asks for the second: faster, with 10 bits
@@ -56,3 +57,11 @@ def arithmetic(device: str) -> Iterator[None]:
     finally:
         torch.set_num_threads(threads)
         torch.backends.cuda.matmul.allow_tf32 = tf32
+
+
+def main() -> None:
+    """Answer with the number of GPUs, in a child process."""
+    import torch
+
+    _, answers = pipes()
+    send(answers, torch.cuda.device_count())

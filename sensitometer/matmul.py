@@ -14,7 +14,6 @@ is faster and as close to float64; and its name is stored with every result. `SE
 import contextlib
 import ctypes
 import importlib.metadata
-import json
 import os
 import platform
 import shlex
@@ -32,6 +31,7 @@ import msgspec
 import platformdirs
 from filelock import FileLock
 
+from .children import Child, NoMessageError, command, pipes, receive, send
 from .errors import InvalidInputError, WorkerError
 from .files import replacing
 
@@ -201,32 +201,24 @@ def _run_probes() -> list[Probe]:
     return [Probe(path, tuple(tuple(rates) for _, *rates in answers), answers[0][0]) for path, answers in rounds.items()]
 
 
-def _start(path: str) -> "subprocess.Popen[bytes]":
-    return subprocess.Popen(
-        [sys.executable, "-m", "sensitometer.matmul", path],
-        bufsize=0,
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=None if path == STOCK else subprocess.DEVNULL,
-        env=worker_environment(os.environ),
-    )
+def _start(path: str) -> Child:
+    return Child(command("matmul", path), worker_environment(os.environ), quiet=path != STOCK)
 
 
-def _ask(process: "subprocess.Popen[bytes]") -> list[float]:
-    """Have a probe process measure a round, and return the error and the rates that it prints."""
-    assert process.stdin is not None and process.stdout is not None
-    with contextlib.suppress(BrokenPipeError):  # it has ended, as the empty answer tells
-        process.stdin.write(b"\n")
-    answer = process.stdout.readline()
-    if not answer:
-        raise WorkerError(f"the self-check of the matrix products ended with status {process.wait()}; what it printed is above")
-    numbers: list[float] = json.loads(answer)
+def _ask(child: Child) -> list[float]:
+    """Have a probe process measure a round, and return the error and the rates that it answers."""
+    child.tell(None)
+    try:
+        numbers: list[float] = child.answer()
+    except (EOFError, NoMessageError) as error:
+        raise WorkerError(f"the self-check of the matrix products {child.ending()}; what it printed is above") from error
     return numbers
 
 
-def _serve(path: str) -> None:
-    """Answer each line of standard input by the error against float64 and the GFLOP/s at each shape."""
-    activate(path)
+def main() -> None:
+    """Answer each request to this child process by the error against float64 and the GFLOP/s at each shape."""
+    requests, answers = pipes()
+    activate(sys.argv[2])
     import torch
 
     torch.set_num_threads(1)
@@ -238,16 +230,18 @@ def _serve(path: str) -> None:
         c, exact = torch.bmm(a, b), torch.bmm(a.double(), b.double())
         error = torch.maximum(error, (c - exact).abs().max() / exact.abs().max())  # nan, if there is one
         products.append((a, b, c))
-    for _ in sys.stdin:
-        answer = [float(error)]
-        for (a, b, c), operations in zip(products, PROBE_OPERATIONS, strict=True):
-            repeats = max(1, min(int(1e9 / operations), MOST_REPEATS))  # ten milliseconds at most
-            # The thread's own time, which does not count what other processes take of the processor.
-            start = time.thread_time()
-            for _ in range(repeats):
-                torch.bmm(a, b, out=c)
-            answer.append(repeats * operations / (time.thread_time() - start) / 1e9)
-        print(json.dumps(answer), flush=True)  # noqa: T201
+    with contextlib.suppress(EOFError, BrokenPipeError):
+        while True:
+            receive(requests)
+            answer = [float(error)]
+            for (a, b, c), operations in zip(products, PROBE_OPERATIONS, strict=True):
+                repeats = max(1, min(int(1e9 / operations), MOST_REPEATS))  # ten milliseconds at most
+                # The thread's own time, which does not count what other processes take of the processor.
+                start = time.thread_time()
+                for _ in range(repeats):
+                    torch.bmm(a, b, out=c)
+                answer.append(repeats * operations / (time.thread_time() - start) / 1e9)
+            send(answers, answer)
 
 
 def worker_environment(environment: Mapping[str, str]) -> dict[str, str]:
@@ -286,7 +280,3 @@ def processor() -> str:
         return platform.processor() or platform.machine()
     fields = {name.strip(): value.strip() for name, _, value in (line.partition(":") for line in first.splitlines())}
     return ", ".join(fields[name] for name in ("model name", "cpu family", "model", "stepping") if name in fields)
-
-
-if __name__ == "__main__":
-    _serve(sys.argv[1])

@@ -35,7 +35,7 @@ def workers(pid):
     found = []
     for child in children(pid):
         with contextlib.suppress(OSError):
-            if b"sensitometer.survey.execution.worker" in Path(f"/proc/{child}/cmdline").read_bytes():
+            if b"survey.execution.worker" in Path(f"/proc/{child}/cmdline").read_bytes():
                 found.append(child)
     return found
 

@@ -77,11 +77,11 @@ def started(monkeypatch):
 
     def remembering(*arguments, **options):
         process = popen(*arguments, **options)
-        if "sensitometer.survey.execution.worker" in arguments[0]:
+        if "survey.execution.worker" in arguments[0]:
             processes.append(process)
         return process
 
-    monkeypatch.setattr("sensitometer.survey.execution.local.subprocess.Popen", remembering)
+    monkeypatch.setattr("sensitometer.children.subprocess.Popen", remembering)
     return processes
 
 
@@ -302,7 +302,7 @@ def test_a_finished_survey_is_plain_sqlite_and_starts_no_workers(small, tmp_path
     text = SMALL.replace("steps = 120", "steps = 1").replace("[4, 12]", "[4]")
     small.write_text(text)
     sm.run_survey(small, tmp_path / "out", workers=1).close()
-    monkeypatch.setattr("sensitometer.survey.execution.local.subprocess.Popen", None)
+    monkeypatch.setattr("sensitometer.children.subprocess.Popen", None)
     with sm.run_survey(small, tmp_path / "out") as store:
         assert sum(store.counts().values()) == 32
     with contextlib.closing(sqlite3.connect(tmp_path / "out" / "survey.sqlite")) as connection:

@@ -1,23 +1,22 @@
 """Worker processes on this machine, behind the contract of an executor. Imports no torch."""
 
-import contextlib
 import itertools
 import os
 import queue
-import subprocess
-import sys
 import threading
 from collections.abc import Sequence
 from typing import Any
 
-from ... import errors, matmul
+from ... import children, errors, matmul
+from ...children import Child, NoMessageError
 from ...configuration import Configuration
 from ...errors import InvalidInputError, SensitometerError, WorkerError
 from ..scheduling.plan import default_workers
 from .executor import Answer, Done, Lost
-from .wire import receive, send
 
-WORKER = (sys.executable, "-m", "sensitometer.survey.execution.worker")
+WORKER = children.command("survey.execution.worker")
+# How often a worker that is ended by a signal before it is ready is started in all: by the system, for lack of memory.
+STARTS = 3
 
 
 class LocalExecutor:
@@ -83,8 +82,11 @@ def with_matmul_path(setup: dict[str, Any]) -> dict[str, Any]:
 def gpu_names() -> list[str]:
     """Return the GPUs that this process may use, as `CUDA_VISIBLE_DEVICES` names them; InvalidInputError if there is none."""
     # In a process of its own, which imports torch.
-    ask = [sys.executable, "-c", "import torch; print(torch.cuda.device_count())"]
-    count = int(subprocess.run(ask, capture_output=True, text=True, check=True).stdout)
+    with Child(children.command("device"), os.environ) as child:
+        try:
+            count = int(child.answer())
+        except (EOFError, NoMessageError) as error:
+            raise WorkerError(f"the process that counts the GPUs {child.ending()}; what it printed is above") from error
     if not count:
         raise InvalidInputError("device cuda was asked for, but torch finds 0 CUDA devices here")
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
@@ -106,66 +108,54 @@ class WorkerHost:
             self._environment["CUDA_VISIBLE_DEVICES"] = gpu
         self._closed = False
         self._lock = threading.Lock()
-        self._process = self._start()
+        self._child = self._start()
 
-    def _start(self) -> subprocess.Popen[bytes]:
-        process = subprocess.Popen(self._command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=self._environment)
-        _tell(process, self._setup)
-        return process
+    def _start(self) -> Child:
+        child = Child(self._command, self._environment)
+        child.tell(self._setup)
+        return child
 
     def wait(self) -> None:
-        """Wait until the worker has set itself up, or raise what kept it from that."""
-        answer = _answer(self._process)
-        if isinstance(answer, Lost):
-            raise WorkerError(f"{answer.reason} before it was ready")
+        """Wait until the worker has set itself up, or raise what kept it from that; one that a signal ends is started again."""
+        for start in range(1, STARTS + 1):
+            answer = _answer(self._child)
+            if not isinstance(answer, Lost):
+                return
+            if start == STARTS or not self._child.was_killed:
+                raise WorkerError(f"{answer.reason} before it was ready")
+            self._replace()
 
     def train(self, stack: Sequence[Configuration]) -> Answer:
         """Have a stack trained; a worker that has ended is replaced first."""
+        if self._child.has_ended:
+            self._replace()
+            self.wait()
+        self._child.tell({"configurations": [network.as_dict() for network in stack]})
+        return _answer(self._child)
+
+    def _replace(self) -> None:
+        """Start another worker in the place of one that has ended; WorkerError if there shall be no other."""
         with self._lock:
             if self._closed:
                 raise WorkerError("the workers were told to end")
-            ended = self._process.poll() is not None
-            if ended:
-                _end(self._process)
-                self._process = self._start()
-        if ended:
-            self.wait()
-        _tell(self._process, {"configurations": [network.as_dict() for network in stack]})
-        return _answer(self._process)
+            self._child.end()
+            self._child = self._start()
 
     def close(self) -> None:
         """End the worker, even while it trains, and start no other."""
         with self._lock:
             self._closed = True
-            _end(self._process)
+            self._child.end()
 
 
-def _tell(process: subprocess.Popen[bytes], message: dict[str, Any]) -> None:
-    assert process.stdin is not None
-    # `_answer` says how it ended.
-    with contextlib.suppress(BrokenPipeError):
-        send(process.stdin, message)
-
-
-def _answer(process: subprocess.Popen[bytes]) -> Answer:
-    assert process.stdout is not None
+def _answer(child: Child) -> Answer:
     try:
-        answer = receive(process.stdout)
+        answer = child.answer()
     except EOFError:
-        status = process.wait()
-        return Lost(f"a worker was ended by signal {-status}" if status < 0 else f"a worker ended with status {status}")
+        return Lost(f"a worker {child.ending()}")
+    except NoMessageError as error:
+        raise WorkerError(f"a worker answered what is none: {error}") from error
     if "error" in answer:
         kind: type[SensitometerError] = getattr(errors, answer["kind"])
         raise kind(answer["error"])
     return Lost(answer["lost"]) if "lost" in answer else Done(answer["rows"], answer["seconds"])
-
-
-def _end(process: subprocess.Popen[bytes]) -> None:
-    """End a process, if it has not ended, and close its pipes."""
-    process.kill()
-    process.wait()
-    for pipe in (process.stdin, process.stdout):
-        assert pipe is not None
-        # Requests that the process did not live to read are still in the buffer.
-        with contextlib.suppress(BrokenPipeError):
-            pipe.close()

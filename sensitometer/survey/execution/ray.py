@@ -14,7 +14,6 @@ import os
 import platform
 import re
 import socket
-import subprocess
 import sys
 import time
 import warnings
@@ -28,8 +27,9 @@ from typing import Any
 import ray
 from ray.exceptions import ActorUnavailableError, OutOfMemoryError, RayError, RayTaskError
 
+from ...children import Child, NoMessageError, command, pipes, send
 from ...configuration import Configuration
-from ...errors import InvalidInputError, SensitometerError, StoreError, WorkerError
+from ...errors import InvalidInputError, SensitometerError, StoreError, WorkerError, one_line
 from ...files import replacing
 from ..scheduling.plan import default_workers
 from .executor import Answer, Lost
@@ -50,15 +50,6 @@ EARLY_DEATHS = 3
 ALIVE_SECONDS = 5.0
 # How long idle actors have to remove their folders.
 LEAVE_SECONDS = 2.0
-
-# In a process of its own: against an address at which nothing answers as Ray does, `ray.init` waits without end and is not quiet.
-_CONNECT = """
-import sys, ray
-try:
-    ray.init(address=sys.argv[1], log_to_driver=False, logging_level="CRITICAL")
-except Exception as error:
-    print(" ".join(str(error).split()))
-"""
 
 
 @dataclass(eq=False)
@@ -322,12 +313,26 @@ def _connect(address: str | None, workers: int | None) -> str:
 
 def _trouble(address: str) -> str:
     """Return the reason why nobody can connect to the cluster at this address; empty if there is none."""
+    # In a process of its own: against an address at which nothing answers as Ray does, `ray.init` waits without end and is not
+    # quiet.
+    with Child(command("survey.execution.ray", address), os.environ, quiet=True) as trial:
+        try:
+            return str(trial.answer(CONNECT_SECONDS))
+        except TimeoutError:
+            return f"no answer in {CONNECT_SECONDS:.0f} s"
+        except (EOFError, NoMessageError):
+            return f"the process that tried to {trial.ending()}"
+
+
+def main() -> None:
+    """Answer, in a child process, why nobody can connect to the cluster at the address; nothing if one can."""
+    _, answers = pipes()
     try:
-        trial = [sys.executable, "-c", _CONNECT, address]
-        done = subprocess.run(trial, capture_output=True, text=True, timeout=CONNECT_SECONDS, check=False)
-        return done.stdout.strip() or (f"status {done.returncode}" if done.returncode else "")
-    except subprocess.TimeoutExpired:
-        return f"no answer in {CONNECT_SECONDS:.0f} s"
+        ray.init(address=sys.argv[2], log_to_driver=False, logging_level="CRITICAL")
+    except Exception as error:  # noqa: BLE001  whatever it is, it is the answer
+        send(answers, one_line(error))
+    else:
+        send(answers, "")
 
 
 def _folder(setup: dict[str, Any]) -> str:

@@ -1,42 +1,36 @@
 """
-A worker process: reads jobs from standard input, and answers each on standard output, as `wire` says.
+A worker process: answers one job after another, over the pipes of `children`.
 
 The first message sets it up (`matmul_path` and the arguments of `_Worker`); every later one is a stack (`configurations`). An
 answer is `{"rows": [...], "seconds": ...}`; or `{"lost": reason}` for a stack that is too large for the memory; or
-`{"error": message, "kind": class name}` for an obstacle to the whole survey. The process ends when standard input does.
+`{"error": message, "kind": class name}` for an obstacle to the whole survey. The process ends when the pipe of jobs does.
 """
 
 import contextlib
 import os
-import signal
-import sys
 import threading
 import time
 from pathlib import Path
 from queue import SimpleQueue
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
 from ... import matmul
+from ...children import NoMessageError, pipes, receive, send
 from ...configuration import Configuration
 from ...errors import SensitometerError
 from ...store import ARRAYS, SAVED, WEIGHTS
 from ...store.arrays import SUFFIX, write_arrays
 from ..scheduling.stacks import saved_state
-from .wire import receive, send
 
 if TYPE_CHECKING:
     from ...data import Dataset
 
 
 def main() -> None:
-    """Answer jobs until standard input ends."""
-    # Ctrl-C reaches every process of the terminal; the parent decides what becomes of its workers.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    # Output of libraries must not come between the answers.
-    answers = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
-    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
+    """Answer jobs until their pipe ends."""
+    requests, answers = pipes()
     jobs: SimpleQueue[dict[str, Any]] = SimpleQueue()
-    threading.Thread(target=_read, args=(jobs,), daemon=True).start()
+    threading.Thread(target=_read, args=(requests, jobs), daemon=True).start()
     worker: _Worker | None = None
     while True:
         job = jobs.get()
@@ -55,16 +49,16 @@ def main() -> None:
             answer = {"error": str(error), "kind": type(error).__name__}
         try:
             send(answers, answer)
-        except TypeError as error:  # of no stack alone: all would fail
+        except (TypeError, NoMessageError) as error:  # of no stack alone: all would fail
             send(answers, {"error": f"a worker cannot send what it measured: {error}", "kind": "WorkerError"})
-        except BrokenPipeError:  # the parent has been killed; standard input ends, too
+        except BrokenPipeError:  # the parent has been killed; the pipe of jobs ends, too
             os._exit(0)
 
 
-def _read(jobs: "SimpleQueue[dict[str, Any]]") -> None:
+def _read(requests: IO[bytes], jobs: "SimpleQueue[dict[str, Any]]") -> None:
     with contextlib.suppress(EOFError):
         while True:
-            jobs.put(receive(sys.stdin.buffer))
+            jobs.put(receive(requests))
     # At once, even within a training: nobody waits for its result.
     os._exit(0)
 
@@ -169,7 +163,3 @@ def _out_of_memory(error: Exception) -> bool:
     if no_memory and torch.cuda.is_available():
         torch.cuda.empty_cache()
     return no_memory
-
-
-if __name__ == "__main__":
-    main()

@@ -7,8 +7,8 @@ import sys
 import time
 from pathlib import Path
 
+from sensitometer.children import pipes, receive, send
 from sensitometer.configuration import Configuration
-from sensitometer.survey.execution.wire import receive, send
 
 # Widths that stand for accidents; all others are trained at once.
 DIES, TOO_LARGE, EXITS, REFUSES, SLOW, NOISY = 9001, 9002, 9003, 9004, 9005, 9006
@@ -28,19 +28,17 @@ def answer(stack):
     if width == SLOW:
         time.sleep(0.3)
     if width == NOISY:
-        sys.stderr.write("what a library prints\n")
+        sys.stdout.write("what a library prints\n")
+        sys.stdout.flush()
     of = {"state": "unfitted", "gap": 0.25, "host": str(os.getpid()), "device": os.environ.get("CUDA_VISIBLE_DEVICES")}
     return {"rows": [{"id": Configuration(**one).id, **one, **of} for one in stack], "seconds": 0.5}
 
 
-def say(message):
-    send(sys.stdout.buffer, message)
-
-
 def main():
-    setup = receive(sys.stdin.buffer)
+    requests, answers = pipes()
+    setup = receive(requests)
     if "refuse" in setup:
-        say({"error": setup["refuse"], "kind": "DataError"})
+        send(answers, {"error": setup["refuse"], "kind": "DataError"})
         return
     # One that has died once may be told not to start again.
     marker = setup.get("once")
@@ -48,10 +46,15 @@ def main():
         sys.exit(4)
     if marker:
         Path(marker).touch()
-    say({"rows": [], "seconds": 0.0})
+    # Or to die so many times first.
+    deaths = setup.get("deaths")
+    if deaths and Path(deaths).stat().st_size:
+        os.truncate(deaths, Path(deaths).stat().st_size - 1)
+        os.kill(os.getpid(), signal.SIGKILL)
+    send(answers, {"rows": [], "seconds": 0.0})
     with contextlib.suppress(EOFError):
         while True:
-            say(answer(receive(sys.stdin.buffer)["configurations"]))
+            send(answers, answer(receive(requests)["configurations"]))
 
 
 if __name__ == "__main__":

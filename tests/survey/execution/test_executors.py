@@ -119,6 +119,21 @@ def test_a_worker_that_cannot_be_started_again_ends_the_run(executor, tmp_path, 
         one.answer()
 
 
+def test_a_worker_that_is_killed_before_it_is_ready_is_started_again(executor, tmp_path):
+    (tmp_path / "deaths").write_text("12")
+    one = started(executor(1), deaths=str(tmp_path / "deaths"))
+    assert isinstance(answers(one, [stack()])[0], Done)
+
+
+def test_workers_that_are_killed_again_and_again_before_they_are_ready_end_the_run(tmp_path, refused):
+    (tmp_path / "deaths").write_text("123456")
+    with (
+        contextlib.closing(LocalExecutor(1, "cpu", FAKE)) as one,
+        refused("a worker was ended by signal 9 before it was ready", WorkerError),
+    ):
+        started(one, deaths=str(tmp_path / "deaths"))
+
+
 def test_a_worker_that_ends_at_once_is_told_of(refused):
     no_worker = contextlib.closing(LocalExecutor(1, "cpu", ("/bin/false",)))
     with no_worker as one, refused("a worker ended with status 1 before it was ready", WorkerError):
@@ -140,10 +155,8 @@ def test_every_worker_has_a_gpu(monkeypatch, workers, each):
     ("visible", "names"), [(None, ["0", "1"]), ("5,2", ["5", "2"]), ("GPU-a,GPU-b,GPU-c", ["GPU-a", "GPU-b"])]
 )
 def test_gpus_are_named_as_cuda_names_them(monkeypatch, visible, names):
-    class Answer:
-        stdout = "2\n"
-
-    monkeypatch.setattr("sensitometer.survey.execution.local.subprocess.run", lambda *_, **__: Answer)
+    counts = "from sensitometer.children import pipes, send; send(pipes()[1], 2)"
+    monkeypatch.setattr("sensitometer.children.command", lambda _: (sys.executable, "-c", counts))
     if visible is None:
         monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     else:
