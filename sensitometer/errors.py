@@ -88,6 +88,23 @@ def dimensions(shape: Iterable[int]) -> str:
     return " x ".join(f"{size:,}" for size in shape)
 
 
-def one_line(error: Exception) -> str:
+def one_line(error: BaseException) -> str:
     """Return the message of an error on one line; its name where it has none."""
     return " ".join(str(error).split()) or type(error).__name__
+
+
+def printable(text: str) -> str:
+    r"""
+    Return a text as one line that does nothing to a terminal but show.
+
+    Escape codes, line breaks, characters that turn the direction of writing, and others that nobody sees are written as Python
+    writes them in a string; so are bytes of a name of a file that are no UTF-8. A text that is printable stays as it is.
+
+    Examples
+    --------
+    >>> print(printable("naïve \x1b[31m red\u202e\n"))
+    naïve \x1b[31m red\u202e\n
+    """
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)

@@ -1,10 +1,15 @@
-"""Writing files so that each has its old content or its new one, whole, whatever happens."""
+"""Writing files so that each has its old content or its new one, whole, whatever happens; and the user's folders."""
 
 import contextlib
+import errno
 import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+
+import platformdirs
+
+from .errors import InvalidInputError
 
 # Appended to a file's name, for the folder in which it is written: libraries that are killed leave files of other names there.
 UNFINISHED = ".sensitometer-new"
@@ -62,3 +67,32 @@ def _sync(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def user_cache() -> Path:
+    """Return the user's cache folder for this package, which need not be there; FileNotFoundError if there is no home folder."""
+    try:
+        folder = Path(platformdirs.user_cache_dir("sensitometer"))
+    except RuntimeError:  # as newer versions say it
+        folder = Path("~")
+    if not folder.is_absolute():
+        raise FileNotFoundError(errno.ENOENT, "this user has no home folder")
+    return folder
+
+
+def has_home() -> bool:
+    """Whether this user has a home folder, as one whom the system does not know by name may not."""
+    try:
+        Path.home()
+    except RuntimeError:
+        return False
+    return True
+
+
+def expanded(path: str | os.PathLike[str], name: str) -> Path:
+    """Return a path with the home folder that `~` stands for; InvalidInputError, which calls it `name`, if there is none."""
+    try:
+        return Path(path).expanduser()
+    except RuntimeError as error:
+        said = f"{name} must begin with the name of a home folder that is there, or with /; got {os.fspath(path)!r}"
+        raise InvalidInputError(said) from error

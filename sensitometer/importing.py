@@ -30,13 +30,13 @@ def call_factory(name: str, returns: str) -> Any:
         There is no such function, its module cannot be imported, or it raises anything.
     """
     home, _, attribute = name.partition(":")
-    # The user's code may raise anything.
+    # The user's code may raise anything, and `sys.exit` ends no program but its own.
     with current_folder():
         try:
             factory = getattr(importlib.import_module(home), attribute)
         except (ImportError, AttributeError) as error:
             raise InvalidInputError(f"no factory {name}: {one_line(error)}") from error
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise InvalidInputError(f"{home} cannot be imported: {type(error).__name__}: {one_line(error)}") from error
         if not callable(factory):
             raise InvalidInputError(f"{name} must be a function that returns {returns}; it is {type(factory).__name__}")
@@ -49,7 +49,7 @@ def guarded(function: Callable[[], Any], name: str) -> Any:
         return function()
     except SensitometerError:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise InvalidInputError(f"{name} failed: {type(error).__name__}: {one_line(error)}") from error
 
 

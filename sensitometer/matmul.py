@@ -28,12 +28,11 @@ from statistics import median
 from typing import Annotated
 
 import msgspec
-import platformdirs
 from filelock import FileLock
 
 from .children import Child, NoMessageError, command, pipes, receive, send
 from .errors import InvalidInputError, WorkerError
-from .files import replacing
+from .files import replacing, user_cache
 
 STOCK = "stock"
 AS_INTEL = "mkl-as-intel"
@@ -253,23 +252,25 @@ def _library() -> Path | None:
     """Return the compiled library, or None where the path does not apply or nothing can compile it."""
     if sys.platform != "linux" or platform.machine() != "x86_64":
         return None
-    compiler = shlex.split(os.environ.get("CC", "cc"))
     try:
+        compiler = shlex.split(os.environ.get("CC", "cc"))
         file = cache_folder() / "libsensitometer_mkl.so"
         if file.exists():
             return file
         with FileLock(f"{file}.lock"), replacing(file) as built:
             command = [*compiler, "-shared", "-fPIC", "-O2", "-x", "c", "-", "-o", str(built)]
             subprocess.run(command, input=_SOURCE.encode(), capture_output=True, check=True)
-    # No compiler, or no cache folder: `choose` says that the path does not apply.
-    except (OSError, subprocess.CalledProcessError):
+    # No compiler, a variable that is no command, or no cache folder: `choose` says that the path does not apply.
+    except (OSError, ValueError, subprocess.CalledProcessError):
         return None
     return file
 
 
 def cache_folder() -> Path:
-    """Return the folder where what was measured on this machine is kept."""
-    return Path(platformdirs.user_cache_dir("sensitometer", ensure_exists=True))
+    """Return the folder where what was measured on this machine is kept, made if needed; OSError if there can be none."""
+    folder = user_cache()
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
 
 
 def processor() -> str:

@@ -17,7 +17,7 @@ ROOT = Path(sensitometer.__file__).parent
 ALLOWED = {
     "children": set(),
     "errors": set(),
-    "files": set(),
+    "files": {"errors"},
     "randomness": set(),
     "configuration": {"errors"},
     "importing": {"errors"},
@@ -37,7 +37,7 @@ ALLOWED = {
         *("activations", "configuration", "data", "errors", "evaluation", "files", "losses", "networks", "optimizers"),
         "randomness",
     },
-    "measures.compiling": set(),
+    "measures.compiling": {"files"},
     "measures.workspace": {"errors"},
     "measures.jacobian": {
         *("activations", "errors", "evaluation", "measures.compiling", "measures.workspace", "models.adapting", "networks"),
@@ -61,7 +61,7 @@ ALLOWED = {
     "survey.scheduling.cost": {"configuration", "survey.scheduling.machines"},
     "survey.grid": {"configuration", "survey.scheduling.cost"},
     "survey.wording": {"errors"},
-    "survey.data_section": {"data", "errors", "survey.scheduling.cost", "survey.wording"},
+    "survey.data_section": {"data", "errors", "files", "survey.scheduling.cost", "survey.wording"},
     "survey.spec": {
         *("configuration", "data", "errors", "store", "survey.data_section", "survey.grid", "survey.scheduling.cost"),
         "survey.wording",

@@ -76,7 +76,7 @@ def test_an_operation_takes_what_the_smallest_product_does():
 @pytest.fixture
 def cache(tmp_path, monkeypatch):
     """An empty cache folder, no variable set, and probes that are counted instead of run."""
-    monkeypatch.setattr(matmul.platformdirs, "user_cache_dir", lambda *_, **__: str(tmp_path))
+    monkeypatch.setattr("platformdirs.user_cache_dir", lambda *_, **__: str(tmp_path))
     monkeypatch.delenv(matmul.VARIABLE, raising=False)
     return tmp_path
 
@@ -223,8 +223,9 @@ def test_without_a_compiler_it_is_stock(tmp_path):
     ]
 
 
-def test_compiler_that_fails_is_no_compiler(cache, monkeypatch):
-    monkeypatch.setenv("CC", "false")
+@pytest.mark.parametrize("command", ["false", "", "/nonexistent", '"unbalanced'])
+def test_compiler_that_fails_is_no_compiler(cache, monkeypatch, command):
+    monkeypatch.setenv("CC", command)
     assert matmul._library() is None
     assert not list(cache.glob("*.so"))
 

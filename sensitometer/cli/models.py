@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import sys
 from collections.abc import Callable
@@ -12,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ..errors import InvalidInputError, SensitometerError
+from .arguments import FILE, TEXT
+from .printing import say, say_json
 
 if TYPE_CHECKING:
     from ..measuring import Measurement
@@ -21,7 +22,9 @@ MOST_CLASSES = 20
 KINDS = ("probabilities", "logits", "sigmoid", "outputs")
 Command = Callable[..., Any]
 _OPTIONS = (
-    click.option("--data", required=True, help="A known name, FILE.npz, a folder of images, or package.module:factory."),
+    click.option(
+        "--data", required=True, type=TEXT, help="A known name, FILE.npz, a folder of images, or package.module:factory."
+    ),
     click.option("--normalise", help="sphere, none or MEAN/STD; default: sphere for known names, none for other data."),
     click.option("--crop", type=click.IntRange(min=1), help="Keep the centre CROP x CROP of each image of a known data set."),
     click.option("--size", type=click.IntRange(min=1), help="Resize the images of a folder to SIZE x SIZE."),
@@ -61,13 +64,15 @@ def check_target(path: Path) -> None:
 def _say_begun(line: str, *, to_stdout: bool) -> None:
     """Print what has begun, before torch is imported, which takes seconds; where output is for programs, only in a terminal."""
     if to_stdout or sys.stderr.isatty():
-        click.echo(line, err=not to_stdout)
+        say(line, err=not to_stdout)
 
 
 @click.command()
-@click.argument("model")
-@click.option("--weights", type=click.Path(path_type=Path), help="The weights of package.module:factory: safetensors, or .pt.")
-@click.option("--out", help="CSV or .parquet file of the points, - for standard output; default: MODEL-DATA-points.csv.")
+@click.argument("model", type=TEXT)
+@click.option("--weights", type=FILE, help="The weights of package.module:factory: safetensors, or .pt.")
+@click.option(
+    "--out", type=TEXT, help="CSV or .parquet file of the points, - for standard output; default: MODEL-DATA-points.csv."
+)
 @_options
 def measure(
     model: str,
@@ -104,14 +109,14 @@ def measure(
     if target != "-":
         done.write(target)
     if as_json:
-        click.echo(json.dumps({"model": model, "weights": weights and str(weights), **done.as_dict()}, indent=2))
+        say_json({"model": model, "weights": weights and str(weights), **done.as_dict()})
     else:
         of = f" with the weights {weights}" if weights else ", with the weights that it makes itself," if ":" in model else ""
         _print_measurement(f"{model}{of}", done, to_stderr=target == "-")
     if target == "-":
         done.frame().to_csv(sys.stdout, index=False, lineterminator="\n")
     else:
-        click.echo(f"points in {target}", err=as_json)
+        say(f"points in {target}", err=as_json)
 
 
 def _stem(model: str) -> str:
@@ -119,32 +124,32 @@ def _stem(model: str) -> str:
 
 
 def _print_measurement(model: str, done: Measurement, *, to_stderr: bool) -> None:
-    def say(line: str = "") -> None:
-        click.echo(line, err=to_stderr)
+    def tell(*lines: str) -> None:
+        say(*lines, err=to_stderr)
 
     dataset = done.dataset
     points = f"{len(done.points):,} of {len(dataset.test.y):,} test points of {dataset.name}"
-    say(f"{model} on {points}, normalise: {dataset.normalise}")
+    tell(f"{model} on {points}, normalise: {dataset.normalise}")
     for note in done.notes:
-        say(note)
-    say(f"\n{'':32}{'mean':>12}{'std. error':>12}{'points':>8}")
+        tell(note)
+    tell("", f"{'':32}{'mean':>12}{'std. error':>12}{'points':>8}")
     for label, mean in done.table().items():
-        say(f"{label:32}{mean.value:>12.4g}{mean.standard_error:>12.2g}{mean.count:>8,}")
+        tell(f"{label:32}{mean.value:>12.4g}{mean.standard_error:>12.2g}{mean.count:>8,}")
     if done.values.correct is not None and done.dataset.classes <= MOST_CLASSES:
-        say(f"\n{'class':24}{'points':>8}{'accuracy':>12}{'std. error':>12}{'Jacobian norm':>16}{'std. error':>12}")
+        tell("", f"{'class':24}{'points':>8}{'accuracy':>12}{'std. error':>12}{'Jacobian norm':>16}{'std. error':>12}")
         for name, points, *numbers in done.per_class().itertuples(index=False):
             accuracy, accuracy_error, norm, norm_error = numbers
-            say(f"{name:24.24}{points:>8,}{accuracy:>12.4g}{accuracy_error:>12.2g}{norm:>16.4g}{norm_error:>12.2g}")
+            tell(f"{name:24.24}{points:>8,}{accuracy:>12.4g}{accuracy_error:>12.2g}{norm:>16.4g}{norm_error:>12.2g}")
     if done.detection is not None:
-        say("\nscores as detectors of wrong points, with 95% intervals")
-        say(f"{'':16}{'AUROC':>24}{'AUGRC':>26}{'AUROC minus that of 1 - max p':>32}")
+        tell("", "scores as detectors of wrong points, with 95% intervals")
+        tell(f"{'':16}{'AUROC':>24}{'AUGRC':>26}{'AUROC minus that of 1 - max p':>32}")
         for name, row in done.detection.iterrows():
             cells = [_interval(row, column) for column in ("auroc", "augrc", "auroc_difference")]
-            say(f"{name!s:16}{cells[0]:>24}{cells[1]:>26}{cells[2] if name != '1 - max p' else '':>32}")
-        say(done.verdict)
+            tell(f"{name!s:16}{cells[0]:>24}{cells[1]:>26}{cells[2] if name != '1 - max p' else '':>32}")
+        tell(done.verdict)
     if done.bounds:
         shares = f"{done.bounds.inside:.1%} within (5), {done.bounds.above:.1%} above (6)"
-        say(f"bounds of the paper's A.3: {shares}, {done.bounds.near:.1%} within a factor of two of (7)")
+        tell(f"bounds of the paper's A.3: {shares}, {done.bounds.near:.1%} within a factor of two of (7)")
 
 
 def _interval(row: Any, column: str) -> str:
@@ -154,10 +159,8 @@ def _interval(row: Any, column: str) -> str:
 
 
 @click.command()
-@click.argument("models", nargs=-1, required=True, metavar="MODEL MODEL...")
-@click.option(
-    "--weights", type=click.Path(path_type=Path), multiple=True, help="Of package.module:factory; once per such model, in order."
-)
+@click.argument("models", nargs=-1, required=True, type=TEXT, metavar="MODEL MODEL...")
+@click.option("--weights", type=FILE, multiple=True, help="Of package.module:factory; once per such model, in order.")
 @_options
 def compare(
     models: tuple[str, ...],
@@ -198,21 +201,19 @@ def compare(
     table = comparison.table()
     notes = {name: list(measurement.notes) for name, measurement in comparison.measurements.items() if measurement.notes}
     if as_json:
-        plain = json.loads(json.dumps(table.to_dict("records"), default=float), parse_constant=lambda _: None)
-        click.echo(json.dumps({"data": dataset.name, "normalise": dataset.normalise, "notes": notes, "rows": plain}, indent=2))
+        records = table.to_dict("records")
+        say_json({"data": dataset.name, "normalise": dataset.normalise, "notes": notes, "rows": records})
         return
     points = f"{int(table.points.max()):,} of {len(dataset.test.y):,} test points"
-    click.echo(f"{len(models)} models on the same {points} of {dataset.name}, normalise: {dataset.normalise}")
+    say(f"{len(models)} models on the same {points} of {dataset.name}, normalise: {dataset.normalise}")
     for name, lines in notes.items():
         for line in lines:
-            click.echo(f"{name}: {line}")
+            say(f"{name}: {line}")
     for (a, b), rows in table.groupby(["a", "b"], sort=False):
-        click.echo(f"\nA = {a}\nB = {b}\n{'':24}{'A':>10}{'B':>10}{'A - B':>12}  {'95% interval':24}")
+        say("", f"A = {a}", f"B = {b}", f"{'':24}{'A':>10}{'B':>10}{'A - B':>12}  {'95% interval':24}")
         for row in rows.itertuples():
             low: Any = row.low
             interval = f"[{low:+.4g}, {row.high:+.4g}]" if math.isfinite(low) else "[too few points]"
-            click.echo(
-                f"{row.quantity:24}{row.value_a:>10.4g}{row.value_b:>10.4g}{row.difference:>+12.4g}  {interval:24}{row.verdict}"
-            )
+            say(f"{row.quantity:24}{row.value_a:>10.4g}{row.value_b:>10.4g}{row.difference:>+12.4g}  {interval:24}{row.verdict}")
     if comparison.caution:
-        click.echo(f"\n{comparison.caution}")
+        say("", comparison.caution)

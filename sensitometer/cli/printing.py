@@ -1,12 +1,15 @@
-"""Numbers, durations and tables as commands print them."""
+"""Numbers, durations and tables as commands print them; all that is printed passes through `say`."""
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
+
+from ..errors import printable
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -23,28 +26,45 @@ QUANTITY_NAMES = {
 MOST_REASONS = 3
 
 
+def say(*lines: object, err: bool = False) -> None:
+    """
+    Print lines, an empty one if there is none; `err`: to the standard error.
+
+    Each is one line and no more, whatever is in it: names and messages come from files that somebody else may have written.
+    """
+    for line in lines or ("",):
+        click.echo(printable(str(line)), err=err)
+
+
+def say_json(value: Any) -> None:
+    """Print a value as JSON, in which all but ASCII is escaped; NaN and infinity, which JSON lacks, are null."""
+    plain = json.loads(json.dumps(value, default=float), parse_constant=lambda _: None)
+    say(*json.dumps(plain, indent=2).splitlines())
+
+
 def print_failures(failures: Mapping[str, int]) -> None:
     """Print the most frequent reasons of failure, and how many networks each ended."""
     for reason, count in list(failures.items())[:MOST_REASONS]:
-        click.echo(f"  failed: {count:,}, {reason}")
+        say(f"  failed: {count:,}, {reason}")
     if len(failures) > MOST_REASONS:
-        click.echo(f"  failed: for {len(failures) - MOST_REASONS} other reasons")
+        say(f"  failed: for {len(failures) - MOST_REASONS} other reasons")
 
 
 def print_correlations(table: pd.DataFrame, labels: str) -> None:
     """Print Kendall's tau of each quantity against the gap, with its interval."""
     networks, configurations = table.networks.max(), table.configurations.max()
     if not networks:
-        click.echo(f"\nno network is fitted to {labels} labels")
+        say("", f"no network is fitted to {labels} labels")
         return
-    click.echo(
-        f"\nKendall's tau of the generalization gap, {networks} networks fitted to {labels} labels\n"
-        f"(in brackets its 95% interval, by resampling the {configurations} configurations)"
+    say(
+        "",
+        f"Kendall's tau of the generalization gap, {networks} networks fitted to {labels} labels",
+        f"(in brackets its 95% interval, by resampling the {configurations} configurations)",
     )
     for quantity, tau, low, high in table[table.networks > 0][["quantity", "tau", "low", "high"]].to_numpy().tolist():
         interval = f"[{low:+.2f}, {high:+.2f}]" if math.isfinite(low) else "[too few configurations]"
         shown = f"{tau:+.2f}" if math.isfinite(tau) else "undefined"
-        click.echo(f"  {QUANTITY_NAMES[quantity]:20} {shown:>9}  {interval}")
+        say(f"  {QUANTITY_NAMES[quantity]:20} {shown:>9}  {interval}")
 
 
 def duration(seconds: float) -> str:

@@ -8,26 +8,27 @@ from typing import TYPE_CHECKING
 
 import click
 
-from .printing import QUANTITY_NAMES
+from .arguments import FILE, FOLDER
+from .printing import QUANTITY_NAMES, say, say_json
 
 if TYPE_CHECKING:
     from ..claims import Claim
 
 
 @click.command()
-@click.argument("folder", metavar="DIR", type=click.Path(path_type=Path))
-@click.argument("file", metavar="FILE", type=click.Path(path_type=Path, dir_okay=False))
+@click.argument("folder", metavar="DIR", type=FOLDER)
+@click.argument("file", metavar="FILE", type=FILE)
 def export(folder: Path, file: Path) -> None:
     """Write the networks of the survey in DIR, one row each, to FILE.parquet or FILE.csv."""
     from ..store import open_survey
 
     with open_survey(folder) as store:
         count = store.export(file)
-    click.echo(f"{count:,} networks in {file}")
+    say(f"{count:,} networks in {file}")
 
 
 @click.command()
-@click.argument("folder", metavar="DIR", type=click.Path(path_type=Path))
+@click.argument("folder", metavar="DIR", type=FOLDER)
 @click.option("--only", help="Numbers of figures in the paper, such as 1,5; default: all that there are data for.")
 @click.option("--format", "formats", default="png,svg", show_default=True, help="Some of png,svg,pdf.")
 @click.option("--paper-style", is_flag=True, help="For a paper's page: serif type, closed frames, no statistics and no caption.")
@@ -40,10 +41,10 @@ def figures(folder: Path, only: str | None, formats: str, paper_style: bool) -> 
         numbers = _list(only) if only is not None else None
         saved = save_figures(store, folder / "figures", numbers, _list(formats), paper_style=paper_style)
     for path in saved.paths:
-        click.echo(path)
+        say(path)
     if saved.skipped:
         first = next(iter(saved.skipped))
-        click.echo(f"not drawn, for lack of data: {', '.join(saved.skipped)} (--only {first} says what {first} needs)", err=True)
+        say(f"not drawn, for lack of data: {', '.join(saved.skipped)} (--only {first} says what {first} needs)", err=True)
 
 
 def _list(text: str) -> list[str]:
@@ -51,7 +52,7 @@ def _list(text: str) -> list[str]:
 
 
 @click.command()
-@click.argument("folder", metavar="DIR", type=click.Path(path_type=Path))
+@click.argument("folder", metavar="DIR", type=FOLDER)
 @click.option("--json", "as_json", is_flag=True, help="Print a JSON list, one object per claim.")
 def claims(folder: Path, as_json: bool) -> None:
     """
@@ -60,22 +61,20 @@ def claims(folder: Path, as_json: bool) -> None:
     Each has a statistic, its 95% interval, and a threshold, on one side of which the whole interval must be. See
     docs/definitions.md, "Claims".
     """
-    import json
-
     from ..claims import check_claims
     from ..store import open_survey
 
     with open_survey(folder) as store:
         checked = check_claims(store)
     if as_json:
-        click.echo(json.dumps([claim.as_dict() for claim in checked], indent=2))
+        say_json([claim.as_dict() for claim in checked])
         return
     rows = [("claim", "statistic", "value", "95% interval", "threshold", "verdict"), *map(_claim_row, checked)]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for row, claim in zip(rows, [None, *checked], strict=True):
-        click.echo("  ".join(f"{cell:{width}}" for cell, width in zip(row, widths, strict=True)).rstrip())
+        say("  ".join(f"{cell:{width}}" for cell, width in zip(row, widths, strict=True)).rstrip())
         if claim is not None:
-            click.echo(f"   {claim.statement} ({claim.reason})")
+            say(f"   {claim.statement} ({claim.reason})")
 
 
 def _claim_row(claim: Claim) -> tuple[str, ...]:

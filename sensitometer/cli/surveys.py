@@ -7,12 +7,13 @@ from pathlib import Path
 
 import click
 
-from .printing import duration, print_correlations, print_failures, size
+from .arguments import FOLDER, TEXT
+from .printing import duration, print_correlations, print_failures, say, size
 
 
 @click.command()
-@click.argument("spec")
-@click.option("--out", required=True, type=click.Path(path_type=Path, file_okay=False), help="The survey's folder.")
+@click.argument("spec", type=TEXT)
+@click.option("--out", required=True, type=FOLDER, help="The survey's folder.")
 @click.option(
     "--executor", type=click.Choice(["local", "ray"]), default="local", show_default=True, help="Here, or a Ray cluster."
 )
@@ -42,7 +43,7 @@ def run(spec: str, out: Path, executor: str, address: str | None, workers: int |
         counts, failures = store.counts(), store.failures()
         frame = store.frame((*NETWORK_COLUMNS, "gap", *QUANTITIES))
     states = ", ".join(f"{count} {state}" for state, count in counts.items())
-    click.echo(f"{sum(counts.values())} networks in {out}: {states}")
+    say(f"{sum(counts.values())} networks in {out}: {states}")
     print_failures(failures)
     if frame.jacobian_norm.notna().any():
         for labels in ("true", "random"):
@@ -51,7 +52,7 @@ def run(spec: str, out: Path, executor: str, address: str | None, workers: int |
 
 
 @click.command()
-@click.argument("spec")
+@click.argument("spec", type=TEXT)
 @click.option("--workers", type=click.IntRange(min=1), help="Worker processes; default: one per processor.")
 @click.option("--like", help="Plan for GPUs, such as 8xH200, by their data sheets.")
 def plan(spec: str, workers: int | None, like: str | None) -> None:
@@ -72,11 +73,11 @@ def plan(spec: str, workers: int | None, like: str | None) -> None:
         ("memory", f"{size(made.memory)} at most"),
         ("disk", size(made.disk) + (f", with {' and '.join(parts)}" if parts else "")),
     ):
-        click.echo(f"{name:10}  {value}")
-    click.echo(f"predicted for {made.machine.name}: {made.machine.assumptions}")
+        say(f"{name:10}  {value}")
+    say(f"predicted for {made.machine.name}: {made.machine.assumptions}")
     if made.too_large:
         count = sum(made.too_large.values())
-        click.echo(
+        say(
             f"{count:,} networks are larger than a worker's memory, {size(made.share)}, and would be stored as failed; they are "
             "counted among the networks alone"
         )
@@ -89,32 +90,32 @@ def _print_shapes(subject: str, shapes: Mapping[tuple[int, int], int]) -> None:
     """Print the number of networks of each shape: one line per width, one column per depth."""
     depths = sorted({depth for _, depth in shapes})
     cell = max(len(f"{count:,}") for count in [*shapes.values(), *depths]) + 2
-    click.echo(f"\n{subject} by shape, width x depth")
-    click.echo(" " * 7 + "".join(f"{depth:{cell}}" for depth in depths))
+    say("", f"{subject} by shape, width x depth")
+    say(" " * 7 + "".join(f"{depth:{cell}}" for depth in depths))
     for width in sorted({width for width, _ in shapes}):
         counts = (f"{shapes[width, depth]:,}" if (width, depth) in shapes else "-" for depth in depths)
-        click.echo(f"{width:7}" + "".join(f"{count:>{cell}}" for count in counts))
+        say(f"{width:7}" + "".join(f"{count:>{cell}}" for count in counts))
 
 
 @click.command()
-@click.argument("folder", metavar="DIR", type=click.Path(path_type=Path))
+@click.argument("folder", metavar="DIR", type=FOLDER)
 def status(folder: Path) -> None:
     """Say how many networks of the survey in DIR are stored, of each state, the rate, and the time left."""
     from ..survey.status import survey_status
 
     now = survey_status(folder)
     done = sum(now.counts.values())
-    click.echo(f"{now.name}: {done:,} of {now.networks:,} networks stored")
+    say(f"{now.name}: {done:,} of {now.networks:,} networks stored")
     for state, count in now.counts.items():
-        click.echo(f"  {state:10}  {count:,}")
+        say(f"  {state:10}  {count:,}")
     print_failures(now.failures)
     if done < now.networks and now.rate is not None and now.seconds_left is not None:
         rate = f"{now.rate:,.1f}" if now.rate >= 1 else f"{now.rate:.2g}"
-        click.echo(f"{rate} networks a second in the last run; {duration(now.seconds_left)} left, by predicted cost")
+        say(f"{rate} networks a second in the last run; {duration(now.seconds_left)} left, by predicted cost")
 
 
 @click.command()
-@click.argument("folder", metavar="DIR", type=click.Path(path_type=Path))
+@click.argument("folder", metavar="DIR", type=FOLDER)
 @click.option("--repair", is_flag=True, help="Mend what can be mended.")
 def check(folder: Path, repair: bool) -> int:
     """
@@ -127,7 +128,7 @@ def check(folder: Path, repair: bool) -> int:
     findings = check_survey(folder, repair=repair)
     for finding in findings:
         cure = f"; {'done:' if repair else '--repair would'} {finding.repair}" if finding.repair else ""
-        click.echo(f"{finding.wrong}{cure}")
+        say(f"{finding.wrong}{cure}")
     if not findings:
-        click.echo(f"{folder} is sound")
+        say(f"{folder} is sound")
     return int(any(not repair or finding.repair is None for finding in findings))

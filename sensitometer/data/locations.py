@@ -1,13 +1,13 @@
 """Where data sets are looked for: the root folder, the files below it, and what is there."""
 
+import contextlib
 import os
 import shlex
 from dataclasses import dataclass
 from pathlib import Path
 
-import platformdirs
-
-from ..errors import DataError
+from ..errors import DataError, InvalidInputError
+from ..files import expanded, user_cache
 from .sources import SOURCES, DataFile, Source
 
 ROOT_VARIABLE = "SENSITOMETER_DATA"
@@ -28,18 +28,28 @@ def list_datasets(*, root: str | os.PathLike[str] | None = None) -> tuple[Datase
 
     `root` is the folder that holds the data sets' folders; by default `$SENSITOMETER_DATA`, else the user's cache folder.
     """
-    folders = ((source, data_root(root) / source.name) for source in SOURCES.values())
-    return tuple(
-        DatasetStatus(source, _home(source, folder) if source.downloads else None, missing_files(source, folder))
-        for source, folder in folders
-    )
+    statuses = []
+    for source in SOURCES.values():
+        folder = data_root(root) / source.name if source.downloads else None
+        missing = missing_files(source, folder) if folder else ()
+        statuses.append(DatasetStatus(source, _home(source, folder) if folder else None, missing))
+    return tuple(statuses)
 
 
 def data_root(root: str | os.PathLike[str] | None = None) -> Path:
-    """Return the absolute path of `root`; without one, `$SENSITOMETER_DATA`; without that, a folder in the user's cache."""
-    if root is None:
-        root = os.environ.get(ROOT_VARIABLE) or platformdirs.user_cache_path("sensitometer") / "data"
-    return Path(root).expanduser().absolute()
+    """
+    Return the absolute path of `root`; without one, `$SENSITOMETER_DATA`; without that, a folder in the user's cache.
+
+    InvalidInputError if it is in a home folder that is not there.
+    """
+    if root is not None:
+        return expanded(root, "root").absolute()
+    if set_by_user := os.environ.get(ROOT_VARIABLE):
+        return expanded(set_by_user, f"${ROOT_VARIABLE}").absolute()
+    try:
+        return user_cache() / "data"
+    except FileNotFoundError as error:
+        raise InvalidInputError(f"no folder of data sets: {error.strerror}; set ${ROOT_VARIABLE} to one") from error
 
 
 def find_file(file: DataFile, folder: Path) -> Path | None:
@@ -66,8 +76,15 @@ def missing_files(source: Source, folder: Path) -> tuple[str, ...]:
     return tuple(file.name for file in (*source.train.files, *source.test.files) if find_file(file, folder) is None)
 
 
-def require_files(source: Source, folder: Path) -> None:
-    """Raise DataError, naming the remedies, unless all files of `source` are below `folder`; opens none."""
+def require_files(source: Source, folder: Path | None = None) -> None:
+    """
+    Raise DataError, naming the remedies, unless all files of `source` are below `folder`; opens none.
+
+    None: its folder below `data_root()`, which is looked for only if it has files.
+    """
+    if not source.downloads:
+        return
+    folder = folder or data_root() / source.name
     missing = missing_files(source, folder)
     if missing:
         raise DataError(
@@ -79,4 +96,7 @@ def require_files(source: Source, folder: Path) -> None:
 def fetch_command(source: Source, folder: Path) -> str:
     """Return the command that puts `source` into `folder`, whichever root that is below."""
     command = f"sensitometer data fetch {source.name}"
-    return command if folder.parent == data_root() else f"{ROOT_VARIABLE}={shlex.quote(str(folder.parent))} {command}"
+    usual = None
+    with contextlib.suppress(InvalidInputError):  # there is none
+        usual = data_root()
+    return command if folder.parent == usual else f"{ROOT_VARIABLE}={shlex.quote(str(folder.parent))} {command}"

@@ -1,6 +1,7 @@
 """Loads a known data set: images read and checked, cropped, normalised, handed over as tensors."""
 
 import os
+from pathlib import Path
 
 import numpy as np
 
@@ -88,9 +89,8 @@ def load_dataset(
             f"train_points for {name}", train_points, least=source.classes, most=source.train.points
         )
     Normalisation.parse(normalise)
-    folder = data_root(root) / name
     (train_images, train_labels), (test_images, test_labels) = (
-        _read_digits(source) if name == "digits" else [read_split(source, split, folder) for split in (source.train, source.test)]
+        _read_files(source, data_root(root) / name) if source.downloads else _read_digits(source)
     )
     if train_points is not None:
         chosen = balanced_subset(train_labels, train_points, source.classes)
@@ -117,6 +117,10 @@ def usual_normalisations(dataset: Dataset) -> list[str]:
         return []
     colour = [_IMAGENET] if dataset.shape[0] == 3 else []
     return ["sphere", "none", _USUAL[dataset.name], *colour]
+
+
+def _read_files(source: Source, folder: Path) -> list[tuple[UInt8Array, UInt8Array]]:
+    return [read_split(source, split, folder) for split in (source.train, source.test)]
 
 
 def _read_digits(source: Source) -> list[tuple[UInt8Array, UInt8Array]]:

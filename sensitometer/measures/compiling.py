@@ -5,6 +5,8 @@ from typing import Any
 
 import numba
 
+from ..files import has_home
+
 Loop = Callable[..., Any]
 
 
@@ -25,7 +27,8 @@ def contracted(loop: Loop) -> Loop:
 
 def _compiled(loop: Loop, options: dict[str, Any]) -> Loop:
     try:
-        function: Loop = numba.njit(cache=True, **options)(loop)
+        # Without a home folder Numba would make one of the name ~ in the current folder.
+        function: Loop = numba.njit(cache=has_home(), **options)(loop)
     except RuntimeError:  # Numba finds no folder for it
         function = numba.njit(**options)(loop)
     return function

@@ -51,7 +51,7 @@ def unpickled(path: str | Path) -> Any:
     try:
         with current_folder():
             return torch.load(path, map_location="cpu", weights_only=False)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         # a pickle may raise anything
         raise InvalidInputError(f"{path} cannot be unpickled: {type(error).__name__}: {one_line(error)}") from error
 

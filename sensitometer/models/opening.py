@@ -126,7 +126,7 @@ def _from_torchscript(path: Path, trusted: bool) -> nn.Module:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", ".*torch.jit", DeprecationWarning)
             module: nn.Module = torch.jit.load(str(path), map_location="cpu")  # type: ignore[no-untyped-call]
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         # torch does not say which errors it raises, and the program may raise its own
         raise InvalidInputError(f"{path} cannot be opened as TorchScript: {one_line(error)}") from error
     return module.eval()

@@ -81,7 +81,7 @@ def load_weights(module: nn.Module, path: Path, name: str, *, trust_pickle: bool
     try:
         # The names that may be missing were looked at above.
         module.load_state_dict(state, strict=False)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         # modules may load in ways of their own, and raise anything
         raise InvalidInputError(f"{path} does not hold the weights of {name}: {one_line(error)}") from error
 

@@ -151,7 +151,7 @@ def connect(file: Path) -> sqlite3.Connection:
         # that still writes, or was killed while writing, has left the newest rows in the `-wal`, with all that reading takes.
         wal = file.with_name(f"{file.name}-wal")
         mode = "mode=ro" if wal.exists() and wal.stat().st_size else "immutable=1"
-    name = f"file:{quote(str(file.absolute()))}?{mode}"
+    name = f"file:{quote(os.fsencode(file.absolute()))}?{mode}"
     connection = sqlite3.connect(name, uri=True, timeout=TIMEOUT, isolation_level=None)
     try:
         # After a power cut the last rows may be missing; the file is whole.

@@ -13,6 +13,7 @@ from ..data.identified import identify
 from ..data.sources import find_source
 from ..data.transforms import Normalisation
 from ..errors import InvalidInputError, SensitometerError, dimensions
+from ..files import expanded
 from .scheduling.cost import Measures
 from .wording import SHORT, one_line, read_toml, require
 
@@ -89,8 +90,8 @@ def with_identity(text: str, source: Path) -> str:
     if not isinstance(file, str) or not file or all(key in data for key in IDENTITY):
         return text
     place = f"{one_line(str(source))}: data"
-    path = (source.absolute().parent / Path(file).expanduser()).resolve()
     try:
+        path = (source.absolute().parent / expanded(file, "it")).resolve()
         identity: dict[str, Any] = identify(path)._asdict()
     except SensitometerError as error:
         raise type(error)(f"{place}.file: {error}") from error

@@ -17,7 +17,7 @@ import msgspec
 from filelock import FileLock, Timeout
 
 from ..configuration import Configuration
-from ..data.locations import data_root, require_files
+from ..data.locations import require_files
 from ..data.sources import find_source
 from ..device import check_device_name
 from ..errors import InvalidInputError, StoreError, check_whole_number
@@ -110,7 +110,7 @@ def run_survey(
     checked, text = load_spec(spec)
     if checked.data.file is None:
         for name in checked.data.names:
-            require_files(find_source(name), data_root() / name)
+            require_files(find_source(name))
     out = Path(out)
     with contextlib.ExitStack() as stack:
         store, grown = None, False

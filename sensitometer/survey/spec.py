@@ -160,7 +160,8 @@ def load_spec(source: str | Path) -> tuple[Spec, str]:
         text = (PRESETS / f"{source}.toml").read_text(encoding="utf-8")
     else:
         try:
-            text = Path(source).read_text(encoding="utf-8")
+            # Editors of Windows put a byte order mark before it.
+            text = Path(source).read_text(encoding="utf-8-sig")
         except FileNotFoundError:
             presets = ", ".join(preset_names())
             raise InvalidInputError(f"no specification {str(source)!r}: expected a TOML file, or one of {presets}") from None

@@ -8,7 +8,7 @@ from sensitometer.data.locations import data_root, fetch_command, list_datasets
 
 
 def test_root_is_the_argument_then_the_variable_then_the_cache(tmp_path, monkeypatch):
-    monkeypatch.setattr(platformdirs, "user_cache_path", lambda name: tmp_path / "cache" / name)
+    monkeypatch.setattr(platformdirs, "user_cache_dir", lambda name: str(tmp_path / "cache" / name))
     monkeypatch.setenv("SENSITOMETER_DATA", str(tmp_path / "variable"))
     assert data_root(tmp_path / "argument") == tmp_path / "argument"
     assert data_root() == tmp_path / "variable"

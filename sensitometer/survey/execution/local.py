@@ -102,7 +102,9 @@ class WorkerHost:
     """
 
     def __init__(self, setup: dict[str, Any], command: Sequence[str] = WORKER, gpu: str | None = None) -> None:
-        self._setup, self._command = setup, command
+        # The name of the folder need not be UTF-8.
+        self._setup = {**setup, "folder": os.fsencode(setup["folder"])} if "folder" in setup else setup
+        self._command = command
         self._environment = matmul.worker_environment(os.environ)
         if gpu is not None:
             self._environment["CUDA_VISIBLE_DEVICES"] = gpu

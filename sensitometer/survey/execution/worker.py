@@ -8,8 +8,10 @@ answer is `{"rows": [...], "seconds": ...}`; or `{"lost": reason}` for a stack t
 
 import contextlib
 import os
+import sys
 import threading
 import time
+import warnings
 from pathlib import Path
 from queue import SimpleQueue
 from typing import IO, TYPE_CHECKING, Any
@@ -17,7 +19,7 @@ from typing import IO, TYPE_CHECKING, Any
 from ... import matmul
 from ...children import NoMessageError, pipes, receive, send
 from ...configuration import Configuration
-from ...errors import SensitometerError
+from ...errors import SensitometerError, printable
 from ...store import ARRAYS, SAVED, WEIGHTS
 from ...store.arrays import SUFFIX, write_arrays
 from ..scheduling.stacks import saved_state
@@ -29,6 +31,7 @@ if TYPE_CHECKING:
 def main() -> None:
     """Answer jobs until their pipe ends."""
     requests, answers = pipes()
+    warnings.showwarning = _print_warning
     jobs: SimpleQueue[dict[str, Any]] = SimpleQueue()
     threading.Thread(target=_read, args=(requests, jobs), daemon=True).start()
     worker: _Worker | None = None
@@ -44,9 +47,9 @@ def main() -> None:
                 rows = worker.work([Configuration(**fields) for fields in job["configurations"]])
                 answer = {"rows": rows, "seconds": time.monotonic() - begun}
         except OutOfMemoryError as error:
-            answer = {"lost": str(error)}
+            answer = {"lost": _sendable(error)}
         except SensitometerError as error:
-            answer = {"error": str(error), "kind": type(error).__name__}
+            answer = {"error": _sendable(error), "kind": type(error).__name__}
         try:
             send(answers, answer)
         except (TypeError, NoMessageError) as error:  # of no stack alone: all would fail
@@ -55,12 +58,21 @@ def main() -> None:
             os._exit(0)
 
 
+def _print_warning(message: Warning | str, *_: object, **__: object) -> None:
+    sys.stderr.write(f"sensitometer: warning: {printable(str(message))}\n")
+
+
 def _read(requests: IO[bytes], jobs: "SimpleQueue[dict[str, Any]]") -> None:
     with contextlib.suppress(EOFError):
         while True:
             jobs.put(receive(requests))
     # At once, even within a training: nobody waits for its result.
     os._exit(0)
+
+
+def _sendable(error: Exception) -> str:
+    """Return the message of an error; a name in it that is no UTF-8 is escaped."""
+    return str(error).encode(errors="backslashreplace").decode()
 
 
 def _prepare(matmul_path: str) -> None:
@@ -86,7 +98,7 @@ class _Worker:
         data: dict[str, Any],
         schedule: dict[str, Any],
         measures: dict[str, Any],
-        folder: str,
+        folder: str | bytes,
         keep_weights: bool,
         save_seconds: float,
     ) -> None:
@@ -101,7 +113,7 @@ class _Worker:
         self.schedule = Schedule(**schedule)
         self.measures = Measures(**measures)
         self.device = device
-        self.folder, self.keep_weights = Path(folder), keep_weights
+        self.folder, self.keep_weights = Path(os.fsdecode(folder)), keep_weights
         self.save_seconds = save_seconds
 
     def work(self, stack: list[Configuration]) -> list[dict[str, Any]]:
@@ -120,7 +132,7 @@ class _Worker:
                 stack, dataset, schedule=self.schedule, measures=measures, saver=saver, device=self.device
             )
         except Exception as error:  # noqa: BLE001  whatever it is, it is stored, and the survey goes on
-            text = f"{type(error).__name__}: {error}"
+            text = f"{type(error).__name__}: {_sendable(error)}"
             if _out_of_memory(error):
                 # The first line says it; those of a GPU's allocator fill a page.
                 raise OutOfMemoryError(text.partition("\n")[0]) from None
