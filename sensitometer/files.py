@@ -3,11 +3,15 @@
 import contextlib
 import errno
 import os
+import platform
 import shutil
+import tempfile
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
 import platformdirs
+from filelock import FileLock, Timeout
 
 from .errors import InvalidInputError
 
@@ -67,6 +71,46 @@ def _sync(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def check_writable(folder: str | Path) -> None:
+    """Raise OSError unless files can be made in a folder, or, where it is not there, it can be made; nothing is left behind."""
+    place = Path(folder).absolute()
+    while not os.path.lexists(place):
+        place = place.parent
+    # Rights do not tell: the user may be root, the disk full, or the file system one that is written to by the system alone.
+    with tempfile.TemporaryDirectory(prefix=".sensitometer-", dir=place):
+        pass
+
+
+@contextlib.contextmanager
+def locked(file: Path, seconds: float) -> Iterator[None]:
+    """
+    Hold a lock in the block, by a file that is made if needed; where the file system has no locks, by its being there.
+
+    Raises
+    ------
+    TimeoutError
+        Other processes have held it for so many `seconds`; the message says which.
+    OSError
+        The file cannot be made.
+    """
+    lock, owner = FileLock(file, timeout=seconds), file.with_suffix(".owner")
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "flock not supported", UserWarning)
+            lock.acquire(poll_interval=0.02)
+    except Timeout:
+        # It may be about to write its name, or to take it away.
+        name = owner.read_text(encoding="utf-8", errors="backslashreplace") if owner.is_file() else "another process"
+        raise TimeoutError(errno.ETIMEDOUT, f"{name} has held this lock for {seconds:g} s", str(file)) from None
+    try:
+        # Not in the lock itself, which loses its content when another process tries it.
+        owner.write_text(f"process {os.getpid()} on {platform.node()}", encoding="utf-8")
+        yield
+    finally:
+        owner.unlink(missing_ok=True)
+        lock.release()
 
 
 def user_cache() -> Path:

@@ -28,11 +28,10 @@ from statistics import median
 from typing import Annotated
 
 import msgspec
-from filelock import FileLock
 
 from .children import Child, NoMessageError, command, pipes, receive, send
 from .errors import InvalidInputError, WorkerError
-from .files import replacing, user_cache
+from .files import locked, replacing, user_cache
 
 STOCK = "stock"
 AS_INTEL = "mkl-as-intel"
@@ -55,6 +54,8 @@ PROBE_OPERATIONS = tuple(2 * prod(shape) for shape in PROBE_SHAPES)
 PROBE_ROUNDS = 9
 # The rate at each shape; kept probes of other shapes are not read.
 Rates = Annotated[tuple[float, ...], msgspec.Meta(min_length=len(PROBE_SHAPES), max_length=len(PROBE_SHAPES))]
+# How long another process may take to compile the library; then this one does without.
+LOCK_SECONDS = 30.0
 # Products that one rate is measured over, at most.
 MOST_REPEATS = 3000
 
@@ -257,7 +258,7 @@ def _library() -> Path | None:
         file = cache_folder() / "libsensitometer_mkl.so"
         if file.exists():
             return file
-        with FileLock(f"{file}.lock"), replacing(file) as built:
+        with locked(file.with_suffix(".lock"), LOCK_SECONDS), replacing(file) as built:
             command = [*compiler, "-shared", "-fPIC", "-O2", "-x", "c", "-", "-o", str(built)]
             subprocess.run(command, input=_SOURCE.encode(), capture_output=True, check=True)
     # No compiler, a variable that is no command, or no cache folder: `choose` says that the path does not apply.

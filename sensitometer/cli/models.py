@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ..errors import InvalidInputError, SensitometerError
+from ..files import check_writable
 from .arguments import FILE, TEXT
 from .printing import say, say_json
 
@@ -53,14 +54,6 @@ def _measuring_options(output: str | None, exact: bool, **options: Any) -> dict[
     return {"output": place, "method": "exact" if exact else None, **options}
 
 
-def check_target(path: Path) -> None:
-    """Raise SensitometerError unless a file of points can be written there, before torch is imported and anything is measured."""
-    if path.suffix not in (".csv", ".parquet"):
-        raise InvalidInputError(f"--out must end in .csv or .parquet, or be - for standard output; got {path}")
-    if not path.absolute().parent.is_dir():
-        raise SensitometerError(f"cannot write the points to {path}: No such folder")
-
-
 def _say_begun(line: str, *, to_stdout: bool) -> None:
     """Print what has begun, before torch is imported, which takes seconds; where output is for programs, only in a terminal."""
     if to_stdout or sys.stderr.isatty():
@@ -94,7 +87,7 @@ def measure(
     """
     _say_begun(f"measuring {model} on {data}", to_stdout=not as_json and out != "-")
     if out is not None and out != "-":
-        check_target(Path(out))
+        _check_target(Path(out))
     from ..data.opening import open_data
     from ..measuring.model_on_data import measure as measure_model
     from ..models.opening import open_model
@@ -103,6 +96,8 @@ def measure(
     opened = open_model(model, weights=weights, trust_pickle=trust_pickle)
     names = [_stem(model), *([weights.stem] if weights else []), dataset.name, "points.csv"]
     target = out or "-".join(names)
+    if target != "-":
+        _check_target(Path(target))
     if target == "-" and as_json:
         raise InvalidInputError("--json and --out - both print to standard output: leave one out")
     done = measure_model(opened, dataset, **_measuring_options(**options))
@@ -117,6 +112,21 @@ def measure(
         done.frame().to_csv(sys.stdout, index=False, lineterminator="\n")
     else:
         say(f"points in {target}", err=as_json)
+
+
+def _check_target(target: Path) -> None:
+    """Refuse a file that cannot be written before the model is measured, which takes longer."""
+    if target.suffix not in (".csv", ".parquet"):
+        raise InvalidInputError(f"--out must end in .csv or .parquet, or be - for standard output; got {target}")
+    folder = target.absolute().parent
+    if not folder.is_dir():
+        raise SensitometerError(f"cannot write the points to {target}: No such folder")
+    if target.is_dir():
+        raise SensitometerError(f"cannot write the points to {target}: it is a folder")
+    try:
+        check_writable(folder)
+    except OSError as error:
+        raise SensitometerError(f"cannot write the points to {target}: {error.strerror or error}") from error
 
 
 def _stem(model: str) -> str:

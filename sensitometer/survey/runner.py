@@ -21,6 +21,7 @@ from ..data.locations import require_files
 from ..data.sources import find_source
 from ..device import check_device_name
 from ..errors import InvalidInputError, StoreError, check_whole_number
+from ..files import check_writable
 from ..store import ARRAYS, SAVED, SPECIFICATION, WEIGHTS, Store
 from ..store.schema import Stack
 from .execution.executor import STACKS_PER_WORKER, Executor, Lost, Row
@@ -33,6 +34,8 @@ from .status import seconds_left
 
 # The second holds the name of the process that has the first: a lock loses its content when another process tries it.
 LOCK, OWNER = "run.lock", "run.owner"
+# How long a run tries to get the lock: whoever looks whether another has it holds it for a moment.
+LOCK_SECONDS = 0.25
 EXECUTORS = ("local", "ray")
 # How often a stack may lose the machine under it before that counts as an accident of its own.
 INNOCENT = 3
@@ -118,6 +121,8 @@ def run_survey(
             store = stack.enter_context(Store(out))
             grown = _grown(store, checked)
             stack.enter_context(only_writer(out))
+        else:
+            _check_writable(out)
         machines = stack.enter_context(contextlib.closing(_executor(executor, address, workers, device)))
         division = divide(checked, store, device)
         waiting = len(division) + (len(store.stacks(missing=True)) if store else 0)
@@ -173,13 +178,21 @@ def _grown(store: Store, spec: Spec) -> bool:
     return changed
 
 
+def _check_writable(folder: Path) -> None:
+    """Raise StoreError unless a survey can be made in a folder: before workers start, which takes seconds."""
+    try:
+        check_writable(folder)
+    except OSError as error:
+        raise StoreError(f"cannot write to {folder}: {error.strerror or error}") from error
+
+
 @contextlib.contextmanager
 def only_writer(folder: Path) -> Iterator[None]:
     """Be the only process that writes to a folder, or raise StoreError with the name of the one that does."""
-    lock, owner = FileLock(folder / LOCK, timeout=0), folder / OWNER
+    lock, owner = FileLock(folder / LOCK, timeout=LOCK_SECONDS), folder / OWNER
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        lock.acquire()
+        lock.acquire(poll_interval=0.01)
         owner.write_text(f"{_writer()}, since {time.strftime('%Y-%m-%d %H:%M')},", encoding="utf-8")
     except Timeout:
         # It may be about to write its name, or to take it away.

@@ -360,6 +360,9 @@ def test_the_command_crops(zoo, run):
             ["zoo:linear", "--data", "digits", "--points", "9", "--out", "none/x.csv"],
             "cannot write the points to none/x.csv: No such",
         ),
+        (["zoo:linear", "--data", "digits", "--out", "."], "cannot write the points to .: it is a folder"),
+        (["zoo:linear", "--data", "digits", "--out", "/proc/x.csv"], "cannot write the points to /proc/x.csv: "),
+        (["sys:exit", "--data", "digits"], "sys:exit() failed: SystemExit: SystemExit"),
     ],
 )
 def test_bad_input_is_one_line_and_status_2_and_makes_nothing(zoo, run, arguments, message):

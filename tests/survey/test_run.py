@@ -12,6 +12,7 @@ import subprocess
 import sys
 import threading
 import time
+from pathlib import Path
 from unittest.mock import patch
 
 import numpy as np
@@ -26,7 +27,7 @@ from sensitometer.store import Store
 from sensitometer.store.schema import COLUMNS, RESULT_COLUMNS
 from sensitometer.survey.execution.local import LocalExecutor
 from sensitometer.survey.execution.worker import OutOfMemoryError, _Worker
-from sensitometer.survey.runner import Reporter, train_missing
+from sensitometer.survey.runner import Reporter, being_written, only_writer, train_missing
 from sensitometer.survey.scheduling import division
 from sensitometer.survey.spec import parse_spec
 
@@ -552,3 +553,31 @@ def test_training_gives_the_process_its_threads_back():
         assert torch.get_num_threads() == 3
     finally:
         torch.set_num_threads(before)
+
+
+def test_a_folder_that_cannot_be_written_is_refused_before_workers_start(small, tmp_path, started, refused):
+    (tmp_path / "file").touch()
+    for out, reason in ((tmp_path / "file" / "out", "Not a directory"), (Path("/proc/out"), "No such file or directory")):
+        with refused(f"cannot write to {out}: {reason}", StoreError):
+            sm.run_survey(small, out)
+    assert not started
+
+
+def test_whoever_looks_whether_a_run_writes_refuses_none(tmp_path):
+    looking = True
+
+    def look():
+        while looking:
+            being_written(tmp_path)
+
+    readers = [threading.Thread(target=look) for _ in range(2)]
+    for reader in readers:
+        reader.start()
+    try:
+        for _ in range(100):
+            with only_writer(tmp_path):
+                pass
+    finally:
+        looking = False
+        for reader in readers:
+            reader.join()

@@ -9,17 +9,19 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import ray
-from filelock import FileLock
 from ray.exceptions import RayError, RayTaskError
 
 from ...configuration import Configuration
 from ...errors import SensitometerError, WorkerError
+from ...files import locked
 from ...store import ARRAYS, SAVED, WEIGHTS
 from ...store.arrays import SUFFIX
 from ..scheduling.stacks import saved_state
 from .executor import Answer
 from .local import WORKER, WorkerHost, with_matmul_path
 
+# How long the actors of a machine may take to choose their matrix-product path, one after another.
+MEASURE_SECONDS = 600.0
 FOLDERS = (SAVED, WEIGHTS, ARRAYS)
 
 
@@ -45,7 +47,7 @@ class Host:
             for made in (here, *(here / name for name in FOLDERS)):
                 made.mkdir(mode=0o700, exist_ok=True)
             # One after another: where the path was never chosen, that takes measurements, which others would disturb.
-            with FileLock(here / "matmul.lock"):
+            with locked(here / "matmul.lock", MEASURE_SECONDS):
                 setup = with_matmul_path({**setup, "folder": str(here)})
             self._worker = WorkerHost(setup, command or WORKER)
             self._worker.wait()
