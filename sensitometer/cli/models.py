@@ -116,13 +116,13 @@ def measure(
 
 def _check_target(target: Path) -> None:
     """Refuse a file that cannot be written before the model is measured, which takes longer."""
-    if target.suffix not in (".csv", ".parquet"):
-        raise InvalidInputError(f"--out must end in .csv or .parquet, or be - for standard output; got {target}")
     folder = target.absolute().parent
     if not folder.is_dir():
         raise SensitometerError(f"cannot write the points to {target}: No such folder")
     if target.is_dir():
         raise SensitometerError(f"cannot write the points to {target}: it is a folder")
+    if target.suffix not in (".csv", ".parquet"):
+        raise InvalidInputError(f"--out must end in .csv or .parquet, or be - for standard output; got {target}")
     try:
         check_writable(folder)
     except OSError as error:
