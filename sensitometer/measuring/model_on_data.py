@@ -16,7 +16,7 @@ from ..errors import InvalidInputError, check_whole_number, counted, described
 from ..measures import local_complexity as complexity_of
 from ..measures.loops import counting_method, loop_transitions
 from ..measures.points import PointValues, gives_probabilities, point_values
-from ..models.adapting import AdaptedModel, Inputs, as_model_takes, first_line, shape_taken, unwrapped
+from ..models.adapting import AdaptedModel, Inputs, as_model_takes, check_mode, first_line, shape_taken, unwrapped
 from ..networks import MLP
 from ..randomness import generator
 from .measurement import Measurement
@@ -91,6 +91,7 @@ def measure(
     """
     dataset = data_of(model, data, normalise)
     model = unwrapped(model)
+    check_mode(model)
     available = len(dataset.test.y)
     default = available if isinstance(model, MLP) else min(available, GENERIC_POINTS)
     count = check_whole_number("points", default if points is None else points, most=available)

@@ -207,11 +207,10 @@ def shape_taken(model: Callable[..., Any], points: Tensor) -> tuple[int, ...]:
     shape, size = tuple(points.shape[1:]), points[0].numel()
     if taken(shape, 2):
         return shape
-    # Of one number alone points might be taken for the channels of an image.
     images = [(channels, side, side) for channels in (1, 3) if channels * (side := math.isqrt(size // channels)) ** 2 == size]
-    others = [
-        other for other in [*([(size,)] if len(shape) > 1 else images), (1, *shape)] if other != shape and taken(other, 2, 3)
-    ]
+    candidates = [*([(size,)] if len(shape) > 1 else images), (1, *shape)]
+    # With one number of points alone they could pass for the channels of an image.
+    others = [candidate for candidate in candidates if candidate != shape and taken(candidate, 2, 3)]
     return others[0] if len(others) == 1 else shape
 
 

@@ -196,6 +196,13 @@ def test_data_that_are_none_are_refused_and_labels_from_1_are_noted(refused, dig
         measure(nn.Linear(64, 5), from_1)
 
 
+def test_a_model_in_training_mode_is_left_as_it_was(refused, digits):
+    model = nn.Sequential(nn.Linear(64, 10), nn.BatchNorm1d(10))
+    with refused("must be in evaluation mode, but its layer '1' is in training mode"):
+        measure(model, digits)
+    assert model[1].num_batches_tracked == 0
+
+
 def test_a_saturated_softmax_is_noted(digits):
     model = nn.Linear(64, 10)
     (note,) = measure(model, Dataset.from_arrays(1e4 * digits.test.x[:40], digits.test.y[:40], classes=10)).notes
