@@ -73,6 +73,11 @@ def _sync(path: Path) -> None:
         os.close(descriptor)
 
 
+def is_special(path: Path) -> bool:
+    """Whether a path is a pipe, a socket or a device: opening it may wait for ever, and its content may never end."""
+    return path.exists() and not path.is_file() and not path.is_dir()
+
+
 def check_writable(folder: str | Path) -> None:
     """Raise OSError unless files can be made in a folder, or, where it is not there, it can be made; nothing is left behind."""
     place = Path(folder).absolute()

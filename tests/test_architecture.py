@@ -29,7 +29,7 @@ ALLOWED = {
     "data": {"errors", "files", "importing"},
     "paths": {"errors", "randomness"},
     "models.adapting": {"errors", "networks"},
-    "models": {"errors", "importing", "networks"},
+    "models": {"errors", "files", "importing", "networks"},
     "losses": {"configuration", "errors"},
     "optimizers": {"errors"},
     "evaluation": {"losses", "networks"},

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import DataError, InvalidInputError, SensitometerError, one_line
+from ..files import is_special
 from .arrays import ARGUMENTS, Arrays, Names, check_arrays, check_name
 
 EXPECTED = "x (and y), or x_test (and y_test, x_train, y_train)"
@@ -17,6 +18,8 @@ def read_archive(path: Path, *, name: str | None = None, classes: int | None = N
     name = check_name(path.stem if name is None else name)
     if not path.exists():
         raise DataError(f"no data {path}: there is no such file")
+    if is_special(path):
+        raise DataError(f"{path} must be an .npz file, as numpy.savez writes it; it is a pipe or a device")
     try:
         with path.open("rb") as stream:
             archive = np.load(stream, allow_pickle=False)

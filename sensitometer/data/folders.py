@@ -9,6 +9,7 @@ import numpy.typing as npt
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from ..errors import DataError, check_whole_number, counted, one_line
+from ..files import is_special
 from .arrays import Arrays, Part, check_name
 
 # By the endings of their files; no other format is tried.
@@ -116,7 +117,7 @@ def _images_below(folder: Path) -> list[Path]:
     for path in _listed(folder):
         if path.is_dir():
             files += _images_below(path)
-        elif path.suffix.lower() in FORMATS:
+        elif path.suffix.lower() in FORMATS and not is_special(path):
             files.append(path)
         else:
             endings = ", ".join(ending.removeprefix(".") for ending in FORMATS)

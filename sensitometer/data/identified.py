@@ -7,6 +7,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ..errors import DataError, InvalidInputError
+from ..files import is_special
 from .archives import read_archive
 from .arrays import Arrays, Part
 from .datasets import Dataset, make_dataset
@@ -83,6 +84,8 @@ def content_sha256(path: Path) -> str:
 
 
 def _update(digest: "hashlib._Hash", file: Path) -> None:
+    if is_special(file):
+        raise DataError(f"{file} must be a file; it is a pipe or a device")
     with file.open("rb") as stream:
         while block := stream.read(_BLOCK):
             digest.update(block)

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from ..errors import InvalidInputError, one_line
 from ..importing import current_folder
+from .archives import BombError, check_plain
 
 State = dict[str, Tensor]
 
@@ -33,6 +34,7 @@ def read_checkpoint(path: str | Path) -> Any:
     InvalidInputError
         The file is damaged.
     """
+    check_checkpoint(path)
     try:
         with warnings.catch_warnings():
             # A pickle of Python's own is refused anyway; torch warns first that it might not read it.
@@ -43,6 +45,19 @@ def read_checkpoint(path: str | Path) -> Any:
         raise NotPlainError(named[1] if named else "") from error
     except Exception as error:
         # torch does not say which errors it raises for a damaged file
+        raise InvalidInputError(f"{path} is damaged: {one_line(error)}") from error
+
+
+def check_checkpoint(path: str | Path) -> None:
+    """Raise InvalidInputError if a file is a zip archive that `torch.save` cannot have written, and that may be a bomb."""
+    if not zipfile.is_zipfile(path):
+        return
+    try:
+        with zipfile.ZipFile(path) as archive:
+            check_plain(archive, Path(path).stat().st_size)
+    except BombError as error:
+        raise InvalidInputError(f"{path} is not unpacked: {error}; save it again with torch.save") from error
+    except (zipfile.BadZipFile, NotImplementedError) as error:
         raise InvalidInputError(f"{path} is damaged: {one_line(error)}") from error
 
 

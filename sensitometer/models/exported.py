@@ -9,13 +9,15 @@ memory, which holds nothing else; that one is loaded. What another reader of arc
 - Example inputs, extra files and compiled libraries are left out; so are guards and the nodes' notes on their origin.
 - Weights and constants are raw numbers. Those in archives of torch before 2.9, which hold all tensors in one pickle, pass through
   torch's unpickler for tensors alone (`weights_only=True`), and are saved anew.
-- Operators are those of aten and arithmetic on sizes; sizes are sums and products of symbols.
+- Operators are those of aten and arithmetic on sizes; sizes are arithmetic on symbols whose value stays small (`expressions`).
+- Records that are not needed are not unpacked, and packed ones only up to the size that their tensors are declared to have.
 - No other string has a character in it with which one could write a program.
 """
 
 import io
 import json
 import logging
+import operator
 import re
 import zipfile
 from collections.abc import Callable, Iterator
@@ -28,9 +30,12 @@ import torch
 from torch import Tensor
 
 from ..errors import InvalidInputError, one_line
+from .archives import BombError, check_archive, check_plain, is_packed, read_member
+from .expressions import UnsafeError, check_arithmetic, check_expression
 
 # The records that are taken over, under the archive's root folder.
-_RAW = re.compile(r"data/(weights/weight_\d+|constants/tensor_\d+)|archive_format|archive_version|byteorder|\.data/\w+|version")
+_NUMBERS = re.compile(r"data/(weights/weight_\d+|constants/tensor_\d+)")
+_RAW = re.compile(r"archive_format|archive_version|byteorder|\.data/\w+|version")
 _PICKLED = re.compile(r"data/(weights|constants)/model\.pt|serialized_(state_dict|constants)\.pt")
 _PAYLOADS = re.compile(r"data/(weights|constants)/model_(weights|constants)_config\.json")
 _EMPTIED = re.compile(r"data/sample_inputs/model\.pt|serialized_example_inputs\.pt")
@@ -43,22 +48,20 @@ _TARGET = re.compile(
     rf"|_operator\.({_ARITHMETIC})|torch\.sym_\w+|math\.(ceil|floor|trunc|sqrt))",
     re.ASCII,
 )
-_FUNCTIONS = (
-    "Symbol|Integer|Float|Rational|Add|Mul|Pow|Max|Min|Mod|PythonMod|FloorDiv|CleanDiv|CeilDiv|CeilToInt|FloorToInt|PowByNatural"
-    "|FloatPow|FloatTrueDiv|IntTrueDiv|TruncToInt|ToFloat|Identity|Eq|Ne|Lt|Le|Gt|Ge|Equality|Unequality|StrictLessThan|LessThan"
-    "|StrictGreaterThan|GreaterThan|And|Or|Not|floor|ceiling|integer|positive|nonnegative|negative|nonzero|real|finite|even|odd"
-    "|precision|True|False|oo"
-)
-_SIZE = re.compile(rf"(\b({_FUNCTIONS}|[suz]\w?\d+)\b|'\w+'|\d+(\.\d+)?|[-+*/(),<>= ])*", re.ASCII)
 _WORDS = re.compile(r"[\w.@]*", re.ASCII)
 # Values of arguments, and versions: `same`, `none`, `bij,bjk->bik`, `cuda:0`, `2.13.0+cpu`.
 _TEXT = re.compile(r"[\w.@ ,:>+-]*", re.ASCII)
 # By the key under which a string stands; `_WORDS` under any other.
 _PATTERNS = {
     **dict.fromkeys(("target", "as_operator"), _TARGET),
-    "expr_str": _SIZE,
     "path_name": re.compile(r"(weight|tensor)_\d+", re.ASCII),
     **dict.fromkeys(("as_string", "as_strings", "type", "torch_version"), _TEXT),
+}
+# Bytes of a complex number of the largest kind.
+_LARGEST_NUMBER = 16
+_GIVE_SIZES = {
+    *("aten.sym_size.int", "aten.sym_stride.int", "aten.sym_numel.default", "aten.sym_storage_offset.default"),
+    *("aten.item.default", "aten._local_scalar_dense.default"),
 }
 _NODE_TYPES = (None, "builtins.tuple", "builtins.list", "builtins.dict")
 
@@ -88,11 +91,17 @@ def load_exported(path: str | Path, *, trust_pickle: bool = False) -> Callable[[
         source = str(path) if trust_pickle else _rebuilt(Path(path))
         with _quiet():
             program = torch.export.load(source)
+            if not trust_pickle:
+                check_arithmetic(program.graph.nodes, _is_arithmetic, _is_size)
             module: Callable[[Tensor], Tensor] = program.module()
     except _Refused as refused:
         raise InvalidInputError(
             f"{path} {refused}, which is not loaded without --trust-pickle: a file can run any code that way"
         ) from refused
+    except UnsafeError as error:
+        raise InvalidInputError(f"{path} has arithmetic that is not run without --trust-pickle: {error}") from error
+    except BombError as error:
+        raise InvalidInputError(f"{path} is not unpacked: {error}") from error
     except Exception as error:
         # torch does not say which errors it raises for a file that is none of its own
         raise InvalidInputError(f"{path} is not a program that torch.export.save wrote: {one_line(error)}") from error
@@ -116,6 +125,7 @@ def _rebuilt(path: Path) -> io.BytesIO:
     """Return a fresh archive of the records of the file that are needed, checked; _Refused if one of them is not taken."""
     buffer = io.BytesIO()
     with zipfile.ZipFile(path) as archive, zipfile.ZipFile(buffer, "w") as fresh:
+        check_archive(archive, path.stat().st_size)
         names = archive.namelist()
         if len(set(names)) < len(names):
             raise _Refused("has two records of one name")
@@ -123,25 +133,56 @@ def _rebuilt(path: Path) -> io.BytesIO:
         root = next((match[1] for name in names if (match := re.fullmatch(rf"([^/]+/|)({_PROGRAM.pattern})", name))), None)
         if root is None:
             raise ValueError("no program is in it")
-        for name in names:
-            if name.startswith(root):
-                content = _taken(name.removeprefix(root), archive.read(name))
-                if content is not None:
-                    fresh.writestr(f"model/{name.removeprefix(root)}" if root else name, content)
+        inner = [name.removeprefix(root) for name in names if name.startswith(root)]
+        sizes: dict[str, int] = {}
+        for name in filter(_PAYLOADS.fullmatch, inner):
+            described = json.loads(read_member(archive, f"{root}{name}"))
+            sizes |= _declared_sizes(f"data/{name.split('/')[1]}/", described)
+        for name in inner:
+            content = _taken(archive, f"{root}{name}", name, sizes)
+            if content is not None:
+                fresh.writestr(f"model/{name}" if root else name, content)
     buffer.seek(0)
     return buffer
 
 
-def _taken(name: str, content: bytes) -> bytes | None:
+def _declared_sizes(folder: str, described: Any) -> dict[str, int]:
+    """Return the bytes of each record of raw numbers that the list of payloads in a folder names, as its tensors declare them."""
+    sizes: dict[str, int] = {}
+    for payload in described["config"].values():
+        name, meta = f"{folder}{payload['path_name']}", payload["tensor_meta"]
+        if meta is None:
+            continue
+        shape, strides, (offset,) = (
+            [_integer(size) for size in part] for part in (meta["sizes"], meta["strides"], [meta["storage_offset"]])
+        )
+        last = sum((size - 1) * stride for size, stride in zip(shape, strides, strict=True)) if all(shape) else -1
+        sizes[name] = max(sizes.get(name, 0), _LARGEST_NUMBER * (offset + last + 1))
+    return sizes
+
+
+def _integer(size: Any) -> int:
+    number = size["as_int"]
+    if type(number) is not int or number < 0:
+        raise ValueError("the shape of a tensor in it has something else than whole numbers")
+    return number
+
+
+def _taken(archive: zipfile.ZipFile, member: str, name: str, sizes: dict[str, int]) -> bytes | None:
     """Return the content of a record in the fresh archive, None if it is left out."""
-    if _RAW.fullmatch(name):
-        return content
+    if _NUMBERS.fullmatch(name):
+        # A record of numbers that no tensor is made of is not needed.
+        return read_member(archive, member, sizes[name]) if name in sizes else None
     if _EMPTIED.fullmatch(name):
         return b""
+    if _RAW.fullmatch(name):
+        return read_member(archive, member)
     if _PICKLED.fullmatch(name):
-        return _only_tensors(name, content)
+        if is_packed(archive.getinfo(member)):
+            raise BombError(f"its {name} is packed, which torch.export.save does not do")
+        return _only_tensors(name, read_member(archive, member, 0))
     if _PROGRAM.fullmatch(name) or _PAYLOADS.fullmatch(name):
-        return json.dumps(_checked(json.loads(content), "")).encode()
+        return json.dumps(_checked(json.loads(read_member(archive, member)), "")).encode()
     return None
 
 
@@ -149,6 +190,9 @@ def _only_tensors(name: str, content: bytes) -> bytes:
     """Return a pickle of tensors that holds the tensors of this one, and nothing else."""
     if not content:
         return content
+    if zipfile.is_zipfile(io.BytesIO(content)):
+        with zipfile.ZipFile(io.BytesIO(content)) as archive:
+            check_plain(archive, len(content))
     try:
         tensors = torch.load(io.BytesIO(content), weights_only=True)
     except (UnpicklingError, RuntimeError):
@@ -179,9 +223,24 @@ def _checked(value: Any, key: str) -> Any:
     if isinstance(value, str):
         if key in ("in_spec", "out_spec"):
             _check_tree(json.loads(value)[1])
+        elif key == "expr_str":
+            try:
+                check_expression(value)
+            except UnsafeError as error:
+                raise _Refused(f"has the size {value[:60]!r} in its graph ({error})") from error
         else:
             _check_string(value, _PATTERNS.get(key, _WORDS))
     return value
+
+
+def _is_arithmetic(target: Any) -> bool:
+    """Whether the target of a node is a function of Python on numbers, as `_TARGET` lets through."""
+    return getattr(target, "__module__", "") in ("_operator", "math") or getattr(target, "__name__", "").startswith("sym_")
+
+
+def _is_size(target: Any) -> bool:
+    """Whether the target of a node gives a number: a size, or a part of a list of them."""
+    return str(target) in _GIVE_SIZES or target is operator.getitem
 
 
 def _check_string(text: str, pattern: re.Pattern[str]) -> None:

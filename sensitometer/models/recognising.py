@@ -5,6 +5,7 @@ from enum import Enum, auto
 from pathlib import Path
 
 from ..errors import InvalidInputError
+from ..files import is_special
 
 
 class Format(Enum):
@@ -55,13 +56,15 @@ def recognised(path: Path) -> Format:
     Raises
     ------
     InvalidInputError
-        It is a folder, cannot be read, or begins as a zip archive and lacks its end.
+        It is no regular file, cannot be read, or begins as a zip archive and lacks its end.
     """
     if path.is_dir():
         raise InvalidInputError(
             f"{path} is a folder; name a file in it, or, for a model of transformers, give package.module:factory that returns "
             f"AutoModel...from_pretrained({str(path)!r})"
         )
+    if is_special(path):
+        raise InvalidInputError(f"{path} must be a file; it is a pipe or a device")
     try:
         with path.open("rb") as file:
             head = file.read(_LONGEST_MAGIC)

@@ -1,5 +1,6 @@
 """Data of one's own in folders of images and in files."""
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +9,8 @@ import torch
 from PIL import Image
 
 import sensitometer as sm
+from sensitometer.data import Dataset
+from sensitometer.data.identified import content_sha256
 from sensitometer.errors import DataError
 
 STREAM = np.random.default_rng(0)
@@ -218,3 +221,15 @@ def test_what_is_wrong_with_a_file_is_one_line_that_names_it(tmp_path, refused):
     for name, message in wrong_files(tmp_path):
         with refused(message, DataError):
             sm.Dataset.from_file(Path(tmp_path, f"{name}.npz"))
+
+
+def test_what_never_ends_is_no_data(tmp_path, refused):
+    for name in ("points.npz", "images/cat/a.png"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        os.mkfifo(tmp_path / name)
+    with refused("points.npz must be an .npz file, as numpy.savez writes it; it is a pipe or a device", DataError):
+        Dataset.from_file(tmp_path / "points.npz")
+    with refused("a.png is no image that can be read", DataError):
+        Dataset.from_folder(tmp_path / "images")
+    with refused("points.npz must be a file; it is a pipe or a device", DataError):
+        content_sha256(tmp_path / "points.npz")

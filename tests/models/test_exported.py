@@ -6,6 +6,9 @@ import json
 import logging
 import os
 import pickle
+import time
+import tracemalloc
+import warnings
 import zipfile
 from pathlib import Path
 
@@ -275,3 +278,136 @@ def test_two_records_of_one_name_are_refused(exported, tmp_path, refused):
         archive.writestr(archive.namelist()[0], b"other")
     with refused("has two records of one name, which is not loaded without --trust-pickle"):
         load_exported(path)
+
+
+# --- what a file may take: time, and memory
+
+
+@pytest.mark.parametrize(
+    "tower",
+    [
+        "Pow(Integer(10), Pow(Integer(10), Pow(Integer(10), Integer(10))))",
+        "10**10**10**10",
+        "Pow(Symbol('s77', positive=True, integer=True), Pow(Integer(9), Integer(99999)))",
+        "Mod(Pow(Integer(7), Integer(9999999999)), Integer(10))",
+    ],
+)
+def test_towers_of_powers_are_refused_at_once(exported, tmp_path, tower, refused):
+    def change(_, graph):
+        sizes = [size for value in graph["tensor_values"].values() for size in value["sizes"] if "as_expr" in size]
+        sizes[0]["as_expr"]["expr_str"] = tower
+
+    path = changed(exported, tmp_path / "tower.pt2", program=in_program(change))
+    begun = time.monotonic()
+    with refused("which is not loaded without --trust-pickle"):
+        load_exported(path)
+    assert time.monotonic() - begun < 5
+
+
+def packed(source, target, name, size):
+    """Copy an archive, in which a record is zeros, that are packed."""
+    with zipfile.ZipFile(source) as old, zipfile.ZipFile(target, "w", zipfile.ZIP_DEFLATED) as new:
+        root = old.namelist()[0].partition("/")[0]
+        for each in old.namelist():
+            if each != f"{root}/{name}":
+                new.writestr(each, old.read(each))
+        with new.open(f"{root}/{name}", "w", force_zip64=True) as record:
+            for _ in range(size // 2**20):
+                record.write(bytes(2**20))
+    return target
+
+
+def peak_memory(action):
+    """Bytes of Python objects while an action runs, at most."""
+    tracemalloc.start()
+    try:
+        action()
+        return tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        (
+            "data/weights/weight_0",
+            r"is not unpacked: its conv/data/weights/weight_0 unpacks to 209,715,200 bytes; expected",
+        ),
+        ("models/model.json", r"is not unpacked: its conv/models/model.json unpacks to"),
+        ("byteorder", r"is not unpacked: its conv/byteorder unpacks to"),
+        ("data/weights/model_weights_config.json", r"is not unpacked: its conv/data/weights/model_weights_config.json unpacks"),
+        ("data/weights/model.pt", r"is not unpacked: its data/weights/model.pt is packed"),
+        ("data/weights/weight_99", None),
+        ("extra/notes", None),
+        ("data/sample_inputs/model.pt", None),
+    ],
+)
+def test_a_record_that_unpacks_to_more_than_it_may_is_not_unpacked(exported, tmp_path, name, message, refused):
+    path = packed(exported, tmp_path / "bomb.pt2", name, 200 * 2**20)
+    assert path.stat().st_size < 2**20
+
+    def load():
+        if message is None:
+            assert load_exported(path)(torch.randn(2, 1, 8, 8)).shape == (2, 10)
+        else:
+            with refused(message):
+                load_exported(path)
+
+    assert peak_memory(load) < 50 * 2**20
+
+
+def test_a_packed_archive_is_the_model_that_it_was(exported, tmp_path):
+    path = packed(exported, tmp_path / "packed.pt2", "extra/notes", 0)
+    x = torch.randn(3, 1, 8, 8)
+    with torch.no_grad():
+        assert torch.equal(load_exported(path)(x), load_exported(exported)(x))
+
+
+def test_records_that_lie_over_each_other_are_refused(exported, tmp_path, refused):
+    path = changed(exported, tmp_path / "overlap.pt2", {"data/weights/weight_50": bytes(100_000)})
+    content = path.read_bytes()
+    with zipfile.ZipFile(path) as archive:
+        entries, start = archive.infolist(), archive.start_dir
+    large = next(entry for entry in entries if entry.filename.endswith("weight_50"))
+    # The directory names the large record again and again.
+    place = content.index(large.filename.encode(), start) - 46
+    entry = content[place : place + 46 + len(large.filename)]
+    copies = b"".join(entry.replace(b"weight_50", f"weight_{number}".encode()) for number in range(51, 99))
+    end = content.rindex(b"PK\x05\x06")
+    tail = bytearray(content[end:])
+    count, length = len(entries) + 48, end - start + len(copies)
+    tail[8:12] = count.to_bytes(2, "little") * 2
+    tail[12:16] = length.to_bytes(4, "little")
+    path.write_bytes(content[:end] + copies + bytes(tail))
+    with refused("is not unpacked: its members lie over each other"):
+        load_exported(path)
+
+
+def test_a_view_of_a_larger_tensor_is_read(tmp_path):
+    class View(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.part = torch.rand(1000)[10:14]
+
+        def forward(self, x):
+            return x * self.part
+
+    x = torch.randn(3, 4)
+    model = View().eval()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        path = export(model, tmp_path / "view.pt2", torch.randn(2, 4))
+    assert torch.equal(load_exported(path)(x), model(x))
+
+
+def test_a_checkpoint_that_is_packed_is_refused(tmp_path, refused):
+    from sensitometer.models.checkpoints import read_checkpoint
+
+    torch.save({"weight": torch.zeros(100)}, tmp_path / "plain.pt")
+    assert read_checkpoint(tmp_path / "plain.pt")["weight"].shape == (100,)
+    with zipfile.ZipFile(tmp_path / "plain.pt") as old, zipfile.ZipFile(tmp_path / "p.pt", "w", zipfile.ZIP_DEFLATED) as new:
+        for name in old.namelist():
+            new.writestr(name, old.read(name))
+    with refused("p.pt is not unpacked: its plain/data.* is packed, which torch.save does not do; save it again with torch.save"):
+        read_checkpoint(tmp_path / "p.pt")

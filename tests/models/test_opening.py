@@ -1,6 +1,7 @@
 """Models of every kind are opened, and what is none is refused in one line."""
 
 import argparse
+import os
 import pickle
 import struct
 import sys
@@ -411,3 +412,15 @@ def test_nothing_is_run_without_trust(zoo, refused):
     torch.save({"state_dict": convolutional().state_dict(), "bomb": Bomb()}, "net.pt")
     open_model("zoo:conv", weights="net.pt", trust_pickle=True)
     assert Path("exploded").exists()
+
+
+@pytest.mark.parametrize("kind", ["pipe", "device"])
+def test_what_never_ends_is_no_model(zoo, kind, refused):
+    path = Path("/dev/zero")
+    if kind == "pipe":
+        path = Path("pipe.pt")
+        os.mkfifo(path)
+    with refused(f"{path} must be a file; it is a pipe or a device"):
+        open_model(path)
+    with refused(f"{path} must be a file; it is a pipe or a device"):
+        open_model("zoo:linear", weights=path)
