@@ -1,18 +1,20 @@
 """Downloads a data set from its mirrors, checks it, and puts it in its folder only when it is whole."""
 
 import gzip
-import logging
+import hashlib
 import os
+import queue
 import shutil
 import tarfile
 import tempfile
+import threading
 import zlib
 from pathlib import Path
 from typing import IO, NamedTuple
 from urllib.parse import urlsplit
 
-import pooch
 import requests
+import urllib3
 from tqdm import tqdm
 
 from ..errors import DataError
@@ -23,6 +25,13 @@ from .sources import DataFile, Download, Source, find_source
 
 # Times that the list of mirrors is gone through: a transfer that broke off is tried again, first elsewhere.
 _ROUNDS = 2
+# A server must answer, and send a block of so many bytes, within this time: at least 1 kB a second.
+PATIENCE_SECONDS = 60.0
+BLOCK = 2**16
+
+
+class _TransferError(Exception):
+    """A server sent something else than the file, or nothing; the message says what."""
 
 
 class Fetched(NamedTuple):
@@ -102,10 +111,10 @@ def _download(source: Source, download: Download, staging: Path, folder: Path, p
             return _download_from(mirror, download, staging, progress)
         except requests.HTTPError as error:
             reasons[host] = f"HTTP {error.response.status_code}"
-        except requests.RequestException as error:
+        except (requests.RequestException, urllib3.exceptions.HTTPError) as error:
             reasons[host] = type(error).__name__
-        except ValueError:  # pooch raises nothing more specific
-            reasons[host] = "wrong SHA-256"
+        except _TransferError as error:
+            reasons[host] = str(error)
     tried = ", ".join(f"{host} ({reason})" for host, reason in reasons.items())
     remedy = f"unpack it in {folder}" if download.is_archive else f"put it at {folder / download.name}"
     raise DataError(
@@ -115,18 +124,48 @@ def _download(source: Source, download: Download, staging: Path, folder: Path, p
 
 
 def _download_from(mirror: str, download: Download, staging: Path, progress: bool) -> Path:
-    # pooch would report on the standard error what the error message and the progress bar say already.
-    logger = pooch.get_logger()
-    level = logger.level
-    logger.setLevel(logging.CRITICAL)
+    """Return the path of the download; it is waited for while blocks of it come, and no more than its size is taken."""
+    target = staging / download.name
+    received: queue.SimpleQueue[int | Exception] = queue.SimpleQueue()
+    stopped = threading.Event()
+    # In a thread, because a server that sends a byte now and then is never silent for long.
+    arguments = (mirror + download.name, download.size, target, received, stopped)
+    threading.Thread(target=_transfer, args=arguments, daemon=True).start()
+    with tqdm(total=download.size, desc=download.name, unit="B", unit_scale=True, leave=False, disable=not progress) as bar:
+        try:
+            while answer := received.get(timeout=PATIENCE_SECONDS):
+                if isinstance(answer, Exception):
+                    raise answer
+                bar.update(answer)
+        except queue.Empty:
+            raise _TransferError(f"no progress in {PATIENCE_SECONDS:g} s") from None
+        finally:
+            stopped.set()
+    with target.open("rb") as file:
+        if hashlib.file_digest(file, "sha256").hexdigest() != download.sha256:
+            raise _TransferError("wrong SHA-256")
+    return target
+
+
+def _transfer(
+    url: str, size: int, target: Path, received: "queue.SimpleQueue[int | Exception]", stopped: threading.Event
+) -> None:
+    """Write what a server sends, and tell the bytes of each block; 0 at the end, or the exception that ended it."""
     try:
-        with tqdm(total=download.size, desc=download.name, unit="B", unit_scale=True, leave=False, disable=not progress) as bar:
-            # A server that packs what it sends once more would have it unpacked twice, and the checksum would not match.
-            downloader = pooch.HTTPDownloader(progressbar=bar, chunk_size=2**16, headers={"Accept-Encoding": "identity"})
-            known_hash = f"sha256:{download.sha256}"
-            return Path(pooch.retrieve(mirror + download.name, known_hash, download.name, staging, downloader=downloader))
-    finally:
-        logger.setLevel(level)
+        # As it is: a server that packs it once more would have it unpacked twice, to whatever size.
+        headers = {"Accept-Encoding": "identity"}
+        with requests.get(url, stream=True, timeout=PATIENCE_SECONDS, headers=headers) as response, target.open("wb") as file:
+            response.raise_for_status()
+            count = 0
+            while not stopped.is_set() and (block := response.raw.read(BLOCK, decode_content=False)):
+                count += len(block)
+                if count > size:
+                    raise _TransferError(f"sent more than {size:,} bytes")
+                file.write(block)
+                received.put(len(block))
+        received.put(0)
+    except Exception as error:  # noqa: BLE001  raised again where the blocks are counted
+        received.put(error)
 
 
 def _unpack(archive: Path, files: tuple[DataFile, ...], folder: Path) -> None:

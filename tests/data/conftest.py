@@ -1,10 +1,12 @@
 """Small data sets in the real formats, and a local mirror to fetch them from."""
 
+import contextlib
 import gzip
 import hashlib
 import io
 import tarfile
 import threading
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -145,6 +147,14 @@ def cifar10(make_mini) -> Mini:
     return mini
 
 
+def drip(handler):
+    """Send a byte now and then, until nobody takes it."""
+    with contextlib.suppress(OSError):
+        for _ in range(300):
+            handler.wfile.write(b"x")
+            time.sleep(0.02)
+
+
 @dataclass
 class Mirror:
     """A web server on this machine. `faults` holds, for a file, what goes wrong on the first, the second, ... request for it."""
@@ -153,6 +163,7 @@ class Mirror:
     contents: dict[str, bytes]
     faults: dict[str, list[str]] = field(default_factory=dict)
     requests: list[str] = field(default_factory=list)
+    sent: int = 0  # bytes to a request that asked for an endless answer
 
     def serve(self, mini, monkeypatch, *, mirrors=None):
         self.contents = mini.published
@@ -164,12 +175,25 @@ class Mirror:
         self.requests.append(name)
         content = self.contents[name]
         fault = self.faults[name].pop(0) if self.faults.get(name) else "none"
+        if fault == "slow headers":
+            handler.wfile.write(b"HTTP/1.1 200 OK\r\nX-Slow: ")
+            return drip(handler)
         handler.send_response(404 if fault == "missing" else 200)
-        handler.send_header("Content-Length", str(len(content)))
+        if fault == "packed":
+            content = gzip.compress(bytes(10**7))
+            handler.send_header("Content-Encoding", "gzip")
+        if fault not in ("endless", "slow"):
+            handler.send_header("Content-Length", str(len(content)))
         handler.end_headers()
-        handler.wfile.write(
-            {"none": content, "missing": content, "truncated": content[:-9], "altered": content[:-1] + b"?"}[fault]
-        )
+        if fault == "slow":
+            return drip(handler)
+        if fault == "endless":
+            with contextlib.suppress(OSError):
+                while self.sent < 10**8:
+                    self.sent += handler.wfile.write(bytes(2**16))
+            return None
+        handler.wfile.write({"truncated": content[:-9], "altered": content[:-1] + b"?"}.get(fault, content))
+        return None
 
 
 @pytest.fixture

@@ -1,16 +1,16 @@
 import dataclasses
 import gzip
 import hashlib
-import logging
 import re
 import socket
+import time
 
 import numpy as np
-import pooch
 import pytest
 
 from sensitometer.data import load_dataset
 from sensitometer.data.fetching import fetch_dataset
+from sensitometer.data.sources import SOURCES
 from sensitometer.errors import DataError, InvalidInputError
 
 TRAIN_IMAGES = "train-images-idx3-ubyte.gz"
@@ -92,20 +92,6 @@ def test_second_mirror_serves_when_the_first_is_dead(any_mini, mirror, dead_mirr
     assert fetch_dataset(any_mini.source.name, root=any_mini.root).downloaded == tuple(any_mini.published)
 
 
-def test_pooch_is_silent_only_while_it_works_for_us(make_mini, mirror, monkeypatch):
-    # Its handler keeps the standard error of the moment when it was imported, where a test does not see it.
-    records: list[logging.LogRecord] = []
-    handler = logging.Handler()
-    monkeypatch.setattr(handler, "emit", records.append)
-    monkeypatch.setattr(pooch.get_logger(), "handlers", [handler])
-    level = pooch.get_logger().level
-    mnist = make_mini("mnist")
-    mirror.serve(mnist, monkeypatch)
-    fetch_dataset("mnist", root=mnist.root)
-    assert records == []
-    assert pooch.get_logger().level == level
-
-
 @pytest.mark.parametrize("fault", ["truncated", "altered", "missing"])
 def test_failed_transfer_is_tried_again(any_mini, mirror, monkeypatch, fault):
     mirror.serve(any_mini, monkeypatch)
@@ -118,7 +104,7 @@ def test_failed_transfer_is_tried_again(any_mini, mirror, monkeypatch, fault):
 
 @pytest.mark.parametrize(
     ("fault", "reason"),
-    [("truncated", "(ChunkedEncodingError|wrong SHA-256)"), ("altered", "wrong SHA-256"), ("missing", "HTTP 404")],
+    [("truncated", "(IncompleteRead|ProtocolError|wrong SHA-256)"), ("altered", "wrong SHA-256"), ("missing", "HTTP 404")],
 )
 def test_nothing_is_left_when_no_transfer_succeeds(any_mini, mirror, monkeypatch, capfd, fault, reason):
     mirror.serve(any_mini, monkeypatch)
@@ -129,6 +115,35 @@ def test_nothing_is_left_when_no_transfer_succeeds(any_mini, mirror, monkeypatch
     assert files_below(any_mini.root) == set()
     assert list(any_mini.folder.iterdir()) == []
     assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize(
+    ("fault", "reason"),
+    [
+        ("endless", r"sent more than [\d,]+ bytes"),
+        ("packed", r"(sent more than [\d,]+ bytes|wrong SHA-256)"),
+        ("slow", r"no progress in 0\.5 s"),
+        ("slow headers", r"(no progress in 0\.5 s|ReadTimeout)"),
+    ],
+)
+def test_servers_that_send_too_much_or_too_slowly_are_given_up(make_mini, mirror, monkeypatch, fault, reason):
+    monkeypatch.setattr("sensitometer.data.fetching.PATIENCE_SECONDS", 0.5)
+    mnist = make_mini("mnist")
+    mirror.serve(mnist, monkeypatch)
+    mirror.faults[TRAIN_IMAGES] = [fault] * 2
+    begun = time.monotonic()
+    with fails(rf"{TRAIN_IMAGES} of mnist could not be fetched from 127\.0\.0\.1:\d+ \({reason}\); "):
+        fetch_dataset("mnist", root=mnist.root)
+    assert time.monotonic() - begun < 5
+    assert files_below(mnist.root) == set()
+    # What the sockets hold, at most.
+    assert mirror.sent < 2 * 10**7
+
+
+def test_mirrors_that_are_safe_from_others_come_first():
+    for source in SOURCES.values():
+        safe = [mirror.startswith("https://") for mirror in source.mirrors]
+        assert safe == sorted(safe, reverse=True)
 
 
 def test_what_came_before_the_failure_is_kept(make_mini, mirror, monkeypatch):
