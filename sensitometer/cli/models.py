@@ -13,7 +13,7 @@ import click
 from ..errors import InvalidInputError, SensitometerError
 from ..files import check_writable
 from .arguments import FILE, TEXT
-from .printing import say, say_json
+from .printing import number, say, say_json
 
 if TYPE_CHECKING:
     from ..measuring import Measurement
@@ -144,7 +144,7 @@ def _print_measurement(model: str, done: Measurement, *, to_stderr: bool) -> Non
         tell(note)
     tell("", f"{'':32}{'mean':>12}{'std. error':>12}{'points':>8}")
     for label, mean in done.table().items():
-        tell(f"{label:32}{mean.value:>12.4g}{mean.standard_error:>12.2g}{mean.count:>8,}")
+        tell(f"{label:32}{number(mean.value, 4):>12}{number(mean.standard_error, 2):>12}{mean.count:>8,}")
     if done.values.correct is not None and done.dataset.classes <= MOST_CLASSES:
         tell("", f"{'class':24}{'points':>8}{'accuracy':>12}{'std. error':>12}{'Jacobian norm':>16}{'std. error':>12}")
         for name, points, *numbers in done.per_class().itertuples(index=False):

@@ -67,6 +67,11 @@ def print_correlations(table: pd.DataFrame, labels: str) -> None:
         say(f"  {QUANTITY_NAMES[quantity]:20} {shown:>9}  {interval}")
 
 
+def number(value: float, digits: int) -> str:
+    """Return a number with so many significant digits; a large one whole, and without an exponent."""
+    return f"{value:,.0f}" if 1e3 <= abs(value) < 1e9 else f"{value:.{digits}g}"
+
+
 def duration(seconds: float) -> str:
     """Return seconds in the unit in which they are a number above 2."""
     for unit, length in (("days", 86400.0), ("hours", 3600.0), ("minutes", 60.0)):
