@@ -1,11 +1,11 @@
-# What there is to do: quick, test, test-slow, test-ray, format, bench, results. Each sets up .venv first; nothing else needs to be installed but Python 3.11+.
+# What there is to do: quick, test, test-slow, test-ray, test-lowest, format, bench, results. Each sets up .venv first; nothing else needs to be installed but Python 3.11+.
 
 PYTHON ?= python3
 BIN := .venv/bin
 # Worker processes have one thread each; so do the tests, which run side by side.
 export OMP_NUM_THREADS := 1
 
-.PHONY: quick test test-slow test-ray format bench results constraints clean
+.PHONY: quick test test-slow test-ray test-lowest format bench results constraints clean
 
 quick: .venv/installed
 	$(BIN)/sensitometer run quick --out surveys/quick
@@ -24,6 +24,11 @@ test-slow: .venv/installed-dev
 # On one machine, in one process: its clusters have nodes enough to keep it busy.
 test-ray: .venv/installed-ray
 	$(BIN)/pytest -m ray
+
+# With the lowest versions that pyproject.toml declares, torch aside; they warn of much that newer ones have changed.
+test-lowest: .venv-lowest/installed
+	.venv-lowest/bin/pytest -n auto --dist worksteal -W ignore::DeprecationWarning -W ignore::PendingDeprecationWarning \
+	-W ignore::FutureWarning -W ignore::UserWarning
 
 format: .venv/installed-dev
 	$(BIN)/ruff check --fix .
@@ -58,10 +63,16 @@ results: .venv/installed
 	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev,ray]'
 	@touch $@ .venv/installed-dev .venv/installed
 
+.venv-lowest/installed: pyproject.toml constraints.txt tests/lowest_versions.py
+	$(PYTHON) -m venv .venv-lowest
+	.venv-lowest/bin/python tests/lowest_versions.py > .venv-lowest/lowest.txt
+	.venv-lowest/bin/pip install --quiet --disable-pip-version-check --constraint .venv-lowest/lowest.txt --editable '.[dev]'
+	@touch $@
+
 constraints: .venv/installed-ray
 	{ echo "# Every package at the version that the tests ran with; 'make constraints' writes this file."; \
 	  $(BIN)/pip freeze --all --exclude pip --exclude-editable | sed 's/+cpu$$//'; } > constraints.new
 	mv constraints.new constraints.txt
 
 clean:
-	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis *.egg-info
+	rm -rf .venv .venv-lowest .mypy_cache .ruff_cache .pytest_cache .hypothesis *.egg-info

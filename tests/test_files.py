@@ -2,7 +2,6 @@
 
 import errno
 import fcntl
-import os
 import subprocess
 import sys
 import time
@@ -77,17 +76,7 @@ def lock(request, tmp_path, monkeypatch):
     return tmp_path / "some.lock"
 
 
-def test_a_lock_is_waited_for_and_then_its_holder_is_named(lock):
-    with locked(lock, 1.0):
-        begun = time.monotonic()
-        with pytest.raises(TimeoutError, match=rf"process {os.getpid()} on \S+ has held this lock for 0.1 s"), locked(lock, 0.1):
-            pass
-        assert time.monotonic() - begun < 5
-    with locked(lock, 0.1):
-        pass
-    assert not lock.with_suffix(".owner").exists()
-
-
+# Holds a lock; killed at once, or when its input ends.
 HOLDER = """
 import errno, fcntl, os, pathlib, sys
 from sensitometer.files import locked
@@ -98,14 +87,27 @@ def missing(*_):
 if sys.argv[2] == "none":
     fcntl.flock = missing
 with locked(pathlib.Path(sys.argv[1]), 1.0):
+    print("locked", flush=True)
+    sys.stdin.read()
     os._exit(9)
 """
 
 
-def test_a_lock_of_a_process_that_was_killed_is_free(lock, request):
+def test_a_lock_is_waited_for_and_then_its_holder_is_named(lock, request):
     kind = request.node.callspec.params["lock"]
-    assert subprocess.run([sys.executable, "-c", HOLDER, lock, kind], check=False).returncode == 9
+    holder = subprocess.Popen([sys.executable, "-c", HOLDER, lock, kind], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    with holder:
+        assert holder.stdout.readline() == b"locked\n"
+        begun = time.monotonic()
+        with pytest.raises(TimeoutError, match=rf"process {holder.pid} on \S+ has held this lock for 0.1 s"), locked(lock, 0.1):
+            pass
+        assert time.monotonic() - begun < 5
+    # It was killed, as it were: its name and its file are still there.
+    assert lock.with_suffix(".owner").exists()
     with locked(lock, 5.0):
+        pass
+    assert not lock.with_suffix(".owner").exists()
+    with locked(lock, 0.1):
         pass
 
 

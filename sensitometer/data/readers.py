@@ -80,9 +80,13 @@ def read_pickled_cifar(
         raise DataError(f"{path} holds more than {most} bytes; expected a CIFAR file for Python of {points} images")
     try:
         batch = {_text(key): value for key, value in _CifarUnpickler(io.BytesIO(content), encoding="bytes").load().items()}
-        images, labels = _bytes_of(batch["data"], (points, pixels)), np.array(batch[label_key], dtype=np.uint8)
-        if labels.shape != (points,):
-            raise ValueError(f"{label_key} holds {dimensions(labels.shape)} labels; expected {points}")
+        images, numbers = _bytes_of(batch["data"], (points, pixels)), np.array(batch[label_key], dtype=np.int64)
+        if numbers.shape != (points,):
+            raise ValueError(f"{label_key} holds {dimensions(numbers.shape)} labels; expected {points}")
+        # NumPy 1 would take 256 for 0.
+        if numbers.min(initial=0) < 0 or numbers.max(initial=0) > 255:
+            raise OverflowError(f"{label_key} holds other numbers than 0 to 255")
+        labels = numbers.astype(np.uint8)
     except Exception as error:
         # A pickle may raise anything.
         raise DataError(f"{path} is no CIFAR file for Python: {type(error).__name__}: {one_line(error)}") from error
