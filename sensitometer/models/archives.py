@@ -1,6 +1,10 @@
 """Reads zip archives of strangers: a member that unpacks to more than was expected is not unpacked, whatever the archive says."""
 
 import zipfile
+from pathlib import Path
+from typing import IO
+
+from ..errors import one_line
 
 # Bytes that a member may have that says how others are to be read, in a file that is not packed, and unpacked in one that is.
 MOST_STORED, MOST_UNPACKED = 2**28, 2**25
@@ -8,6 +12,17 @@ MOST_STORED, MOST_UNPACKED = 2**28, 2**25
 
 class BombError(ValueError):
     """A member unpacks to more than it may, or the members lie over each other."""
+
+
+def open_archive(file: Path | IO[bytes]) -> zipfile.ZipFile:
+    """Open an archive; zipfile.BadZipFile if it cannot be, whatever is wrong with its directory."""
+    try:
+        return zipfile.ZipFile(file)
+    except zipfile.BadZipFile:
+        raise
+    except Exception as error:
+        # Names that are no UTF-8, places before the beginning, versions of the future, ...
+        raise zipfile.BadZipFile(one_line(error)) from error
 
 
 def check_archive(archive: zipfile.ZipFile, size: int) -> None:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from ..errors import InvalidInputError, one_line
 from ..importing import current_folder
-from .archives import BombError, check_plain
+from .archives import BombError, check_plain, open_archive
 
 State = dict[str, Tensor]
 
@@ -53,7 +53,7 @@ def check_checkpoint(path: str | Path) -> None:
     if not zipfile.is_zipfile(path):
         return
     try:
-        with zipfile.ZipFile(path) as archive:
+        with open_archive(Path(path)) as archive:
             check_plain(archive, Path(path).stat().st_size)
     except BombError as error:
         raise InvalidInputError(f"{path} is not unpacked: {error}; save it again with torch.save") from error

@@ -30,7 +30,7 @@ import torch
 from torch import Tensor
 
 from ..errors import InvalidInputError, one_line
-from .archives import BombError, check_archive, check_plain, is_packed, read_member
+from .archives import BombError, check_archive, check_plain, is_packed, open_archive, read_member
 from .expressions import UnsafeError, check_arithmetic, check_expression
 
 # The records that are taken over, under the archive's root folder.
@@ -124,7 +124,7 @@ def _quiet() -> Iterator[None]:
 def _rebuilt(path: Path) -> io.BytesIO:
     """Return a fresh archive of the records of the file that are needed, checked; _Refused if one of them is not taken."""
     buffer = io.BytesIO()
-    with zipfile.ZipFile(path) as archive, zipfile.ZipFile(buffer, "w") as fresh:
+    with open_archive(path) as archive, zipfile.ZipFile(buffer, "w") as fresh:
         check_archive(archive, path.stat().st_size)
         names = archive.namelist()
         if len(set(names)) < len(names):
@@ -191,7 +191,7 @@ def _only_tensors(name: str, content: bytes) -> bytes:
     if not content:
         return content
     if zipfile.is_zipfile(io.BytesIO(content)):
-        with zipfile.ZipFile(io.BytesIO(content)) as archive:
+        with open_archive(io.BytesIO(content)) as archive:
             check_plain(archive, len(content))
     try:
         tensors = torch.load(io.BytesIO(content), weights_only=True)

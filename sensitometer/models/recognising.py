@@ -6,6 +6,7 @@ from pathlib import Path
 
 from ..errors import InvalidInputError
 from ..files import is_special
+from .archives import open_archive
 
 
 class Format(Enum):
@@ -90,7 +91,7 @@ def _is_safetensors(head: bytes, size: int) -> bool:
 
 def _zipped(path: Path) -> Format:
     try:
-        with zipfile.ZipFile(path) as archive:
+        with open_archive(path) as archive:
             names = archive.namelist()
     except zipfile.BadZipFile as error:
         raise InvalidInputError(
