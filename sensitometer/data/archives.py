@@ -10,6 +10,8 @@ from ..errors import DataError, InvalidInputError, SensitometerError, one_line
 from ..files import is_special
 from .arrays import ARGUMENTS, Arrays, Names, check_arrays, check_name
 
+# An array of more bytes than these must not be packed to less than a hundredth.
+MOST_BYTES, MOST_RATIO = 2**28, 100
 EXPECTED = "x (and y), or x_test (and y_test, x_train, y_train)"
 
 
@@ -27,6 +29,7 @@ def read_archive(path: Path, *, name: str | None = None, classes: int | None = N
                 raise DataError(
                     f"{path} must be an .npz file, as numpy.savez writes it; it holds a single array: numpy.savez(FILE, x=x, y=y)"
                 )
+            _check_sizes(archive)
             names = _names(f"{path}", archive.files, DataError)
             arrays = [_read(archive, key, path) if key in archive.files else None for key in names]
     except DataError:
@@ -38,6 +41,14 @@ def read_archive(path: Path, *, name: str | None = None, classes: int | None = N
         return check_arrays(*arrays, name=name, classes=classes, names=names)
     except InvalidInputError as error:
         raise DataError(f"{path}: {error}") from error
+
+
+def _check_sizes(archive: Any) -> None:
+    """Raise ValueError if an array unpacks to far more than numbers that were measured do: its memory is wanted."""
+    for member in archive.zip.infolist():
+        if member.file_size > MOST_BYTES and member.file_size > MOST_RATIO * member.compress_size:
+            packed = f"{member.compress_size:,} bytes, which unpack to {member.file_size:,}"
+            raise ValueError(f"{member.filename} has {packed}; save it with numpy.savez, which does not pack")
 
 
 def read_mapping(arrays: dict[Any, Any], *, name: str) -> Arrays:

@@ -233,3 +233,15 @@ def test_what_never_ends_is_no_data(tmp_path, refused):
         Dataset.from_folder(tmp_path / "images")
     with refused("points.npz must be a file; it is a pipe or a device", DataError):
         content_sha256(tmp_path / "points.npz")
+
+
+def test_an_array_that_unpacks_to_far_more_is_not_unpacked(tmp_path, refused, monkeypatch):
+    np.savez_compressed(tmp_path / "bomb.npz", x=np.zeros((10_000, 40), np.uint8))
+    assert Dataset.from_file(tmp_path / "bomb.npz").test.x.shape == (10_000, 40)
+    monkeypatch.setattr("sensitometer.data.archives.MOST_BYTES", 10**5)
+    with refused(
+        r"bomb.npz must be an .npz file.*: x.npy has \d+ bytes, which unpack to 400,128; save it with numpy.savez", DataError
+    ):
+        Dataset.from_file(tmp_path / "bomb.npz")
+    np.savez(tmp_path / "plain.npz", x=np.zeros((10_000, 40), np.uint8))
+    assert Dataset.from_file(tmp_path / "plain.npz").test.x.shape == (10_000, 40)
