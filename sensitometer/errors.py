@@ -64,7 +64,9 @@ def check_whole_number(name: str, value: object, *, least: int = 1, most: int | 
     sensitometer.errors.InvalidInputError: points must be a whole number of at least 1; got True
     """
     try:
-        number = None if isinstance(value, bool) else operator.index(cast(SupportsIndex, value))
+        # For NumPy 1, its booleans are whole numbers.
+        truth = isinstance(value, bool) or str(getattr(value, "dtype", "")) == "bool"
+        number = None if truth else operator.index(cast(SupportsIndex, value))
     except TypeError:
         number = None
     if number is None or number < least or (most is not None and number > most):

@@ -159,7 +159,8 @@ class _Progress:
 
     def over(self, items: Sequence[Any], name: str) -> Iterable[Any]:
         """Yield the items, and show how many are done."""
-        return track(items, name, console=self._console, disable=not self._shown, transient=True)
+        # A bar that is disabled prints an empty line in versions of Rich before 14.3.
+        return track(items, name, console=self._console, transient=True) if self._shown else items
 
 
 def _points_for(subject: _Subject, dataset: Dataset, chosen: Tensor) -> tuple[Tensor, Inputs | None]:
