@@ -82,7 +82,8 @@ def _status(arguments: Sequence[str] | None) -> int:
         return 130
     except (_NobodyReadsError, BrokenPipeError, SystemExit):
         # What is left of the output goes nowhere.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        with contextlib.suppress(OSError):  # it is none of the system's
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 2
     except SensitometerError as error:
         line = f"{program}: {error}"
