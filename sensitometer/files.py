@@ -5,6 +5,7 @@ import errno
 import os
 import platform
 import shutil
+import stat
 import tempfile
 import warnings
 from collections.abc import Iterator
@@ -48,11 +49,54 @@ def replacing(file: str | Path) -> Iterator[Path]:
     try:
         unfinished = folder / file.name
         yield unfinished
-        _sync(unfinished)
+        # Some libraries make files that their user alone may read. The folder was made as the user's umask says.
+        unfinished.chmod(folder.stat().st_mode & 0o666)
+        sync(unfinished)
         unfinished.replace(file)
-        _sync(file.parent)
+        sync(file.parent)
     finally:
         remove(folder)
+
+
+def read_bytes(path: str | Path, most: int, *, follow: bool = False) -> bytes:
+    """
+    Return the content of a file that may come from a stranger.
+
+    Parameters
+    ----------
+    most
+        Bytes that such a file has at most.
+    follow
+        Whether a link to the file will do.
+
+    Raises
+    ------
+    OSError
+        It cannot be read, is larger, or is no file: a pipe or a device might never end.
+    """
+    # A pipe is opened without waiting for its other end.
+    options = ("O_NONBLOCK", "O_CLOEXEC") if follow else ("O_NONBLOCK", "O_CLOEXEC", "O_NOFOLLOW")
+    flags = sum(getattr(os, option, 0) for option in options)
+    descriptor = os.open(path, os.O_RDONLY | flags)
+    with os.fdopen(descriptor, "rb") as file:
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode):
+            raise OSError(errno.EINVAL, "it is no regular file", str(path))
+        if status.st_size > most:
+            raise OSError(errno.EFBIG, f"it has {status.st_size:,} bytes, and such a file has at most {most:,}", str(path))
+        content = file.read(most + 1)
+    if len(content) > most:
+        raise OSError(errno.EFBIG, f"it has more than {most:,} bytes", str(path))
+    return content
+
+
+def check_regular(path: str | Path, most: int) -> None:
+    """Raise OSError as `read_bytes` does, for a file that a library is about to open by its name; links are refused."""
+    status = os.lstat(path)
+    if not stat.S_ISREG(status.st_mode):
+        raise OSError(errno.EINVAL, "it is no regular file", str(path))
+    if status.st_size > most:
+        raise OSError(errno.EFBIG, f"it has {status.st_size:,} bytes, and such a file has at most {most:,}", str(path))
 
 
 def remove(path: Path) -> None:
@@ -64,7 +108,7 @@ def remove(path: Path) -> None:
             path.unlink()
 
 
-def _sync(path: Path) -> None:
+def sync(path: Path) -> None:
     """Have the system write what it holds of a file or a folder to the disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:

@@ -8,12 +8,13 @@ from typing import ClassVar
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from . import array_files
 from .activations import activation as find_activation
+from .array_files import DamagedError
 from .errors import InvalidInputError, StoreError, described
-from .files import replacing
+from .files import check_regular
 from .randomness import generator
 
 # Layer sizes that a `repr` gives one by one.
@@ -116,22 +117,29 @@ class MLP(_FullyConnected):
         StoreError
             The file cannot be written.
         """
-        tensors = {name: weight.clone(memory_format=torch.contiguous_format) for name, weight in self.state_dict().items()}
+        arrays = {name: weight.cpu().contiguous().numpy() for name, weight in self.state_dict().items()}
         try:
-            with replacing(path) as unfinished:
-                save_file(tensors, unfinished, metadata={"activation": self.activation})
-        except (OSError, SafetensorError) as error:
+            array_files.write(path, arrays, {"activation": self.activation})
+        except OSError as error:
             raise StoreError(f"cannot write the network to {path}: {error}") from error
 
     @classmethod
     def load(cls, path: str | Path) -> "MLP":
-        """Read a network that `save` wrote; InvalidInputError if the file is none."""
+        """Read a network that `save` wrote; InvalidInputError if the file is none, or its weights have changed since."""
         try:
+            check_regular(Path(path).resolve(), array_files.LARGEST)
             with safe_open(str(path), framework="pt") as file:
                 metadata = file.metadata() or {}
-                weights = [file.get_tensor(f"weights.{layer}") for layer in range(len(file.keys()))]
+                names = list(file.keys())
+                digests = array_files.read_digests(names, metadata)
+                weights = []
+                for name in (f"weights.{layer}" for layer in range(len(names))):
+                    weight, part = file.get_tensor(name), file.get_slice(name)
+                    if digests is not None:
+                        array_files.check_array(name, part.get_dtype(), part.get_shape(), weight.numpy().tobytes(), digests)
+                    weights.append(weight)
             return cls(weights, metadata.get("activation", "none"))
-        except (OSError, SafetensorError, InvalidInputError) as error:
+        except (OSError, SafetensorError, InvalidInputError, DamagedError) as error:
             raise InvalidInputError(f"{path} is not a network that MLP.save wrote: {error}") from error
 
 

@@ -123,7 +123,7 @@ def check(folder: Path, repair: bool) -> int:
 
     The exit status is 1 if something is wrong and was not mended.
     """
-    from ..survey.checking import check_survey
+    from ..survey.checking import check_survey, unvouched
 
     findings = check_survey(folder, repair=repair)
     for finding in findings:
@@ -131,4 +131,8 @@ def check(folder: Path, repair: bool) -> int:
         say(f"{finding.wrong}{cure}")
     if not findings:
         say(f"{folder} is sound")
-    return int(any(not repair or finding.repair is None for finding in findings))
+    left = any(not repair or finding.repair is None for finding in findings)
+    if not left:
+        for note in unvouched(folder):
+            say(note)
+    return int(left)

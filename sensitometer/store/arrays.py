@@ -42,24 +42,54 @@ of more than ten million linear regions only the last three:
 """
 
 from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save_file
 
+from .. import array_files
+from ..array_files import ADDED, DIGESTS, DamagedError, check_array, read_digests
 from ..errors import StoreError
-from ..files import replacing
+from ..files import check_regular
 
 SUFFIX = ".safetensors"
 # Bins of an ellipse: of fewer none may be within 0.2 radians of the middle between two of its three points.
 FEWEST_BINS = 16
-# Measures that are taken together are kept together, one entry per point, or per bin.
+# Bytes of the largest file: a slice of ten million regions has a tenth of it.
+LARGEST = 4 * 10**9
 _NORMS = ("jacobian_norm", "label_jacobian_norm", "logit_jacobian_norm")
+# Measures that are taken together are kept together, one entry per point, or per bin.
 TOGETHER = {
     "points": ("index", "label", "predicted", "confidence", "cross_entropy", "l2_loss", *_NORMS),
     **{f"paths.{kind}": ("transition_density", "jacobian_norm") for kind in ("random", "different", "same")},
+}
+# Kept together, too, of lengths of their own.
+_COMPLETE = TOGETHER | {
+    **{f"paths.{kind}": ("transition_density", "jacobian_norm", "images", "labels") for kind in ("different", "same")},
+    "paths.translation": ("curve", "crossings", "directions", "unit", "transitions", "images", "places"),
+    **{f"slice.{when}": ("distance", "anywhere") for when in ("before", "after")},
+    "slice": ("anchors", "images", "labels"),
+}
+# The type of each array, by the last part of its name, and its shape; None: any length, -1: any but 0.
+_FORMS: dict[str, tuple[str, tuple[int | None, ...]]] = {
+    **dict.fromkeys(("confidence", "cross_entropy", "l2_loss", "transition_density", *_NORMS), ("float64", (-1,))),
+    "index": ("int32", (-1,)),
+    "label": ("int16", (-1,)),
+    "predicted": ("int16", (-1,)),
+    "labels": ("int16", (-1,)),
+    "images": ("uint8", (-1, -1, -1, -1)),
+    "curve": ("float32", (-1, 2)),
+    "places": ("float32", (-1, 2)),
+    "crossings": ("float32", (None, 2)),
+    "directions": ("float32", (None, 2)),
+    "unit": ("int32", (None,)),
+    "transitions": ("int64", (None,)),
+    "segments": ("float32", (None, 2, 2)),
+    "anchors": ("float64", (3, 2)),
+    "distance": ("float64", (3,)),
+    "anywhere": ("float64", (1,)),
 }
 
 
@@ -73,9 +103,8 @@ def write_arrays(file: Path, arrays: Mapping[str, NDArray[Any]]) -> None:
         The file cannot be written.
     """
     try:
-        with replacing(file) as unfinished:
-            save_file(dict(arrays), unfinished)
-    except (OSError, SafetensorError) as error:
+        array_files.write(file, arrays)
+    except (OSError, KeyError) as error:  # KeyError: a type that no array has
         raise StoreError(f"cannot write arrays to {file}: {error}") from error
 
 
@@ -86,23 +115,91 @@ def read_arrays(file: Path, prefix: str | tuple[str, ...] = "") -> dict[str, NDA
     Raises
     ------
     StoreError
-        The file is not there, is none that `write_arrays` wrote, or lacks some of what is measured together.
+        The file is not there, is none that `write_arrays` wrote, or lacks some of what is measured together; or an array is not
+        as it was written, by its digest.
     """
     try:
+        check_regular(file, LARGEST)
         with safe_open(file, framework="numpy") as whole:
             names = list(whole.keys())
-            _check_together(file, names, {name: whole.get_slice(name).get_shape() for name in names})
-            return {name: whole.get_tensor(name) for name in names if name.startswith(prefix)}
-    except (OSError, SafetensorError) as error:
+            shapes = {name: whole.get_slice(name).get_shape() for name in names}
+            _check_together(names, shapes)
+            digests = read_digests(names, whole.metadata() or {})
+            arrays = {}
+            for name in names:
+                if name.startswith(prefix):
+                    code = whole.get_slice(name).get_dtype()
+                    _check_form(name, code, shapes[name])
+                    arrays[name] = whole.get_tensor(name)
+                    check_array(name, code, shapes[name], arrays[name].tobytes(), digests)
+            return arrays
+    except (OSError, SafetensorError, DamagedError) as error:
         raise StoreError(f"cannot read the arrays in {file}: {error}") from error
 
 
-def _check_together(file: Path, names: Sequence[str], shapes: Mapping[str, Sequence[int]]) -> None:
-    """Raise StoreError if a file lacks some of the arrays that are measured together, or has them of different lengths."""
-    for begin, ends in TOGETHER.items():
+def find_fault(file: Path, *, arrays: bool = True) -> str | None:
+    """
+    Return what is wrong with a file of arrays, or of weights; None if it is whole.
+
+    Raises
+    ------
+    StoreError
+        It cannot be read, which says nothing about it.
+    """
+    try:
+        array_files.verify(file)
+        if arrays:
+            with safe_open(file, framework="numpy") as whole:
+                shapes = {name: whole.get_slice(name).get_shape() for name in whole.keys()}  # noqa: SIM118  it is no mapping
+                _check_together(list(shapes), shapes)
+                for name, shape in shapes.items():
+                    _check_form(name, whole.get_slice(name).get_dtype(), shape)
+    except FileNotFoundError:
+        return "it is not there"
+    except (SafetensorError, DamagedError) as error:
+        return str(error)
+    except OSError as error:
+        if not file.is_file() or file.is_symlink():
+            return "it is no file"
+        raise StoreError(f"cannot read {file}: {error.strerror or error}") from error
+    return None
+
+
+def has_digests(file: Path) -> tuple[bool, str | None]:
+    """Return whether a file of arrays or weights has digests, and the day on which they were added; None: with the file."""
+    metadata = array_files.read_metadata(file)
+    return DIGESTS in metadata, metadata.get(ADDED)
+
+
+def add_digests(file: Path) -> None:
+    """Write a file that an earlier version wrote anew, with digests of what it holds now, and the day."""
+    with safe_open(file, framework="numpy") as whole:
+        arrays = {name: whole.get_tensor(name) for name in whole.keys()}  # noqa: SIM118  it is no mapping
+        metadata = whole.metadata() or {}
+    array_files.write(file, arrays, {**metadata, ADDED: datetime.now(UTC).strftime("%Y-%m-%d")})
+
+
+def _check_form(name: str, code: str, shape: Sequence[int]) -> None:
+    """Raise DamagedError if an array is of another type or shape than its name says."""
+    form = _FORMS.get(name.rpartition(".")[2])
+    if form is None:
+        raise DamagedError(f"it has {name!a:.60}, which no version of Sensitometer measures")
+    kind, lengths = form
+    fits = len(shape) == len(lengths) and all(
+        wanted is None or (length > 0 if wanted == -1 else length == wanted)
+        for length, wanted in zip(shape, lengths, strict=False)
+    )
+    if code != array_files.TYPES[kind] or not fits:
+        wanted = ", ".join("N" if length in (None, -1) else str(length) for length in lengths)
+        raise DamagedError(f"{name!a:.60} must be {kind} [{wanted}]; got {code!a:.20} {list(shape)!s:.60}")
+
+
+def _check_together(names: Sequence[str], shapes: Mapping[str, Sequence[int]]) -> None:
+    """Raise DamagedError if a file lacks some of the arrays that are measured together, or has them of different lengths."""
+    for begin, ends in _COMPLETE.items():
         there = {end for end in ends if f"{begin}.{end}" in names}
         if there and there != set(ends):
-            raise StoreError(f"cannot read the arrays in {file}: {begin}.{min(set(ends) - there)} is missing")
-        lengths = {shapes[f"{begin}.{end}"][0] for end in there}
+            raise DamagedError(f"{begin}.{min(set(ends) - there)} is missing")
+        lengths = {tuple(shapes[f"{begin}.{end}"][:1]) for end in there & set(TOGETHER.get(begin, ()))}
         if len(lengths) > 1:
-            raise StoreError(f"cannot read the arrays in {file}: those of {begin} are of different lengths")
+            raise DamagedError(f"those of {begin} are of different lengths")

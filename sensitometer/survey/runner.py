@@ -4,7 +4,6 @@ import contextlib
 import importlib.util
 import os
 import platform
-import shutil
 import time
 from collections import Counter, deque
 from collections.abc import Iterator, Mapping, Sequence
@@ -21,22 +20,24 @@ from ..data.locations import require_files
 from ..data.sources import find_source
 from ..device import check_device_name
 from ..errors import InvalidInputError, StoreError, check_whole_number
-from ..files import check_writable
+from ..files import UNFINISHED, check_writable, read_bytes, remove, replacing
 from ..store import ARRAYS, SAVED, SPECIFICATION, WEIGHTS, Store
+from ..store.folder import FILE, LOCK, OWNER, check_folder
 from ..store.schema import Stack
 from .execution.executor import STACKS_PER_WORKER, Executor, Lost, Row
 from .execution.local import LocalExecutor
+from .salvage import find_damage
 from .scheduling.division import Division, configurations, divide
 from .scheduling.plan import SECONDS_BETWEEN_SAVES
-from .scheduling.stacks import saved_state
+from .scheduling.stacks import is_saved_state, saved_state
 from .spec import Spec, load_spec, parse_spec
 from .status import seconds_left
 
-# The second holds the name of the process that has the first: a lock loses its content when another process tries it.
-LOCK, OWNER = "run.lock", "run.owner"
 # How long a run tries to get the lock: whoever looks whether another has it holds it for a moment.
 LOCK_SECONDS = 0.25
 EXECUTORS = ("local", "ray")
+# Bytes of the name of a process, at most.
+LONGEST_NAME = 10_000
 # How often a stack may lose the machine under it before that counts as an accident of its own.
 INNOCENT = 3
 
@@ -118,6 +119,11 @@ def run_survey(
     with contextlib.ExitStack() as stack:
         store, grown = None, False
         if Store.exists(out):
+            damage = find_damage(out / FILE, quick=True)
+            if damage is not None:
+                raise StoreError(
+                    f"{out / FILE} is damaged ({damage}): 'sensitometer check {out} --repair' keeps what can be read"
+                )
             store = stack.enter_context(Store(out))
             grown = _grown(store, checked)
             stack.enter_context(only_writer(out))
@@ -189,14 +195,20 @@ def _check_writable(folder: Path) -> None:
 @contextlib.contextmanager
 def only_writer(folder: Path) -> Iterator[None]:
     """Be the only process that writes to a folder, or raise StoreError with the name of the one that does."""
+    check_folder(folder)
     lock, owner = FileLock(folder / LOCK, timeout=LOCK_SECONDS), folder / OWNER
     try:
         folder.mkdir(parents=True, exist_ok=True)
         lock.acquire(poll_interval=0.01)
-        owner.write_text(f"{_writer()}, since {time.strftime('%Y-%m-%d %H:%M')},", encoding="utf-8")
+        with replacing(owner) as unfinished:
+            unfinished.write_text(f"{_writer()}, since {time.strftime('%Y-%m-%d %H:%M')},", encoding="utf-8")
     except Timeout:
         # It may be about to write its name, or to take it away.
-        name = owner.read_text(encoding="utf-8") if owner.exists() else ""
+        try:
+            name = read_bytes(owner, LONGEST_NAME).decode("utf-8", "backslashreplace")
+            name = name if name.isprintable() else ascii(name)
+        except OSError:
+            name = ""
         raise StoreError(f"{name or 'another run'} is writing to {folder}: wait for it, or choose another folder") from None
     except OSError as error:
         lock.release()
@@ -210,6 +222,7 @@ def only_writer(folder: Path) -> Iterator[None]:
 
 def being_written(folder: Path) -> bool:
     """Return whether another process writes to a folder now; a killed one leaves its name, but not the lock."""
+    check_folder(folder)
     if not (folder / LOCK).exists():
         return False
     try:
@@ -258,7 +271,16 @@ def train_missing(
             reporter.stored(rows, run.left())
     if run.wanted == len(spec) - stored:
         # All are stored. A run that was killed between its last row and its end has left these, too.
-        shutil.rmtree(store.folder / SAVED, ignore_errors=True)
+        _forget_states(store.folder / SAVED)
+
+
+def _forget_states(folder: Path) -> None:
+    """Remove the saved states of a survey that is done, and their folder, if nothing else is in it."""
+    for path in folder.glob("*"):
+        if is_saved_state(path.name.removesuffix(UNFINISHED)):
+            remove(path)
+    with contextlib.suppress(OSError):
+        folder.rmdir()
 
 
 @dataclass

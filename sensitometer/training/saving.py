@@ -1,6 +1,7 @@
 """The state of a long training on disk, so that a killed process goes on from there."""
 
 import json
+import os
 import time
 import warnings
 from pathlib import Path
@@ -11,10 +12,12 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from ..files import replacing
+from ..files import check_regular, replacing
 
 # The version of the runs' states; count it up where they change.
 FORMAT = 1
+# Bytes of the largest state.
+LARGEST = 10**12
 # Tensors by name, and what JSON can hold.
 State = tuple[dict[str, Tensor], dict[str, Any]]
 
@@ -43,9 +46,10 @@ class Saver:
 
     def load(self) -> State | None:
         """Return the state saved last. None if there is none, or with a warning if it cannot be read or has another format."""
-        if not self.path.exists():
+        if not os.path.lexists(self.path):
             return None
         try:
+            check_regular(self.path, LARGEST)
             with safe_open(self.path, framework="pt") as file:
                 numbers = json.loads(file.metadata()["numbers"])
                 if numbers["format"] != FORMAT:

@@ -16,7 +16,7 @@ import pytest
 from sensitometer.configuration import FIELDS, Configuration
 from sensitometer.errors import StoreError
 from sensitometer.store import SPECIFICATION, Store, open_survey
-from sensitometer.store.schema import COLUMNS, CONFIGURATION_COLUMNS, FILE, SCHEMA_VERSION, STATES, Member, Run, Stack
+from sensitometer.store.schema import COLUMNS, CONFIGURATION_COLUMNS, FILE, SCHEMA_VERSION, STATES, Member, Run, Stack, Upgrade
 
 NOISE = random.Random(0)
 SPEC = '[survey]\nname = "über"\n'
@@ -97,7 +97,7 @@ def test_folder_that_cannot_be_written_is_refused(fails, tmp_path, unwritable):
 
 def test_folder_in_place_of_the_file_is_refused(fails, folder):
     (folder / FILE).mkdir(parents=True)
-    with fails(f"cannot write to {folder}"):
+    with fails(f"{folder / FILE} must be a file; got a folder: remove it"):
         Store.create(folder, SPEC)
 
 
@@ -138,16 +138,19 @@ def test_damaged_file_is_refused_or_its_reading_is(fails, folder, damage):
 
 
 # The tables and columns that earlier versions lacked.
+_WITHOUT_DIGESTS = "ALTER TABLE networks DROP COLUMN digest; DROP TABLE upgrades"
+_OLD_RUNS = "DROP TABLE runs; CREATE TABLE runs (begun_at REAL NOT NULL) STRICT; INSERT INTO runs VALUES (7.0)"
 EARLIER = {
-    1: "DROP TABLE stack_sizes; DROP TABLE stacks; DROP TABLE members",
-    2: "DROP TABLE stacks; DROP TABLE members; INSERT INTO stack_sizes VALUES ('old', 2, 1.0)",
+    1: f"{_WITHOUT_DIGESTS}; DROP TABLE stack_sizes; DROP TABLE stacks; DROP TABLE members; {_OLD_RUNS}",
+    2: f"{_WITHOUT_DIGESTS}; DROP TABLE stacks; DROP TABLE members; INSERT INTO stack_sizes VALUES ('old', 2, 1.0); {_OLD_RUNS}",
+    3: f"{_WITHOUT_DIGESTS}; ALTER TABLE stacks DROP COLUMN digest; ALTER TABLE runs DROP COLUMN digest; "
+    "INSERT INTO stack_sizes VALUES ('old', 2, 1.0)",
 }
 
 
 def make_earlier_version(folder, version):
     with contextlib.closing(sqlite3.connect(folder / FILE)) as connection:
-        runs = "DROP TABLE runs; CREATE TABLE runs (begun_at REAL NOT NULL); INSERT INTO runs VALUES (7.0)"
-        connection.executescript(f"{EARLIER[version]}; {runs}; PRAGMA user_version = {version}")
+        connection.executescript(f"{EARLIER[version]}; PRAGMA user_version = {version}")
 
 
 @pytest.mark.parametrize("version", EARLIER)
@@ -155,11 +158,14 @@ def test_a_file_of_an_earlier_version_is_read_and_gone_on_with(folder, store, ve
     store.record(row(1))
     store.close()
     make_earlier_version(folder, version)
+    before = (folder / FILE).read_bytes()
     with Store(folder) as old:
         assert ids(old) == {row(1)["id"]}
         assert old.stack_sizes() == ({} if version == 1 else {"old": 2})
         assert old.last_run() is None
         assert old.stacks() == []
+        assert old.upgrades() == [Upgrade(version, None, 1)]
+        assert (folder / FILE).read_bytes() == before  # it was only read
         old.enroll([("kind", 2.0, [member(1), member(2)])])
         old.begin_run("me", 1)
         old.record(row(2), stack=0)
@@ -167,6 +173,9 @@ def test_a_file_of_an_earlier_version_is_read_and_gone_on_with(folder, store, ve
         assert len(ids(again)) == 2
         assert again.stacks() == [Stack(0, "kind", 2, 0, 2.0, None)]
         assert again.last_run().networks == 1
+        ((before, at, networks),) = again.upgrades()
+        assert (before, networks) == (version, 1) and at > 0
+        assert [sound for table in ("networks", "stacks", "runs") for _, sound, _ in again.verified(table)] == [True] * 4
 
 
 # --- stacks
@@ -278,8 +287,8 @@ def test_another_programs_database_is_refused(fails, folder):
     connection = sqlite3.connect(folder / FILE)
     connection.executescript(f"CREATE TABLE cakes (name); PRAGMA user_version = {SCHEMA_VERSION}")
     connection.close()
-    with Store(folder) as store, fails(f"cannot read .*{FILE}: no such table: networks"):
-        ids(store)
+    with fails(f"{FILE} is damaged, or no survey's: no version of Sensitometer made its table 'cakes'"):
+        Store(folder)
 
 
 @pytest.mark.parametrize(

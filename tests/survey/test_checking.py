@@ -72,8 +72,17 @@ def test_nothing_is_repaired_while_a_run_is_writing(out, refused):
 TROUBLES = {
     "a row that was changed": (
         ["UPDATE networks SET width = 77 WHERE rowid = 5"],
-        r"1 rows have an id that is not that of their configuration, such as [0-9a-f]{16}",
+        r"1 rows are not as they were stored, such as [0-9a-f]{16}",
     ),
+    "a number that was changed": (
+        ["UPDATE networks SET gap = gap + 1e-9 WHERE rowid = 5"],
+        r"1 rows are not as they were stored, such as [0-9a-f]{16}",
+    ),
+    "a prediction that was changed": (
+        ["UPDATE stacks SET seconds = seconds * 1.001 WHERE number = 5"],
+        "the division into stacks is damaged: 1 stack are not as they were stored",
+    ),
+    "a run that was changed": (["UPDATE runs SET workers = NULL"], "what is stored of 1 run is not as it was stored"),
     "a row that was lost": (["DELETE FROM networks WHERE rowid = 5"], "the missing networks of 1 stacks are miscounted"),
     "a count that is wrong": (["UPDATE stacks SET missing = 3 WHERE number = 2"], "networks of 1 stacks are miscounted"),
     "a member that was lost": (
@@ -142,7 +151,7 @@ def test_weights_that_are_missing_are_trained_again(out):
     for id_, content in zip(ids[2:5], (b"", whole[:-1], NOISE.randbytes(100)), strict=True):
         (out / "weights" / f"{id_}.safetensors").write_bytes(content)
     (found,) = wrong(out, repair=True)
-    assert found == f"5 networks are stored without their weights, such as {min(ids[:5])}"
+    assert found.startswith(f"5 networks have lost their weights, such as {min(ids[:5])}: ")
     with Store(out) as store:
         assert set(store.frame(["id"])["id"]) == set(ids[5:])
         assert sum(stack.missing for stack in store.stacks()) == 5
@@ -152,26 +161,32 @@ def test_what_killed_processes_left_is_removed(out):
     # The name of one that was killed is no lock.
     (out / "run.owner").write_text("process 1 on here")
     (out / "run.lock").touch()
-    # Earlier versions left files where there are folders now.
-    earlier = ("survey.sqlite.new", "weights/0123.safetensors.new")
-    folders = (
-        ".salvage-abc",
-        "spec.toml.new",
-        "arrays/0123.safetensors.new",
-        "saved/4567.safetensors.new",
-        "figures/.figures-abc",
+    ours = (
+        ".sensitometer-salvage-abc/x",
+        "spec.toml.sensitometer-new/spec.toml",
+        "arrays/0123456789abcdef.safetensors.sensitometer-new/x",
+        "figures/figure_1.png.sensitometer-new/x",
+        "saved/0123456789abcdef.safetensors",
+        "saved/0123456789abcdef.safetensors.new",
+        "weights/0123456789abcdef.safetensors.new",
     )
-    for name in folders:
-        (out / name).mkdir(parents=True)
-    (out / "weights").mkdir()
-    for name in (*earlier, *(f"{folder}/x" for folder in folders), "saved/0123.safetensors"):
+    # A user may have given these.
+    others = (
+        *("spec.toml.new", "survey.sqlite.new", "analysis.new_idea/x", "notes.newest.md", "figures/mine.new"),
+        *("saved/notes.md", "weights/best.safetensors.new", ".salvage-list", "figures/.figures-of-mine"),
+    )
+    for name in (*ours, *others):
+        (out / name).parent.mkdir(parents=True, exist_ok=True)
         (out / name).write_text("x")
     (found,) = wrong(out)
-    assert found.startswith("8 files are left over from a process that was killed, such as ")
+    names = found.removeprefix("7 files are left over from a process that was killed: ").split(", ")
+    assert sorted(names) == sorted(
+        name.removesuffix("/x").removesuffix("new/spec.toml") + "new" * ("new/s" in name) for name in ours
+    )
     check_survey(out, repair=True)
     assert check_survey(out) == []
-    for name in ("weights", "arrays", "saved", "figures"):
-        assert not list((out / name).iterdir())
+    there = {str(path.relative_to(out)) for path in out.rglob("*") if path.is_file() and "sqlite-" not in path.name}
+    assert there == {*others, FILE, "spec.toml", "run.lock"}
 
 
 def overwritten(content, start, count):

@@ -6,6 +6,7 @@ are from `benchmarks/stack_sizes.py`.
 """
 
 import hashlib
+import re
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -77,6 +78,11 @@ def make_stacks(configurations: Sequence[Configuration], sizes: Mapping[str, int
     for kind, alike in kinds(configurations).items():
         stacks += [alike[start : start + sizes[kind]] for start in range(0, len(alike), sizes[kind])]
     return stacks
+
+
+def is_saved_state(name: str) -> bool:
+    """Return whether a file's name is one that `saved_state` gives."""
+    return re.fullmatch(r"[0-9a-f]{16}\.safetensors", name) is not None
 
 
 def saved_state(folder: Path, stack: Sequence[Configuration]) -> Path:
