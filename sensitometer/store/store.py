@@ -338,6 +338,12 @@ class Store:
             for row in rows_with_digests(self._connection, table):
                 yield row.rowid, row.should is not None and (without or row.has == row.should), row.values
 
+    def bring_up_to_date(self) -> None:
+        """Bring a file of an earlier version up to date, as the first writing does."""
+        if self._version < SCHEMA_VERSION:
+            with self._writing("the tables of this version"):
+                pass
+
     def upgrades(self) -> list[Upgrade]:
         """Return when an earlier version's rows got their digests; those of a file that is still to be upgraded have none."""
         rows = self._records(Upgrade, "FROM upgrades ORDER BY at")

@@ -129,6 +129,7 @@ def _check_whole(folder: Path, repair: bool) -> list[Finding]:
                 finding.mend()
             findings.append(finding)
         if repair:
+            store.bring_up_to_date()
             _add_digests(folder)
         return findings
 
