@@ -64,8 +64,8 @@ ALLOWED = {
     "survey.wording": {"errors"},
     "survey.data_section": {"data", "errors", "files", "survey.scheduling.cost", "survey.wording"},
     "survey.spec": {
-        *("configuration", "data", "errors", "store", "survey.data_section", "survey.grid", "survey.scheduling.cost"),
-        "survey.wording",
+        *("configuration", "data", "errors", "files", "store", "survey.data_section", "survey.grid"),
+        *("survey.scheduling.cost", "survey.wording"),
     },
     "survey.scheduling": {
         *("configuration", "errors", "store", "survey.scheduling.cost", "survey.scheduling.machines", "survey.spec"),

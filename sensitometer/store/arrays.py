@@ -123,6 +123,8 @@ def read_arrays(file: Path, prefix: str | tuple[str, ...] = "") -> dict[str, NDA
         with safe_open(file, framework="numpy") as whole:
             names = list(whole.keys())
             shapes = {name: whole.get_slice(name).get_shape() for name in names}
+            if not names:
+                raise DamagedError("nothing is in it")
             _check_together(names, shapes)
             digests = read_digests(names, whole.metadata() or {})
             arrays = {}
@@ -148,12 +150,19 @@ def find_fault(file: Path, *, arrays: bool = True) -> str | None:
     """
     try:
         array_files.verify(file)
+        with safe_open(file, framework="numpy") as whole:
+            names = list(whole.keys())
+            shapes = {name: whole.get_slice(name).get_shape() for name in names}
+            codes = {name: whole.get_slice(name).get_dtype() for name in names}
+        if not names:
+            raise DamagedError("nothing is in it")
         if arrays:
-            with safe_open(file, framework="numpy") as whole:
-                shapes = {name: whole.get_slice(name).get_shape() for name in whole.keys()}  # noqa: SIM118  it is no mapping
-                _check_together(list(shapes), shapes)
-                for name, shape in shapes.items():
-                    _check_form(name, whole.get_slice(name).get_dtype(), shape)
+            _check_together(names, shapes)
+        for place, name in enumerate(names):
+            if arrays:
+                _check_form(name, codes[name], shapes[name])
+            elif f"weights.{place}" not in names or len(shapes[name]) != 2 or codes[name] not in ("F32", "F64"):
+                raise DamagedError("it holds no weights of a network")
     except FileNotFoundError:
         return "it is not there"
     except (SafetensorError, DamagedError) as error:

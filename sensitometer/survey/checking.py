@@ -130,15 +130,17 @@ def _check_whole(folder: Path, repair: bool) -> list[Finding]:
             findings.append(finding)
         if repair:
             store.bring_up_to_date()
-            _add_digests(folder)
+            _add_digests(store)
         return findings
 
 
-def _add_digests(folder: Path) -> None:
-    """Add digests to what earlier versions wrote; every file that is left is whole."""
-    for file in (file for room in (WEIGHTS, ARRAYS) for file in _network_files(folder / room)):
-        if find_fault(file, arrays=False) is None and not has_digests(file)[0]:
-            add_digests(file)
+def _add_digests(store: Store) -> None:
+    """Add digests to the files of stored networks that earlier versions wrote: those that are left are whole."""
+    stored = {id_ for (id_,) in store.rows(["id"])}
+    for room in (WEIGHTS, ARRAYS):
+        for file in _network_files(store.folder / room):
+            if file.stem in stored and find_fault(file, arrays=room == ARRAYS) is None and not has_digests(file)[0]:
+                add_digests(file)
 
 
 def _rows(store: Store, wanted: Mapping[str, Member]) -> Iterator[Finding]:

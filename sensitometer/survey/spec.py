@@ -16,12 +16,17 @@ from msgspec import Meta
 from ..configuration import Configuration
 from ..data.sources import find_source
 from ..errors import InvalidInputError
+from ..files import read_bytes
 from ..store.arrays import FEWEST_BINS
 from .data_section import AtLeastOne, DataSection, DataSet, Section, check_points, check_section, with_identity
 from .grid import Grid, draw_places
 from .scheduling.cost import MOST_BINS, Measures, Sizes
 from .wording import CONTROL, SHORT, cut, one_line, read_toml, require
 
+# Networks of a survey: three times as many as the largest of the paper has. Places of the grid that a sample is drawn from.
+MOST_NETWORKS, MOST_PLACES = 10**6, 10**7
+# Bytes of the longest specification.
+LONGEST_SPECIFICATION = 10_000_000
 PRESETS = importlib.resources.files("sensitometer") / "experiments"
 
 
@@ -161,12 +166,13 @@ def load_spec(source: str | Path) -> tuple[Spec, str]:
     else:
         try:
             # Editors of Windows put a byte order mark before it.
-            text = Path(source).read_text(encoding="utf-8-sig")
+            text = read_bytes(source, LONGEST_SPECIFICATION, follow=True).decode("utf-8-sig")
         except FileNotFoundError:
             presets = ", ".join(preset_names())
             raise InvalidInputError(f"no specification {str(source)!r}: expected a TOML file, or one of {presets}") from None
         except (OSError, ValueError) as error:  # ValueError: it is no UTF-8, or its path has a NUL
-            raise InvalidInputError(f"cannot read the specification {one_line(str(source))}: {error}") from error
+            reason = getattr(error, "strerror", None) or error
+            raise InvalidInputError(f"cannot read the specification {one_line(str(source))}: {reason}") from error
         text = with_identity(text, Path(source))
     return parse_spec(text, str(source)), text
 
@@ -257,9 +263,14 @@ def _check(spec: Spec) -> None:
     fits = checkpoint is None or checkpoint < steps
     require(fits, "training.checkpoint_steps", f"less than training.steps, {steps}", checkpoint)
     whole = len(spec.space.seed) * sum(spec.grid().sizes)
-    if whole >= 2**63:
-        raise InvalidInputError(f"space: expected fewer than 2^63 networks; got {whole:.3g}")
+    # Counted before anything goes through them: a file may come from a stranger. A sample looks at each place of the grid.
+    places = sum(spec.grid().sizes)
+    if spec.sample is None and whole > MOST_NETWORKS:
+        raise InvalidInputError(f"space: expected at most {MOST_NETWORKS:,} networks, or a [sample]; got {whole:.3g}")
+    if places > MOST_PLACES:
+        raise InvalidInputError(f"space: expected at most {MOST_PLACES:,} networks of each seed; got {places:.3g}")
     if spec.sample is not None:
+        require(spec.sample.count <= MOST_NETWORKS, "sample.count", f"at most {MOST_NETWORKS:,}", spec.sample.count)
         require(spec.sample.count <= whole, "sample.count", f"at most {whole}, the size of the space", spec.sample.count)
 
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import itertools
+import json
 import os
 import random
 import shutil
@@ -26,6 +27,7 @@ from sensitometer.store.folder import FILE
 from sensitometer.store.schema import Member
 from sensitometer.survey import run_survey
 from sensitometer.survey.checking import check_survey, unvouched
+from sensitometer.training import Saver
 
 SEEDS = 60
 SPEC = f"""
@@ -333,3 +335,71 @@ def test_no_run_begins_where_a_survey_is_damaged_or_half_repaired(out, tmp_path,
     assert [finding.repair for finding in check_survey(out)] == ["end it"]
     check_survey(out, repair=True)
     assert check_survey(out) == [] and len(frame(out)) == SEEDS
+
+
+# --- arrays of strangers
+
+
+def safetensors(header, content=b""):
+    header = header if isinstance(header, bytes) else json.dumps(header).encode()
+    return len(header).to_bytes(8, "little") + header + content
+
+
+def one(kind="F64", shape=(1,), name="paths.random.jacobian_norm", size=8):
+    return safetensors({name: {"dtype": kind, "shape": list(shape), "data_offsets": [0, size]}}, b"\1" * size)
+
+
+STRANGE = {
+    "nothing": b"",
+    "a scalar": one(shape=()),
+    "an empty array": one(shape=(0,), size=0),
+    "bfloat16": one("BF16", size=2),
+    "an unknown type": one("F8_E4M3", size=1),
+    "too many dimensions": one(shape=(1, 1)),
+    "one of many": one(),
+    "another name": one(name="\x1b[31m"),
+    "no numbers at all": safetensors({}),
+    "brackets": safetensors(b"[" * 200_000),
+    "deep metadata": safetensors(b'{"__metadata__":' + b'{"a":' * 100_000),
+    "not UTF-8": safetensors(b'{"\xff": 1}'),
+    "a huge shape": one(shape=(2**62, 0), size=0),
+    "a huge header": (2**60).to_bytes(8, "little"),
+    "digests of nothing": safetensors({"__metadata__": {"digests": "[" * 100_000}}),
+}
+
+
+@pytest.mark.parametrize("content", STRANGE.values(), ids=STRANGE)
+def test_arrays_that_no_version_wrote_are_one_line_and_repair_has_them_measured_anew(out, content):
+    id_ = NETWORKS[0].id
+    (out / "arrays" / f"{id_}.safetensors").write_bytes(content)
+    with (
+        Store(out) as store,
+        pytest.raises(StoreError, match=rf"\A[^\n\x1b]*cannot read the arrays in [^\n\x1b]*{id_}[^\n\x1b]*\Z"),
+    ):
+        if not store.arrays(id_):
+            raise StoreError(f"cannot read the arrays in {id_}: there are none")
+    (finding,) = check_survey(out, repair=True)
+    assert finding.wrong.startswith(f"1 network have lost their arrays, such as {id_}: ") and finding.wrong.isprintable()
+    with Store(out) as store:
+        assert store.missing(0) == {id_}
+
+
+@pytest.mark.parametrize("room", ["arrays", "weights"])
+@pytest.mark.parametrize(
+    "make", [os.mkfifo, lambda path: path.symlink_to("/dev/zero"), Path.mkdir], ids=["pipe", "link", "folder"]
+)
+def test_what_is_no_file_is_not_waited_for(out, room, make):
+    file = out / room / f"{NETWORKS[0].id}.safetensors"
+    file.unlink()
+    make(file)
+    read = read_arrays if room == "arrays" else MLP.load
+    with pytest.raises((StoreError, InvalidInputError), match="no regular file"):
+        read(file)
+    (finding,) = check_survey(out)
+    assert finding.wrong.endswith(": it is no file")
+
+
+def test_a_saved_state_that_is_a_pipe_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "state")
+    with pytest.warns(UserWarning, match="no regular file"):
+        assert Saver(tmp_path / "state", 1.0).load() is None

@@ -2,10 +2,10 @@
 
 import hashlib
 import itertools
+import os
 import re
 import tomllib
 from collections import Counter
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -213,8 +213,14 @@ def test_a_file_that_cannot_be_read_as_text_is_named(tmp_path):
     (tmp_path / "x.toml").write_bytes(b"\xff\xfe")
     with pytest.raises(InvalidInputError, match=r"cannot read the specification .*x\.toml"):
         load_spec(tmp_path / "x.toml")
-    with pytest.raises(InvalidInputError, match="cannot read the specification"):
-        load_spec(Path(tmp_path))
+    os.mkfifo(tmp_path / "pipe")
+    for path in (tmp_path, tmp_path / "pipe", "/dev/zero", "/dev/full"):
+        with pytest.raises(InvalidInputError, match=r"cannot read the specification .*: (it is no regular file|Is a directory)"):
+            load_spec(path)
+    with (tmp_path / "large").open("wb") as file:
+        file.truncate(10**10)
+    with pytest.raises(InvalidInputError, match="it has 10,000,000,000 bytes, and such a file has at most 10,000,000"):
+        load_spec(tmp_path / "large")
 
 
 VALUES = st.recursive(

@@ -300,7 +300,11 @@ def test_a_list_of_twenty_thousand_values_is_looked_at_once():
 def test_a_space_that_is_too_large_to_be_counted_is_refused():
     many = f"[{', '.join(map(str, range(2, 5002)))}]"
     axes = {("space", key): many for key in ("width", "depth", "init_scale", "learning_rate", "seed")}
-    refused(SOUND | axes, "space", "expected fewer than 2^63 networks; got ")
+    refused(SOUND | axes, "space", "expected at most 10,000,000 networks of each seed; got 4e+16")
+    unsampled = {place: value for place, value in SOUND.items() if place[0] != "sample"}
+    refused(unsampled | axes, "space", "expected at most 1,000,000 networks, or a [sample]; got 2e+20")
+    axes = {("space", "seed"): many, ("sample", "count"): "1_000_001"}
+    refused(SOUND | axes, "sample.count", "expected at most 1,000,000; got 1000001")
 
 
 @pytest.mark.parametrize("name", ["a\nb.toml", "\x1b[31m.toml", "\udcff.toml"])
