@@ -121,7 +121,9 @@ def test_the_command_reads_the_arrays_that_are_kept(tmp_path, run):
         store.record(*rows, network(width=99))
     (tmp_path / "survey" / ARRAYS).mkdir()
     for id_, own in arrays.items():
-        write_arrays(tmp_path / "survey" / ARRAYS / f"{id_}.safetensors", own)
+        anchors = {f"paths.{kind}.images": np.zeros((3, 1, 2, 2), "uint8") for kind in ("different", "same")}
+        labels = {f"paths.{kind}.labels": np.zeros(3, "int16") for kind in ("different", "same")}
+        write_arrays(tmp_path / "survey" / ARRAYS / f"{id_}.safetensors", own | anchors | labels)
     status, printed, errors = run("claims", tmp_path / "survey", "--json")
     assert (status, errors) == (0, "")
     found = json.loads(printed)

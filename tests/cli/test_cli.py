@@ -102,8 +102,8 @@ def test_status_of_an_unfinished_survey_says_the_rate_and_the_time_left(tmp_path
 def test_a_sound_survey_is_said_to_be_and_another_is_mended(survey, run, tmp_path):
     out = shutil.copytree(survey[0], tmp_path / "out")
     assert run("check", out) == (0, f"{out} is sound\n", "")
-    (out / "survey.sqlite.new").touch()
-    said = "1 file is left over from a process that was killed, such as survey.sqlite.new; "
+    (out / "spec.toml.sensitometer-new").mkdir()
+    said = "1 file is left over from a process that was killed: spec.toml.sensitometer-new; "
     assert run("check", out) == (1, f"{said}--repair would remove them\n", "")
     assert run("check", out, "--repair") == (0, f"{said}done: remove them\n", "")
     assert run("check", out)[0] == 0
@@ -214,7 +214,7 @@ def test_figures_that_cannot_be_written_are_one_line(survey, run, tmp_path):
     (tmp_path / "copy" / "figures").write_text("in the way")
     status, printed, errors = run("figures", tmp_path / "copy")
     assert (status, printed) == (2, "")
-    assert errors == f"sensitometer: cannot write figures to {tmp_path}/copy/figures: File exists\n"
+    assert errors == f"sensitometer: {tmp_path}/copy/figures must be a folder; got a file: remove it\n"
 
 
 def test_output_that_cannot_be_written_is_one_line(survey):
