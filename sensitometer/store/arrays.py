@@ -46,6 +46,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 
@@ -72,6 +73,7 @@ _COMPLETE = TOGETHER | {
     **{f"slice.{when}": ("distance", "anywhere") for when in ("before", "after")},
     "slice": ("anchors", "images", "labels"),
 }
+_PLACES = (".curve", ".places", ".crossings", ".directions", ".segments", ".anchors")
 # The type of each array, by the last part of its name, and its shape; None: any length, -1: any but 0.
 _FORMS: dict[str, tuple[str, tuple[int | None, ...]]] = {
     **dict.fromkeys(("confidence", "cross_entropy", "l2_loss", "transition_density", *_NORMS), ("float64", (-1,))),
@@ -134,6 +136,7 @@ def read_arrays(file: Path, prefix: str | tuple[str, ...] = "") -> dict[str, NDA
                     _check_form(name, code, shapes[name])
                     arrays[name] = whole.get_tensor(name)
                     check_array(name, code, shapes[name], arrays[name].tobytes(), digests)
+                    _check_values(name, arrays[name])
             return arrays
     except (OSError, SafetensorError, DamagedError) as error:
         raise StoreError(f"cannot read the arrays in {file}: {error}") from error
@@ -153,16 +156,17 @@ def find_fault(file: Path, *, arrays: bool = True) -> str | None:
         with safe_open(file, framework="numpy") as whole:
             names = list(whole.keys())
             shapes = {name: whole.get_slice(name).get_shape() for name in names}
-            codes = {name: whole.get_slice(name).get_dtype() for name in names}
-        if not names:
-            raise DamagedError("nothing is in it")
-        if arrays:
-            _check_together(names, shapes)
-        for place, name in enumerate(names):
+            if not names:
+                raise DamagedError("nothing is in it")
             if arrays:
-                _check_form(name, codes[name], shapes[name])
-            elif f"weights.{place}" not in names or len(shapes[name]) != 2 or codes[name] not in ("F32", "F64"):
-                raise DamagedError("it holds no weights of a network")
+                _check_together(names, shapes)
+            for place, name in enumerate(names):
+                code = whole.get_slice(name).get_dtype()
+                if arrays:
+                    _check_form(name, code, shapes[name])
+                    _check_values(name, whole.get_tensor(name))
+                elif f"weights.{place}" not in names or len(shapes[name]) != 2 or code not in ("F32", "F64"):
+                    raise DamagedError("it holds no weights of a network")
     except FileNotFoundError:
         return "it is not there"
     except (SafetensorError, DamagedError) as error:
@@ -201,6 +205,14 @@ def _check_form(name: str, code: str, shape: Sequence[int]) -> None:
     if code != array_files.TYPES[kind] or not fits:
         wanted = ", ".join("N" if length in (None, -1) else str(length) for length in lengths)
         raise DamagedError(f"{name!a:.60} must be {kind} [{wanted}]; got {code!a:.20} {list(shape)!s:.60}")
+
+
+def _check_values(name: str, values: NDArray[Any]) -> None:
+    """Raise DamagedError if a place is nowhere, or what counts from 0 is negative."""
+    if name.endswith(_PLACES) and not np.isfinite(values).all():
+        raise DamagedError(f"{name!a:.60} has places that are no numbers")
+    if values.dtype.kind == "i" and (values < 0).any():
+        raise DamagedError(f"{name!a:.60} has negative numbers")
 
 
 def _check_together(names: Sequence[str], shapes: Mapping[str, Sequence[int]]) -> None:

@@ -19,7 +19,7 @@ def row_digest(values: Sequence[Any]) -> bytes:
     Examples
     --------
     >>> row_digest(("0123456789abcdef", 12, 0.25, None)).hex()
-    '0d6bd3d64a4f3a4f2ccc9dc1ae1ff7a8'
+    'fec331e8e1fbaf9d26981b4244510c71'
     """
     return hashlib.blake2b(_encode(values), digest_size=SIZE).digest()
 

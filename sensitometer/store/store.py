@@ -225,7 +225,9 @@ class Store:
 
     def _unsound(self) -> str:
         """Return what to say of the first row with a value that its column does not take."""
-        for row in rows_with_digests(self._connection, "networks"):
+        with self._reading():
+            rows = list(rows_with_digests(self._connection, "networks"))
+        for row in rows:
             pairs = zip(COLUMNS.items(), row.values, strict=True)
             wrong = next(((name, kind, value) for (name, kind), value in pairs if not is_sound(value, kind)), None)
             if wrong is not None:

@@ -54,8 +54,11 @@ def find_damage(file: Path, *, quick: bool = False) -> str | None:
         The file cannot be read at all: that says nothing about its content.
     """
     try:
-        with file.open("rb"):
-            pass
+        with file.open("rb") as content:
+            content.seek(0, os.SEEK_END)
+            # SQLite would read zeros there.
+            if content.tell() % PAGE:
+                return "it was cut: its last page is not whole"
         with closing(connect(file)) as connection:
             version = connection.execute("PRAGMA user_version").fetchone()[0]
             # A file of a later version is for `Store` to refuse, not to be repaired.
@@ -156,14 +159,15 @@ def _legible(file: Path, folder: Path) -> Path:
     for suffix in ("", "-wal"):
         if Path(f"{file}{suffix}").exists():
             shutil.copyfile(f"{file}{suffix}", f"{copy}{suffix}")
+    # SQLite reads a page that was cut as if zeros followed, and its end is where the newest rows are, and parts of long ones.
+    os.truncate(copy, copy.stat().st_size // PAGE * PAGE)
     try:
         with closing(connect(copy)) as connection:
             check_schema(connection)
             connection.execute("SELECT rowid FROM networks LIMIT 1").fetchone()
     except (sqlite3.DatabaseError, StoreError):
         # The first page says how long the file is and where its tables begin. It is the same in every survey, but for the length,
-        # and a file that was cut is shorter than it says. Of a page that was cut nothing is taken: its end, where the newest rows
-        # are, would be read as zeros.
+        # and a file that was cut is shorter than it says.
         fresh = folder / "fresh"
         create(fresh)
         content, whole = copy.read_bytes(), fresh.read_bytes()

@@ -123,10 +123,11 @@ def test_a_survey_that_is_done_is_sound(out):
     assert unvouched(out) == []
 
 
-def test_a_flipped_bit_in_the_results_file_that_changes_anything_is_reported(out, done):
+@pytest.mark.parametrize("flips", [60, pytest.param(1000, marks=pytest.mark.slow)])
+def test_a_flipped_bit_in_the_results_file_that_changes_anything_is_reported(out, done, flips):
     stream, whole, told = random.Random(1), (done / FILE).read_bytes(), everything(done)
     changed = 0
-    for _ in range(60):
+    for _ in range(flips):
         (out / FILE).write_bytes(whole)
         flipped(out / FILE, stream)
         now = everything(out)
@@ -136,9 +137,10 @@ def test_a_flipped_bit_in_the_results_file_that_changes_anything_is_reported(out
     assert changed > 5
 
 
-def test_repair_of_a_flipped_bit_leaves_no_number_that_was_not_stored(out, done):
+@pytest.mark.parametrize("flips", [12, pytest.param(200, marks=pytest.mark.slow)])
+def test_repair_of_a_flipped_bit_leaves_no_number_that_was_not_stored(out, done, flips):
     stream, whole, expected = random.Random(2), (done / FILE).read_bytes(), frame(done)
-    for _ in range(12):
+    for _ in range(flips):
         for path in out.glob(f"{FILE}*"):
             path.unlink()
         (out / FILE).write_bytes(whole)
@@ -153,13 +155,14 @@ def test_repair_of_a_flipped_bit_leaves_no_number_that_was_not_stored(out, done)
         assert len(found) > 0.6 * SEEDS
 
 
-def test_a_flipped_bit_in_arrays_or_weights_is_reported_and_refused_on_reading(out, done):
+@pytest.mark.parametrize("flips", [40, pytest.param(400, marks=pytest.mark.slow)])
+def test_a_flipped_bit_in_arrays_or_weights_is_reported_and_refused_on_reading(out, flips):
     stream = random.Random(3)
     for room, read in (("arrays", read_arrays), ("weights", MLP.load)):
         file = out / room / f"{NETWORKS[0].id}.safetensors"
         whole = file.read_bytes()
         length = int.from_bytes(whole[:8], "little")
-        for _ in range(40):
+        for _ in range(flips):
             file.write_bytes(whole)
             content = bytearray(whole)
             content[stream.randrange(8 + length, len(whole))] ^= 1 << stream.randrange(8)
@@ -168,7 +171,7 @@ def test_a_flipped_bit_in_arrays_or_weights_is_reported_and_refused_on_reading(o
                 read(file)
         (finding,) = check_survey(out)
         assert finding.wrong.startswith(f"1 network have lost their {room}, such as {NETWORKS[0].id}: ")
-        for _ in range(40):
+        for _ in range(flips):
             file.write_bytes(whole)
             content = bytearray(whole)
             content[stream.randrange(8 + length)] ^= 1 << stream.randrange(8)
@@ -182,14 +185,24 @@ def test_a_flipped_bit_in_arrays_or_weights_is_reported_and_refused_on_reading(o
         file.write_bytes(whole)
 
 
+@pytest.mark.parametrize("cuts", [8, pytest.param(150, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("version", [3, 4])
-def test_a_file_that_is_cut_is_repaired_without_a_number_that_was_not_stored(out, done, version):
+def test_a_file_that_is_cut_is_repaired_without_a_number_that_was_not_stored(out, done, version, cuts):
     if version == 3:
         make_version_3(out)
     whole, expected = (out / FILE).read_bytes(), frame(done)
     stream = random.Random(4)
     kept = []
-    for length in [0, 1, 100, 4096, 4097, *(stream.randrange(len(whole)) for _ in range(8)), len(whole) - 1, len(whole) - 4096]:
+    for length in [
+        0,
+        1,
+        100,
+        4096,
+        4097,
+        *(stream.randrange(len(whole)) for _ in range(cuts)),
+        len(whole) - 1,
+        len(whole) - 4096,
+    ]:
         for path in out.glob(f"{FILE}*"):
             path.unlink()
         (out / FILE).write_bytes(whole[:length])
@@ -382,6 +395,19 @@ def test_arrays_that_no_version_wrote_are_one_line_and_repair_has_them_measured_
     assert finding.wrong.startswith(f"1 network have lost their arrays, such as {id_}: ") and finding.wrong.isprintable()
     with Store(out) as store:
         assert store.missing(0) == {id_}
+
+
+def test_numbers_that_no_measure_gives_are_one_line(out, refused):
+    file = out / "arrays" / f"{NETWORKS[0].id}.safetensors"
+    write_arrays(file, points(0) | {"points.label": np.array([0, 1, -1, 2], "int16")})
+    with refused("cannot read the arrays in .*: 'points.label' has negative numbers", StoreError):
+        read_arrays(file)
+    slice_ = {"slice.images": np.zeros((3, 1, 2, 2), "uint8"), "slice.labels": np.zeros(3, "int16")}
+    write_arrays(file, slice_ | {"slice.anchors": np.full((3, 2), np.nan)})
+    with refused("cannot read the arrays in .*: 'slice.anchors' has places that are no numbers", StoreError):
+        read_arrays(file)
+    (finding,) = check_survey(out)
+    assert finding.wrong.endswith("'slice.anchors' has places that are no numbers")
 
 
 @pytest.mark.parametrize("room", ["arrays", "weights"])

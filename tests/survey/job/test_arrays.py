@@ -316,7 +316,7 @@ def test_what_was_measured_together_must_be_there_together(done, copy, change, m
         with pytest.raises(StoreError, match=rf"{id_}\.safetensors: {message}"):
             store.arrays(id_, "slice.")
     (finding,) = check_survey(out, repair=True)
-    assert finding.wrong == f"1 networks are stored without their arrays, such as {id_}"
+    assert finding.wrong == f"1 network have lost their arrays, such as {id_}: {message}".replace("\\", "")
 
 
 def test_check_finds_rows_without_their_arrays_and_the_next_run_makes_them(done, copy):
@@ -328,10 +328,10 @@ def test_check_finds_rows_without_their_arrays_and_the_next_run_makes_them(done,
     (out / "arrays" / f"{lost}.safetensors").unlink()
     file = out / "arrays" / f"{cut}.safetensors"
     file.write_bytes(file.read_bytes()[:-8])
-    (out / "arrays" / "killed.safetensors.new").write_bytes(b"")
+    (out / "arrays" / f"{lost}.safetensors.new").write_bytes(b"")
     assert [one.wrong for one in check_survey(out, repair=True)] == [
-        f"2 networks are stored without their arrays, such as {lost}",
-        "1 file is left over from a process that was killed, such as arrays/killed.safetensors.new",
+        f"2 networks have lost their arrays, such as {lost}: it is not there",
+        f"1 file is left over from a process that was killed: arrays/{lost}.safetensors.new",
     ]
     assert check_survey(out) == []
     with sm.run_survey(done / "spec.toml", out, workers=1) as store:
