@@ -363,12 +363,14 @@ def test_another_specification_on_the_same_folder_is_refused_and_nothing_is_chan
     sm.run_survey(small, tmp_path / "out").close()
 
 
-def test_a_second_run_on_the_same_folder_is_refused(small, tmp_path, refused):
-    run = command("run", small, "--out", tmp_path / "out", "--workers", 1)
-    wait_for_rows(run, tmp_path / "out", 1)
+def test_a_second_run_on_the_same_folder_is_refused(tmp_path, refused):
+    # Long enough to be in training while the second one tries.
+    (tmp_path / "long.toml").write_text(LONG.replace("2500", "100_000"))
+    run = command("run", tmp_path / "long.toml", "--out", tmp_path / "out", "--workers", 1)
+    wait_for_rows(run, tmp_path / "out", 0)
     try:
         with refused(f"process {run.pid} on .*, since 2.*, is writing to .*out: wait for it, or choose another", StoreError):
-            sm.run_survey(small, tmp_path / "out")
+            sm.run_survey(tmp_path / "long.toml", tmp_path / "out")
     finally:
         run.kill()
         run.communicate(timeout=60)
