@@ -26,7 +26,7 @@ LENGTH, MOST = 4, 2**28
 
 
 class NoMessageError(Exception):
-    """What came over a pipe is no message of ours."""
+    """The bytes that came over a pipe are no message of ours."""
 
 
 def command(module: str, *arguments: str) -> tuple[str, ...]:
@@ -107,7 +107,7 @@ class Child:
                 os.close(number)
             raise
         finally:
-            # Of the child alone: at its end the pipes end, too.
+            # These ends are the child's alone: when it ends the pipes end, too.
             os.close(requests)
             os.close(answers)
         self._requests_stream, self._answers_stream = os.fdopen(self._requests, "wb"), os.fdopen(self._answers, "rb")

@@ -22,7 +22,7 @@ def call_factory(name: str, returns: str) -> Any:
     name
         `package.module:function`; the function takes no arguments.
     returns
-        What it should return, as the message says it.
+        The kinds of values that it should return, as the message says it.
 
     Raises
     ------

@@ -51,7 +51,7 @@ def profile(profile: PathProfile, *, quantity: str = "jacobian_norm", anchors: b
     Parameters
     ----------
     profile
-        What `path_profile` returns.
+        The result of `path_profile`.
     quantity
         `jacobian_norm` or `transition_density`.
     anchors
@@ -99,9 +99,9 @@ def slice(  # noqa: A001  the paper's word
     Parameters
     ----------
     boundaries
-        What `sm.boundaries` returns.
+        The result of `sm.boundaries`.
     images
-        Of the three points, `[3, channels, height, width]`, as in `points`; None: the points are marked alone.
+        Images of the three points, `[3, channels, height, width]`, as in `points`; None: the points are marked alone.
     ax
         Where to draw; None: in a new figure.
 
@@ -168,7 +168,7 @@ def scatter(
     x, y
         The two quantities, `[n]`, finite, such as two columns of a survey's frame.
     label_x, label_y
-        Of the axes; empty: the names of the columns.
+        Labels of the axes; empty: the names of the columns.
     clusters
         The cluster of each network, `[n]`, for the interval: networks that differ in the seed alone share one. None: one each.
     ax
@@ -232,7 +232,7 @@ def points(
     most, least
         How many images of each kind. Where there are fewer points, no image is shown twice.
     class_names
-        Of the classes; empty: their numbers.
+        Names of the classes; empty: their numbers.
     axes
         Where to draw: for each kind the images from left to right, then their maps. None: in a new figure.
 
@@ -298,7 +298,7 @@ def records(frame: pd.DataFrame, details: Mapping[str, str], *, axes: Sequence[A
     frame
         As from `Monitor.frame`.
     details
-        What stands above the panel of each quantity, by its column.
+        The line above the panel of each quantity, by its column.
     axes
         One per quantity; None: a new figure.
 

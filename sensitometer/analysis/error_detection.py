@@ -50,7 +50,7 @@ class PairedDifference(NamedTuple):
     difference
         The mean of a minus the mean of b.
     standard_error
-        Of the difference, paired; nan for fewer than two points.
+        Standard error of the difference, paired; nan for fewer than two points.
     low, high
         Ends of Student's interval; nan for fewer than two points.
     verdict
@@ -156,7 +156,7 @@ def error_detection(
         How often N points are drawn with replacement. A resample without a wrong or without a correct point has no AUROC, and is
         left out.
     seed
-        Of the draws; the same seed gives the same intervals.
+        Seed of the draws; the same one gives the same intervals.
 
     Returns
     -------

@@ -68,7 +68,7 @@ def _status(arguments: Sequence[str] | None) -> int:
         # The libraries below end a process that has none, with messages of their own.
         Path.cwd()
         status = cli.main(args=arguments, prog_name=program, standalone_mode=False)
-        # What is left in the buffer may not fit on the disk.
+        # The rest of the buffer may not fit on the disk.
         sys.stdout.flush()
         return int(status or 0)
     except click.exceptions.NoArgsIsHelpError as error:
@@ -81,7 +81,7 @@ def _status(arguments: Sequence[str] | None) -> int:
         say(f"{program}: interrupted; what was stored stays, and the same command goes on from there", err=True)
         return 130
     except (_NobodyReadsError, BrokenPipeError, SystemExit):
-        # What is left of the output goes nowhere.
+        # The rest of the output goes nowhere.
         with contextlib.suppress(OSError):  # it is none of the system's
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 2

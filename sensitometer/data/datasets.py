@@ -60,13 +60,13 @@ class Dataset:
     classes
         Number of classes, C; 0 for a regression, and for data without labels whose classes nobody gave.
     shape
-        Of a point as the model takes it, such as (channels, height, width), after the crop: `x.view(-1, *dataset.shape)`.
+        Shape of a point as the model takes it, such as (channels, height, width), after the crop: `x.view(-1, *dataset.shape)`.
     normalise
-        What became of the points before they were handed over: `sphere`, `none` or MEAN/STD, see `renormalised`.
+        The normalisation of the points: `sphere`, `none` or MEAN/STD, see `renormalised`.
     class_names
         By class; empty if they have no names.
     notes
-        What was decided in reading the data that the reader should know, a line each.
+        Decisions made in reading the data that the reader should know, a line each.
     files
         Where the test points of a folder of images come from, a path each; empty for other data.
     """
@@ -166,7 +166,7 @@ class Dataset:
             Classes, whole numbers or booleans `[N]` or `[N, 1]`, from 0. Floats are targets of a regression, `[N]` or `[N, K]`,
             even if they are whole numbers. None: no labels.
         name
-            What the data are called.
+            Name of the data.
         classes
             Number of classes; the largest label plus 1 when None.
         normalise

@@ -24,7 +24,7 @@ FORMATS = {
 _LAYOUTS = "test/CLASS/ (and train/CLASS/), or CLASS/, or images alone"
 # Modes of Pillow with 8 bits or fewer per channel: grey, and in colour. `P`, a palette, is one of colours, whatever these are.
 _GREY, _COLOUR = ("1", "L", "LA", "La"), ("RGB", "RGBA", "RGBX", "RGBa", "P", "PA", "CMYK", "YCbCr", "LAB", "HSV")
-# What system programs leave in folders.
+# System programs leave these in folders.
 _PASSED_OVER = ("thumbs.db", "desktop.ini")
 
 

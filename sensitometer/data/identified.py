@@ -19,7 +19,7 @@ _BLOCK = 2**20
 
 
 class Identity(NamedTuple):
-    """What a survey must know of a file of data before it trains on it."""
+    """A file of data as a survey must know it before it trains on it."""
 
     sha256: str  # 64 hexadecimal digits
     shape: tuple[int, ...]  # of a point

@@ -25,7 +25,7 @@ _USUAL = {
     "cifar10": "0.4914,0.4822,0.4465/0.2470,0.2435,0.2616",
     "cifar100": "0.5071,0.4865,0.4409/0.2673,0.2564,0.2762",
 }
-# Of ImageNet, with which many networks for other colour images are trained, too.
+# ImageNet's, with which many networks for other colour images are trained, too.
 _IMAGENET = "0.485,0.456,0.406/0.229,0.224,0.225"
 
 

@@ -35,9 +35,9 @@ def open_data(
         See `Dataset.renormalised`. None: `sphere` for a known name, `none` for data of one's own; a `Dataset` of a factory stays
         as it is.
     crop
-        Of a known name alone, as in `load_dataset`.
+        For a known name alone, as in `load_dataset`.
     size
-        Of a folder alone, as in `Dataset.from_folder`.
+        For a folder alone, as in `Dataset.from_folder`.
 
     Raises
     ------

@@ -59,14 +59,14 @@ def to_sphere(images: Raw) -> npt.NDArray[np.float32]:
 @dataclass(frozen=True, slots=True)
 class Normalisation:
     r"""
-    What becomes of a point before it is handed to a network.
+    The change of a point before it is handed to a network.
 
     Parameters
     ----------
     text
         `sphere`, `none` or MEAN/STD, as it was chosen.
     mean, deviation
-        Of MEAN/STD: one number for all inputs, or one per channel, or, of flat points, per input.
+        Numbers of MEAN/STD: one for all inputs, or one per channel, or, of flat points, per input.
     """
 
     text: str

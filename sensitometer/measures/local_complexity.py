@@ -57,7 +57,7 @@ def local_complexity(
         The number of directions P, at most the number of inputs; the point has 2 P neighbours. None: 20, or all dimensions of
         inputs that have fewer.
     seed
-        Of the random directions.
+        Seed of the random directions.
     output
         As in `jacobian_norm`, of a model that returns several.
 

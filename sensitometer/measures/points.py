@@ -45,7 +45,7 @@ class PointValues:
     cross_entropy, l2_loss
         The two losses, $-\log p_y$ and half the squared distance of the logits from the one-hot label.
     squared_error
-        Of a model of numbers: the mean over the outputs of the squared difference from the targets.
+        Mean over the outputs of the squared difference from the targets, for a regression.
     jacobian_norm
         $\|J\|_F$, of the probabilities, or of what `of` says.
     label_jacobian_norm

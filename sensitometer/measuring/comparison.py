@@ -29,9 +29,9 @@ class Comparison:
     Attributes
     ----------
     measurements
-        Of each model, by its name; all of the same test points.
+        The measurement of each model, by its name; all of the same test points.
     caution
-        What to keep in mind where the models are of different architectures; else empty.
+        A sentence of caution where the models are of different architectures; else empty.
     """
 
     measurements: Mapping[str, Measurement]

@@ -59,7 +59,7 @@ class Measurement:
     local_complexity
         At each point, int64 `[N]`; None if it was not measured.
     notes
-        What the reader should know of the numbers, a line each.
+        Remarks on the numbers that the reader should know, a line each.
     """
 
     dataset: Dataset

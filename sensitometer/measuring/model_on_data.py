@@ -1,7 +1,6 @@
 """Measures one trained model on a data set: opens the data, fits points and model together, and says how it is going."""
 
 import os
-import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import fields, replace
 from typing import Any, NamedTuple, cast
@@ -109,6 +108,8 @@ def measure(
         notes.append("some points have no label: accuracy and loss are left out")
     adapted = AdaptedModel(model, x[:1], output=output, inputs=_rows(further, slice(0, 1)))
     notes += [adapted.note] if adapted.note else []
+    # A copy in float32 is made once.
+    subject = subject._replace(model=adapted.model)
     if y is not None and of in ("probabilities", "logits"):
         notes += _note_of_classes(adapted.example, dataset)
     if y is not None and of == "outputs" and not (y.is_floating_point() or gives_probabilities(adapted.example)):
@@ -209,11 +210,8 @@ def _values(subject: _Subject, x: Tensor, y: Tensor | None, of: str, bar: _Progr
         place = slice(start, start + size)
         labels = None if y is None else y[place]
         try:
-            with warnings.catch_warnings():
-                # That a copy is measured is among the notes.
-                warnings.filterwarnings("ignore", "the model is measured in a float32 copy")
-                further = _rows(subject.inputs, place)
-                parts.append(point_values(subject.model, x[place], labels, of=of, output=subject.output, inputs=further))
+            further = _rows(subject.inputs, place)
+            parts.append(point_values(subject.model, x[place], labels, of=of, output=subject.output, inputs=further))
         except (RuntimeError, NotImplementedError) as error:
             raise InvalidInputError(f"the model's Jacobian cannot be computed: {first_line(error)}") from error
     columns = {field.name: [getattr(part, field.name) for part in parts] for field in fields(PointValues)}

@@ -59,7 +59,7 @@ class Monitor:
     method
         `exact` or `sampled`, of the transitions; None without a path.
     reasons
-        What is not measured as above, and why: `transitions` if they are sampled, `local_complexity` if the model has no
+        Quantities measured otherwise, and why: `transitions` if they are sampled, `local_complexity` if the model has no
         activation whose boundaries are known. The latter is not recorded then, and a warning says so.
 
     Raises
@@ -178,7 +178,7 @@ class Monitor:
         complexities: Tensor | None = None
         if all(bool(tensor.isfinite().all()) for tensor in _numbers(self._model)):
             with warnings.catch_warnings():
-                # That a copy is measured was said at the beginning.
+                # The beginning said that a copy is measured.
                 warnings.filterwarnings("ignore", "the model is measured in a float32 copy")
                 norms = jacobian_norm(self._model, self._points(), of=self._of, output=self._output)
             if norms.isfinite().all():

@@ -108,10 +108,12 @@ class AdaptedModel:
 
     Attributes
     ----------
+    model
+        The model that is measured: the one given, or its float32 copy.
     example
         The outputs of some of the first points, `[n, ...]`, at least two dimensions.
     note
-        What was changed of the model, in words; empty if nothing was.
+        The change that was made to the model, in words; empty if none was.
 
     Raises
     ------
@@ -127,7 +129,7 @@ class AdaptedModel:
         if isinstance(model, MLPStack):
             raise InvalidInputError("model must be one network; got an MLPStack: measure its networks one by one, stack[i]")
         self._output = output
-        self._model, self.note = _of_full_precision(model)
+        self.model, self.note = _of_full_precision(model)
         self._places, self._names = _checked_inputs(inputs, len(x))
         self._points_name = _points_name(model)
         if self._points_name and self._places:
@@ -149,9 +151,9 @@ class AdaptedModel:
         try:
             with _plainly(points.device):
                 if self._points_name:
-                    answer = self._model(*places, **{self._points_name: given}, **names)
+                    answer = self.model(*places, **{self._points_name: given}, **names)
                 else:
-                    answer = self._model(given, *places, **names)
+                    answer = self.model(given, *places, **names)
         except torch.OutOfMemoryError as error:
             raise InvalidInputError(
                 f"out of memory with {counted(len(points), 'point')} at once: pass a smaller chunk_size"
@@ -174,9 +176,7 @@ class AdaptedModel:
 
     def parameters(self) -> Iterator[Tensor]:
         """Return the parameters and buffers of a module, none of any other callable."""
-        return (
-            itertools.chain(self._model.parameters(), self._model.buffers()) if isinstance(self._model, nn.Module) else iter(())
-        )
+        return itertools.chain(self.model.parameters(), self.model.buffers()) if isinstance(self.model, nn.Module) else iter(())
 
 
 def as_model_takes(model: Callable[[Tensor], Tensor], points: Tensor, like: Tensor | None = None) -> Tensor:
@@ -351,7 +351,7 @@ def _check_alone(model: AdaptedModel, x: Tensor) -> Tensor:
         # Inside of the range of the points, as a model may check it.
         (torch.cat([x[others] * 0.5 + 0.25, x[rows[:k].flip(0)]]), torch.cat([others, rows[:k].flip(0)])),
     )
-    with _left_as_it_was(model._model, x.device) as changed:
+    with _left_as_it_was(model.model, x.device) as changed:
         with _HalfPrecision() as half:  # type: ignore[no-untyped-call]
             outputs = model(*batches[0])
         again = model(*batches[1])

@@ -34,7 +34,7 @@ _KERAS = (
     "is a model of Keras, which is not opened: give package.module:factory that returns keras.models.load_model({path!r}), with "
     "KERAS_BACKEND=torch set, whose models are PyTorch modules"
 )
-# What to do with a file of a format that is not opened.
+# The cure for a file of a format that is not opened.
 CURES = {
     Format.ONNX: (
         "is an ONNX file, which is not opened: give package.module:factory that returns onnx2torch.convert({path!r}) "

@@ -49,7 +49,7 @@ def load_weights(module: nn.Module, path: Path, name: str, *, trust_pickle: bool
         state share, such as `module.` of DataParallel, `_orig_mod.` of `torch.compile` or `model.` of Lightning, are left out if
         all of it fits then.
     name
-        What errors call the module.
+        Name of the module in errors.
     trust_pickle
         Unpickle a checkpoint that holds other objects than tensors and plain values, which may run any code.
 
@@ -147,7 +147,7 @@ def _shared_prefix(names: Sequence[str]) -> str:
 def _misfit(module: nn.Module, state: State) -> _Misfit:
     """Return how a state differs from that of a module in names, shapes and kinds of numbers."""
     expected = module.state_dict(keep_vars=True)
-    # Of tensors that share memory, as tied weights do, one is enough: safetensors keeps one.
+    # One of the tensors that share memory, as tied weights do, is enough: safetensors keeps one.
     held = {_memory(tensor) for name, tensor in expected.items() if name in state and isinstance(tensor, Tensor)}
     missing = [
         name

@@ -1,4 +1,4 @@
-"""What a row of a results file must hold, and its digest, by which a change of a byte is seen. Imports no torch."""
+"""The types of a row of a results file, and its digest, by which a change of a byte is seen. Imports no torch."""
 
 import hashlib
 from collections.abc import Iterable, Sequence

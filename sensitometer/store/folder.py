@@ -1,4 +1,4 @@
-"""What lies in a survey's folder, and what may not: links, and what is no file. Imports no torch."""
+"""The files of a survey's folder, and a check that it holds no links, pipes or devices. Imports no torch."""
 
 import os
 import stat

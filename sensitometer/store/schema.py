@@ -55,7 +55,7 @@ PROVENANCE_COLUMNS = {
     "stored_at": "REAL NOT NULL",
 }
 COLUMNS = {"id": "TEXT PRIMARY KEY", **CONFIGURATION_COLUMNS, **RESULT_COLUMNS, **PROVENANCE_COLUMNS}
-# Of the other columns of a row, in their order: see `row_digest`.
+# Digest of the other columns of a row, in their order: see `row_digest`.
 DIGEST = "digest BLOB"
 INSERT_NETWORK = f"INSERT INTO networks ({', '.join(COLUMNS)}, digest) VALUES ({', '.join('?' * (len(COLUMNS) + 1))})"
 STACK_COLUMNS = {
@@ -161,7 +161,7 @@ class Upgrade(NamedTuple):
 def create(file: Path) -> None:
     """Make an empty results file."""
     if not file.exists():
-        # What SQLite keeps beside a file that was removed would be taken for this one's.
+        # SQLite would take files beside a file that was removed for this one's.
         for suffix in ("-wal", "-shm"):
             remove(file.with_name(f"{file.name}{suffix}"))
     with replacing(file) as unfinished, closing(sqlite3.connect(unfinished)) as connection:

@@ -128,7 +128,7 @@ class Spec(Section, frozen=True):
                 classes=data.classes,
                 train_points=self.data.train_points or data.train_points,
                 test_points=data.test_points,
-                # Of points that are no images no loops are taken.
+                # No loops are taken of points that are no images.
                 loop_vertices=shape[-1] if data.is_images else 2,
                 measures=self.measure,
             )

@@ -262,7 +262,7 @@ def test_verdicts_of_paired_differences(shift, verdict):
     stream = np.random.default_rng(0)
     b = stream.standard_normal(200)
     assert paired_difference(b + shift + 0.1 * (np.arange(200) % 2 - 0.5), b).verdict == verdict
-    # Of equal values, and of one point, nothing can be told.
+    # Nothing can be told of equal values, and of one point.
     assert paired_difference(b, b).verdict == "cannot tell"
     assert paired_difference([shift], [0.0]).verdict == "cannot tell"
 

@@ -136,7 +136,7 @@ def test_servers_that_send_too_much_or_too_slowly_are_given_up(make_mini, mirror
         fetch_dataset("mnist", root=mnist.root)
     assert time.monotonic() - begun < 5
     assert files_below(mnist.root) == set()
-    # What the sockets hold, at most.
+    # The sockets hold this, at most.
     assert mirror.sent < 2 * 10**7
 
 

@@ -33,7 +33,7 @@ SOUND = {(section, key): toml(value) for section, table in tomllib.loads(SAMPLED
     ("measure", "paths"): "21",
     ("measure", "slice"): "false",
 }
-# Those of a file of data, which stands in place of known ones, are broken in test_own_data.py.
+# Keys of a file of data, which stands in place of known ones, are broken in test_own_data.py.
 OF_A_FILE = {("data", key) for key in ("file", "sha256", "shape", "classes", "points")}
 AXES = [place for place in SOUND if place[0] == "space"]
 REQUIRED = [

@@ -12,7 +12,7 @@ from ...errors import InvalidInputError
 # Perceptually uniform, rising in lightness: it is read in grey print, and by the colour-blind.
 MAP_COLOURS = "magma"
 MAP_QUANTILE = 0.99
-# Of the frames: correctly and wrongly classified. They differ in lightness (L* 36 and 67), and in width.
+# Colours of the frames: correctly and wrongly classified. They differ in lightness (L* 36 and 67), and in width.
 FRAMES = {True: ("#16588e", 0.8), False: ("#f08a1c", 2.0)}
 TEXT_SIZE = 7.0
 
@@ -21,7 +21,7 @@ def displayable(images: NDArray[np.generic]) -> NDArray[np.generic]:
     """
     Return images `[N, channels, height, width]` of 1 or 3 channels as matplotlib shows them, uint8 or from 0 to 1.
 
-    Those of uint8, or from 0 to 1 already, stay as they are; others are stretched, each from its smallest number to its largest.
+    Images of uint8, or from 0 to 1 already, stay as they are; others are stretched, each from its smallest number to its largest.
     """
     if images.dtype == np.uint8:
         return images

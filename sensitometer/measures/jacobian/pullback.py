@@ -258,7 +258,7 @@ def pulled_back(
     """
     Yield the gradients by the points of the outputs `[n, K]` with `weights` `[n, k, K]`, some rows at once: `[r, n, ...]`.
 
-    What autograd keeps of the forward pass is freed on the way, in the last pass: memory that is in the cache is used again.
+    Buffers of the forward pass are freed on the way, in the last pass: memory that is in the cache is used again.
     """
     rows = weights.shape[1]
     for start in range(0, rows, together):
