@@ -82,8 +82,6 @@ def check(run, *arguments):
 def test_odd_paths(odd, run, command):
     before = sorted(odd.rglob("*"))
     for path in ODD_PATHS:
-        if (command, path) == ("plan", "pipe"):  # that a pipe is no specification is tested with specifications
-            continue
         after = {
             "export": [path, "out.csv"],
             "measure": [path, "--data", "digits"],
